@@ -1,0 +1,169 @@
+"""The command line. Exit codes: 0 done, 2 bad input (one line), 75 interrupted but saved (run the same again)."""
+
+import argparse
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from jxstilts import __version__
+from jxstilts.runtime import EXIT_BAD_INPUT, EXIT_INTERRUPTED, InputError, Interrupted
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns the process's exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        options, rest = _parser().parse_known_args(argv)
+        if rest and options.command is not _run:
+            raise InputError(f"unknown option {rest[0]!r}; see `jxstilts {argv[0]} --help`")
+        options.rest = rest
+        return options.command(options) or 0
+    except InputError as error:
+        print(f"jxstilts: error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except Interrupted as error:
+        print(f"jxstilts: {error}. Run the same command again to go on.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="jxstilts", description=sys.modules["jxstilts"].__doc__)
+    parser.add_argument("--version", action="version", version=f"jxstilts {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(command=command)
+        return sub
+
+    run = add("run", _run, "run a study, or go on with one: --config=configs/X.py[:args] [--config.KEY=VALUE ...]")
+    run.add_argument("--workdir", required=True, help="the study's folder")
+
+    evaluate = add("evaluate", _evaluate, "evaluate a bundle or a Hugging Face model, zero-shot")
+    evaluate.add_argument("--model", required=True, help="a bundle, a Hugging Face folder or a hub id")
+    evaluate.add_argument("--tasks", required=True, help="comma-separated names, see `jxstilts tasks`")
+    evaluate.add_argument("--languages", default="", help="comma-separated; default: all of each task")
+    evaluate.add_argument("--data_dir", required=True)
+    evaluate.add_argument("--out", required=True, help="folder for results.jsonl and predictions/")
+    evaluate.add_argument("--head", help="name of the head, where the model has several")
+    evaluate.add_argument("--split", default="", help="default: dev where a task has one, else test")
+    evaluate.add_argument("--limit", type=int, default=0, help="rows per language; 0 = all")
+    evaluate.add_argument("--max_length", type=int, default=0, help="tokens; 0 = 384 for questions, else 256")
+    evaluate.add_argument("--layer", type=int, default=-1, help="retrieval: hidden state, 0 = embeddings, -1 = last")
+    evaluate.add_argument("--tokens_per_batch", type=int, default=8192)
+    evaluate.add_argument("--dtype", default="float32", help="float32 or bfloat16")
+
+    load = add("import", _import, "a Hugging Face folder or hub id -> a bundle")
+    load.add_argument("source", help="folder, or hub id owner/name[@revision]")
+    load.add_argument("target")
+
+    export = add("export", _export, "a bundle -> a folder that Hugging Face's AutoModelFor... loads")
+    export.add_argument("bundle")
+    export.add_argument("target")
+    export.add_argument("--head", help="name of the head to export; default: the only one")
+
+    report = add("report", _report, "print and write the tables of a study folder")
+    report.add_argument("workdir")
+
+    add("tasks", _tasks, "list the tasks")
+    add("languages", _languages, "list the languages")
+    add("models", _models, "list model families and their presets")
+    return parser
+
+
+def _run(options) -> None:
+    from jxstilts import config, runtime, study
+
+    plan = study.from_config(config.load(options.rest))
+    with runtime.stop_requested() as signals:
+        study.run(plan, options.workdir, stop=lambda step: bool(signals))
+    _report(options)
+
+
+def _evaluate(options) -> None:
+    from jxstilts import mesh, runtime
+    from jxstilts.eval import evaluator, results
+    from jxstilts.models import bundle
+    from jxstilts.models.layers import Compute
+
+    runtime.start()
+    out = pathlib.Path(options.out)
+    devices = mesh.make_mesh()
+    request = results.Request(
+        tasks=tuple(filter(None, options.tasks.split(","))),
+        languages=tuple(filter(None, options.languages.split(","))),
+        split=options.split,
+        limit=options.limit,
+        head=options.head or "",
+        options=evaluator.Options(
+            max_length=options.max_length, layer=options.layer, tokens_per_batch=options.tokens_per_batch
+        ),
+    )
+    results.check(request, "--tasks", "--languages")
+    loaded = bundle.load(options.model, compute=Compute(dtype=options.dtype), mesh=devices)
+    labels = {
+        "study": "evaluate", "phase": "", "model": options.model, "intermediate": "", "target": "", "seed": 0,
+        "checkpoint_sha256": loaded.meta["sha256"],
+    }  # fmt: skip
+    with runtime.stop_requested() as signals:
+        results.add(
+            out, "evaluate", request, labels, lambda: loaded,
+            data_dir=options.data_dir, cache_dir=out / "cache", mesh=devices, stop=lambda step: bool(signals),
+        )  # fmt: skip
+    options.workdir = out
+    _report(options)
+
+
+def _import(options) -> None:
+    from jxstilts.models import bundle
+
+    loaded = bundle.load(options.source)
+    sha = bundle.save(
+        options.target, loaded.model, loaded.params,
+        tokenizer_files=loaded.tokenizer_dir, provenance=loaded.meta["provenance"],
+    )  # fmt: skip
+    heads = ", ".join(f"{spec.name} ({spec.type})" for spec in loaded.model.head_specs) or "none"
+    print(f"{options.target}: {loaded.model.family}, heads: {heads}, sha256 {sha}")
+
+
+def _export(options) -> None:
+    from jxstilts.models import bundle, huggingface
+
+    huggingface.export(bundle.load(options.bundle), options.target, head=options.head)
+    print(options.target)
+
+
+def _report(options) -> None:
+    from jxstilts.report import table
+
+    print(table.text(options.workdir))
+    print(f"\nwritten to {table.write(options.workdir)}")
+
+
+def _tasks(options) -> None:
+    from jxstilts import tasks
+
+    for name in tasks.names():
+        spec = tasks.get(name)
+        print(f"{name:<10} {spec.type:<15} {len(spec.languages):>3} languages  {spec.metric or '-':<10} {spec.licence}")
+        print(f"           {spec.description}")
+
+
+def _languages(options) -> None:
+    from jxstilts.tasks import languages
+
+    for language in languages.LANGUAGES.values():
+        print(f"{language.code:<4} {language.name:<22} {language.script}")
+
+
+def _models(options) -> None:
+    from jxstilts.models import model
+
+    for family in model.families():
+        for preset, fields in model.family_module(family).PRESETS.items():
+            print(f"{family} {preset:<6} {json.dumps(fields)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

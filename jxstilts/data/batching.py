@@ -1,0 +1,234 @@
+"""Features to batches of static shape. Pure numpy: first a plan (which features in which rows), then the arrays.
+
+A batch is a dict of arrays; an unpacked batch is a packed one with one segment per row, so there is one code path.
+Legend: B rows, T tokens of a row, S segments of a row, N features.
+"""
+
+import bisect
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from jxstilts.data.ragged import spread
+from jxstilts.data.tokenize import Features
+from jxstilts.runtime import InputError, suggest
+
+# What each type adds to a batch when it is labelled: batch key -> (feature field, whether it is a token index).
+LABELS = {
+    "classification": {"labels": ("label", False)},
+    "span": {"start": ("start", True), "end": ("end", True)},
+    "text": {},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """One batch to assemble: the feature ids of each row, the row length T and the number of rows B (some empty)."""
+
+    rows: tuple[tuple[int, ...], ...]
+    length: int
+    num_rows: int
+
+
+def permutation(count: int, *key: int) -> np.ndarray:
+    """Returns a shuffle of 0..count-1 as int64 [count], a function of the key (up to 4 integers >= 0, say seed, epoch).
+
+    The raw stream of a numpy bit generator never changes, that of `Generator.permutation` may: data order survives
+    an upgrade of numpy.
+    """
+    if len(key) > 4 or min(key) < 0:
+        raise InputError(f"the seed and the epoch of a shuffle must be integers >= 0, not {key}")
+    first, second, *rest = (*key, 0, 0)[: max(2, len(key))]
+    bits = np.random.Philox(key=[first, second], counter=[0, 0, *(*rest, 0, 0)[:2]])
+    return np.argsort(bits.random_raw(count), kind="stable")
+
+
+def length_buckets(max_length: int, *, multiple: int = 16, count: int = 6) -> tuple[int, ...]:
+    """Returns at most `count` row lengths in geometric steps, multiples of `multiple`; the last is `max_length`."""
+    if max_length < 1:
+        raise InputError(f"max_length must be at least 1, not {max_length}")
+    buckets = []
+    for step in np.geomspace(min(2 * multiple, max_length), max_length, count)[:-1].tolist():
+        bucket = max(round(step / multiple) * multiple, buckets[-1] + multiple if buckets else multiple)
+        if bucket < max_length:
+            buckets.append(bucket)
+    return (*buckets, max_length)
+
+
+def _bucket(length: int, buckets: Sequence[int]) -> int:
+    place = bisect.bisect_left(buckets, length)
+    if place == len(buckets):
+        raise InputError(f"a feature has {length} tokens, the longest row {buckets[-1]}: raise the row length")
+    return buckets[place]
+
+
+def _single(ids: np.ndarray, length: int, num_rows: int) -> Plan:
+    return Plan(tuple((feature,) for feature in ids.tolist()), length, num_rows)
+
+
+def plan_epoch(
+    lengths: np.ndarray, *, batch_size: int, buckets: Sequence[int], seed: int, epoch: int, sort_window: int = 1
+) -> list[Plan]:
+    """Plans an epoch of training batches of one feature per row: every feature once, in an order set by (seed, epoch).
+
+    The shuffled features are sorted by length inside windows of `sort_window` batches, which saves padding, and the
+    batches are shuffled again; `sort_window=1` gives purely random batches. The batch that is short of features is
+    filled with empty rows. `lengths` int [N]; every plan has `batch_size` rows of one of the `buckets`.
+    """
+    if batch_size < 1 or sort_window < 1:
+        raise InputError(f"batch_size ({batch_size}) and sort_window ({sort_window}) must be at least 1")
+    lengths = np.asarray(lengths)
+    order = permutation(len(lengths), seed, epoch)
+    plans = []
+    for begin in range(0, len(order), batch_size * sort_window):
+        window = order[begin : begin + batch_size * sort_window]
+        window = window[np.argsort(lengths[window], kind="stable")]
+        for ids in np.split(window, range(batch_size, len(window), batch_size)):
+            plans.append(_single(ids, _bucket(int(lengths[ids].max()), buckets), batch_size))
+    return [plans[i] for i in permutation(len(plans), seed, epoch, 1)]
+
+
+def plan_packed(
+    lengths: np.ndarray, *, num_rows: int, length: int, max_segments: int, seed: int, epoch: int
+) -> list[Plan]:
+    """Plans an epoch of packed batches: every feature once, shuffled by (seed, epoch), several to a row.
+
+    Best fit: each feature goes to the fullest row that still has room for it. `lengths` int [N]; a row has at most
+    `length` tokens and `max_segments` features. The rows are shuffled, since those opened last are emptier.
+    """
+    if min(num_rows, length, max_segments) < 1:
+        raise InputError(f"num_rows ({num_rows}), length ({length}), max_segments ({max_segments}) must be at least 1")
+    lengths = np.asarray(lengths)
+    if len(lengths) and lengths.max() > length:
+        raise InputError(f"a feature has {lengths.max()} tokens, a packed row {length}: raise the row length")
+    rows: list[list[int]] = []
+    room: list[list[int]] = [[] for _ in range(length + 1)]  # room[r] = the open rows with r tokens free
+    open_rooms = 0  # bit r is set when room[r] is not empty
+    order = permutation(len(lengths), seed, epoch)
+    for feature, size in zip(order.tolist(), lengths[order].tolist(), strict=True):
+        fits = open_rooms >> size
+        if fits:
+            free = size + (fits & -fits).bit_length() - 1
+            row = room[free].pop()
+            if not room[free]:
+                open_rooms ^= 1 << free
+            rows[row].append(feature)
+        else:
+            free, row = length, len(rows)
+            rows.append([feature])
+        if free > size and len(rows[row]) < max_segments:
+            room[free - size].append(row)
+            open_rooms |= 1 << (free - size)
+    shuffled = [tuple(rows[i]) for i in permutation(len(rows), seed, epoch, 1).tolist()]
+    return [
+        Plan(tuple(shuffled[begin : begin + num_rows]), length, num_rows) for begin in range(0, len(shuffled), num_rows)
+    ]
+
+
+def plan_evaluation(
+    lengths: np.ndarray, *, tokens_per_batch: int, buckets: Sequence[int], multiple_of: int = 1
+) -> list[Plan]:
+    """Plans one pass over all features, each exactly once, longest first (what does not fit in memory fails at once).
+
+    A batch has the bucket of its longest feature and `tokens_per_batch // bucket` rows, rounded down to a multiple of
+    `multiple_of` (at least that). Only the last batch has empty rows. `lengths` int [N].
+    """
+    if tokens_per_batch < 1 or multiple_of < 1:
+        raise InputError(f"tokens_per_batch ({tokens_per_batch}) and multiple_of ({multiple_of}) must be at least 1")
+    lengths = np.asarray(lengths)
+    order = np.argsort(-lengths.astype(np.int64), kind="stable")
+    plans, begin = [], 0
+    while begin < len(order):
+        length = _bucket(int(lengths[order[begin]]), buckets)
+        num_rows = max(1, tokens_per_batch // length // multiple_of) * multiple_of
+        plans.append(_single(order[begin : begin + num_rows], length, num_rows))
+        begin += num_rows
+    return plans
+
+
+def select(plans: Sequence[Plan], ids: np.ndarray) -> list[Plan]:
+    """Returns plans made for `features[ids]` as plans for `features`; ids int [number of planned features]."""
+    ids = np.asarray(ids).tolist()
+    return [dataclasses.replace(plan, rows=tuple(tuple(ids[i] for i in row) for row in plan.rows)) for plan in plans]
+
+
+def efficiency(plans: Sequence[Plan], lengths: np.ndarray) -> float:
+    """Returns real tokens / tokens of the batches, between 0 and 1."""
+    lengths = np.asarray(lengths)
+    real = sum(int(lengths[list(row)].sum()) for plan in plans for row in plan.rows)
+    return real / max(1, sum(plan.length * plan.num_rows for plan in plans))
+
+
+def assemble(
+    features: Features,
+    rows: Sequence[Sequence[int]],
+    *,
+    type: str,
+    length: int,
+    num_rows: int,
+    max_segments: int,
+    pad_id: int = 1,
+    labelled: bool = True,
+) -> dict[str, np.ndarray]:
+    """Builds a batch with row r holding the features rows[r], one after the other; missing rows are padding.
+
+    Returns tokens, segments (0 = padding, 1.. = place in the row), positions (from 0 in each segment) int32 [B, T];
+    first (index of the segment's first token), index (feature id, -1 = none) int32 and weights (0 = none) float32
+    [B, S]; and if labelled: classification labels int32 [B, S]; span start, end int32 [B, S], token index in the row.
+    Raises InputError if something does not fit or labels are asked for and absent.
+    """
+    if type not in LABELS:
+        raise InputError(suggest("feature type", type, LABELS))
+    counts = np.array([len(row) for row in rows], np.int64)
+    ids = np.array([feature for row in rows for feature in row], np.int64)
+    if len(rows) > num_rows or counts.max(initial=0) > max_segments:
+        raise InputError(
+            f"{len(rows)} rows of up to {counts.max(initial=0)} features do not fit a batch of {num_rows} rows "
+            f"of {max_segments} segments"
+        )
+    sizes = features.lengths[ids].astype(np.int64)
+    row_of = np.repeat(np.arange(len(rows)), counts)
+    slot = spread(np.zeros(len(rows)), counts)
+    ends = np.cumsum(sizes)
+    row_begin = np.concatenate([[0], ends])[np.cumsum(counts) - counts] if len(ids) else np.zeros(0, np.int64)
+    first = ends - sizes - np.repeat(row_begin, counts)
+    if (first + sizes).max(initial=0) > length:
+        raise InputError(f"a row of {(first + sizes).max()} tokens does not fit the row length {length}")
+
+    cells = spread(row_of * length + first, sizes)
+    batch = {}
+    for name, value, empty in (
+        ("tokens", features.tokens[spread(features.offsets[ids], sizes)], pad_id),
+        ("segments", np.repeat(slot + 1, sizes), 0),
+        ("positions", spread(np.zeros(len(ids)), sizes), 0),
+    ):
+        flat = np.full(num_rows * length, empty, np.int32)
+        flat[cells] = value
+        batch[name] = flat.reshape(num_rows, length)
+
+    def per_segment(value: np.ndarray | float, empty: float, dtype: type) -> np.ndarray:
+        table = np.full((num_rows, max_segments), empty, dtype)
+        table[row_of, slot] = value
+        return table
+
+    batch["first"] = per_segment(first, 0, np.int32)
+    batch["weights"] = per_segment(1, 0, np.float32)
+    batch["index"] = per_segment(ids, -1, np.int32)
+    if labelled:
+        for key, (field, is_token_index) in LABELS[type].items():
+            if field not in features.fields:
+                raise InputError(f"these {type} examples have no gold labels (no field {field!r}): they cannot be used")
+            value = features.fields[field][ids]
+            batch[key] = per_segment(value + first if is_token_index else value, 0, np.int32)
+    return batch
+
+
+def assemble_plan(features: Features, plan: Plan, **options) -> dict[str, np.ndarray]:
+    """Builds the batch of a plan; the options are those of `assemble`: type, max_segments, pad_id, labelled."""
+    return assemble(features, plan.rows, length=plan.length, num_rows=plan.num_rows, **options)
+
+
+def batches(features: Features, plans: Sequence[Plan], **options) -> Iterator[dict[str, np.ndarray]]:
+    """Yields the batches of a list of plans; the options are those of `assemble`."""
+    return (assemble_plan(features, plan, **options) for plan in plans)

@@ -1,0 +1,161 @@
+"""Batches by step number, and the Grain iterator over them: the same order on every host, resumable at any step.
+
+The order is a function of (seed, epoch, index). Every host plans whole batches and takes its own rows of each, so
+a run may go on with another number of hosts and still sees the very same batches.
+"""
+
+import bisect
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from jxstilts.data import batching
+from jxstilts.data.batching import Plan
+from jxstilts.data.tokenize import Features
+from jxstilts.runtime import InputError
+
+
+class BatchSource:
+    """Random access to the batches of a run: source[step] is the global batch of that step (see `batching`).
+
+    planner: epoch -> the plans of that epoch, a pure function. An epoch's plans are made when first needed; to find a
+    step far ahead, those of the epochs before it are made too, since their number of batches may differ.
+    """
+
+    def __init__(
+        self,
+        features: Features,
+        planner: Callable[[int], Sequence[Plan]],
+        num_steps: int,
+        *,
+        type: str,
+        max_segments: int = 1,
+        pad_id: int = 1,
+        labelled: bool = True,
+    ):
+        self.features = features
+        self._planner = planner
+        self._num_steps = num_steps
+        self._options = {"type": type, "max_segments": max_segments, "pad_id": pad_id, "labelled": labelled}
+        self._ends: list[int] = []  # the first step after each epoch planned so far
+        self._plans: dict[int, Sequence[Plan]] = {}
+        self._lock = threading.Lock()  # Grain reads ahead in several threads
+
+    def __len__(self) -> int:
+        return self._num_steps
+
+    def __repr__(self) -> str:
+        return f"BatchSource(steps={self._num_steps}, features={len(self.features)})"
+
+    def plan(self, step: int) -> Plan:
+        """Returns the plan of a step: which features its rows hold, and its shape. Raises IndexError."""
+        if not 0 <= step < self._num_steps:
+            raise IndexError(f"step {step} of a run of {self._num_steps} steps")
+        with self._lock:
+            while not self._ends or self._ends[-1] <= step:
+                plans = self._epoch(len(self._ends))
+                self._ends.append((self._ends[-1] if self._ends else 0) + len(plans))
+            epoch = bisect.bisect_right(self._ends, step)
+            begin = self._ends[epoch - 1] if epoch else 0
+            return self._epoch(epoch)[step - begin]
+
+    def __getitem__(self, step: int) -> dict[str, np.ndarray]:
+        return batching.assemble_plan(self.features, self.plan(step), **self._options)
+
+    def _epoch(self, epoch: int) -> Sequence[Plan]:
+        if epoch not in self._plans:
+            plans = self._planner(epoch)
+            if not plans:
+                raise InputError(f"epoch {epoch} has no batches: there are no features to train on")
+            # Two epochs are kept: at their border some threads still read the old one.
+            self._plans = {kept: old for kept, old in self._plans.items() if kept == epoch - 1} | {epoch: plans}
+        return self._plans[epoch]
+
+
+def iterate(
+    source: BatchSource, *, start_step: int = 0, process_index: int = 0, process_count: int = 1, prefetch: int = 2
+):
+    """Returns a Grain iterator over the batches from `start_step` on, with this process's rows of each.
+
+    A process has rows [i * B / n, (i + 1) * B / n) of a batch of B. `prefetch` batches are made ahead in threads (0:
+    none). get_state() is {"next_index": step}, the same for every process; set_state() goes to any step.
+    """
+    import grain
+
+    if len(source) and source.plan(0).num_rows % process_count:
+        raise InputError(f"a batch of {source.plan(0).num_rows} rows cannot be shared by {process_count} processes")
+    if not 0 <= start_step <= len(source):
+        raise InputError(f"start_step {start_step} is outside a run of {len(source)} steps")
+
+    def own(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        rows = len(batch["tokens"]) // process_count
+        return {name: array[process_index * rows : (process_index + 1) * rows] for name, array in batch.items()}
+
+    options = grain.ReadOptions(num_threads=prefetch, prefetch_buffer_size=prefetch)
+    iterator = iter(grain.MapDataset.source(source).map(own).to_iter_dataset(options))
+    if start_step:
+        iterator.set_state({**iterator.get_state(), "next_index": start_step})
+    return iterator
+
+
+def language_probabilities(token_counts: Mapping[str, int], exponent: float) -> dict[str, float]:
+    """Returns p proportional to n^exponent over the languages with text (XLM-R: 0.3; 1 = by size, 0 = all alike)."""
+    present = {language: count for language, count in token_counts.items() if count > 0}
+    if not present:
+        raise InputError("there is no text in any language to sample from")
+    weights = np.array(list(present.values()), np.float64) ** exponent
+    shares = dict(zip(present, (weights / weights.sum()).tolist(), strict=True))
+    return {language: shares.get(language, 0.0) for language in token_counts}
+
+
+def mixture_ids(
+    groups: Mapping[str, np.ndarray],
+    lengths: np.ndarray,
+    probabilities: Mapping[str, float],
+    *,
+    seed: int,
+    epoch: int,
+    count: int | None = None,
+) -> np.ndarray:
+    """Returns int64 [about count] ids of the features that make up an epoch of a multilingual mixture.
+
+    groups: language -> ids of its features; lengths int [N]; probabilities: language -> its share of the tokens;
+    count: features in an epoch, by default as many as there are. Each language gives the same number in each epoch
+    and is read without replacement, pass after pass, on through the epochs: a small language comes several times in
+    an epoch, a large one spreads over several. A function of (seed, epoch).
+    """
+    names = sorted(language for language in groups if probabilities[language] > 0)
+    empty = [language for language in names if not len(groups[language])]
+    if empty or not names:
+        raise InputError(f"no text to sample from in: {', '.join(empty) or 'any language'}")
+    lengths = np.asarray(lengths)
+    draws = np.array([probabilities[name] / lengths[groups[name]].mean() for name in names])
+    total = sum(len(groups[name]) for name in names) if count is None else count
+    quotas = np.rint(draws / draws.sum() * total).astype(np.int64)
+    ids = []
+    for number, (name, quota) in enumerate(zip(names, quotas.tolist(), strict=True)):
+        group = np.asarray(groups[name])
+        places = np.arange(epoch * quota, (epoch + 1) * quota)
+        for turn in np.unique(places // len(group)).tolist():
+            order = group[batching.permutation(len(group), seed, turn, 2, number)]
+            ids.append(order[places[places // len(group) == turn] % len(group)])
+    return np.concatenate(ids)
+
+
+def plan_mixture(
+    groups: Mapping[str, np.ndarray],
+    lengths: np.ndarray,
+    probabilities: Mapping[str, float],
+    *,
+    num_rows: int,
+    length: int,
+    max_segments: int,
+    seed: int,
+    epoch: int,
+    count: int | None = None,
+) -> list[Plan]:
+    """Plans an epoch of packed batches of a multilingual mixture; see `mixture_ids` and `batching.plan_packed`."""
+    ids = mixture_ids(groups, lengths, probabilities, seed=seed, epoch=epoch, count=count)
+    packed = {"num_rows": num_rows, "length": length, "max_segments": max_segments}
+    return batching.select(batching.plan_packed(np.asarray(lengths)[ids], seed=seed, epoch=epoch, **packed), ids)

@@ -1,0 +1,1 @@
+"""Evaluation: prediction, metrics, retrieval, benchmarks, submissions."""

@@ -1,0 +1,110 @@
+"""The device mesh and the rules that place arrays on it.
+
+Axes: `data` splits the batch, `fsdp` splits the batch and the parameters, `tensor` splits heads, MLP and vocabulary.
+Parameters carry logical axis names; RULES maps each name to a mesh axis. Nothing else in the package names mesh axes.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jxstilts.runtime import InputError, suggest
+
+AXES = ("data", "fsdp", "tensor")
+BATCH_AXES = ("data", "fsdp")
+RULES: dict[str, str | None] = {
+    "vocab": "tensor",
+    "embed": "fsdp",
+    "heads": "tensor",  # the joined [heads * head width] dimension
+    "mlp": "tensor",
+    "positions": None,
+    "layers": None,
+    "classes": None,
+    "norm": None,
+}
+
+
+def make_mesh(sizes: Mapping[str, int] | None = None, devices: list | None = None) -> Mesh:
+    """Returns a mesh over `devices` (default: all). `sizes` gives each axis' size; one may be -1 (what is left).
+
+    Raises InputError for an unknown axis or when the sizes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = {"data": -1} if sizes is None else dict(sizes)
+    for axis in sizes:
+        if axis not in AXES:
+            raise InputError(f"config.mesh: {suggest('mesh axis', axis, AXES)}")
+    shape = [sizes.get(axis, 1) for axis in AXES]
+    if shape.count(-1) > 1 or any(n < 1 and n != -1 for n in shape):
+        raise InputError(f"config.mesh={sizes}: sizes are positive, and at most one of them -1")
+    if -1 in shape:
+        fixed = -int(np.prod(shape))
+        shape[shape.index(-1)] = max(len(devices) // fixed, 1)
+    if int(np.prod(shape)) != len(devices):
+        raise InputError(
+            f"config.mesh={sizes} needs {int(np.prod(shape))} devices, but there are {len(devices)}; "
+            "change config.mesh (one axis may be -1)"
+        )
+    return Mesh(np.asarray(devices).reshape(shape), AXES)
+
+
+def batch_divisor(mesh: Mesh) -> int:
+    """Returns the number that a batch's rows must be a multiple of."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Sharding of every batch array: rows over `data` and `fsdp`, the rest whole."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def constrain_rows(x: jax.Array) -> jax.Array:
+    """Keeps an activation's leading (row) dimension on the batch axes, where a mesh is set (`jax.set_mesh`)."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or not set(BATCH_AXES) <= set(mesh.axis_names):
+        return x
+    if x.shape[0] % (mesh.shape["data"] * mesh.shape["fsdp"]):
+        return x  # fewer rows than devices (initialisation, a single example): left to the compiler
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH_AXES))
+
+
+def param_shardings(axes: Any, shapes: Any, mesh: Mesh) -> tuple[Any, list[str]]:
+    """Places parameters by their logical axes.
+
+    Args:
+        axes: tree of tuples of logical names, one per dimension, e.g. ("layers", "embed", "mlp").
+        shapes: the same tree of arrays or ShapeDtypeStructs.
+    Returns:
+        (tree of NamedSharding, notes): a note for each rule that could not apply because the dimension does not
+        divide; that dimension stays whole.
+    """
+    notes: list[str] = []
+
+    def place(path, names, leaf):
+        spec = []
+        for name, size in zip(names, leaf.shape, strict=True):
+            axis = RULES[name] if name is not None else None
+            if axis is not None and size % mesh.shape[axis]:
+                notes.append(
+                    f"{jax.tree_util.keystr(path, simple=True, separator='/')}: dimension {name}={size} "
+                    f"does not divide over {axis}={mesh.shape[axis]}; kept whole"
+                )
+                axis = None
+            spec.append(axis)
+        return NamedSharding(mesh, PartitionSpec(*spec))
+
+    placed = jax.tree_util.tree_map_with_path(place, axes, shapes, is_leaf=lambda x: isinstance(x, tuple))
+    return placed, notes
+
+
+def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """Puts this process's rows of a batch on its devices: host arrays [B/processes, ...] -> global arrays [B, ...]."""
+    sharding = batch_sharding(mesh)
+    return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}

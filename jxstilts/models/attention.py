@@ -1,0 +1,107 @@
+"""Segment-aware self-attention: one entry, several backends, chosen by name.
+
+A backend that cannot honour what it is asked for (dropout, the platform, the precision) refuses; nothing falls back.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jxstilts.runtime import InputError, suggest
+
+
+def attend(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    segments: jax.Array,
+    *,
+    backend: str,
+    dropout: float = 0.0,
+    dropout_key: jax.Array | None = None,
+) -> jax.Array:
+    """Scaled dot-product attention inside each segment of a row (Vaswani et al. 2017, eq. 1).
+
+    Args:
+        query, key, value: [B, N, T, H] (rows, heads, tokens, head width).
+        segments: [B, T] int; a token attends to the tokens of its own segment only. Padding (0) is a segment of its
+            own, so no row of scores is ever masked whole.
+        backend: a key of BACKENDS.
+        dropout: rate on the attention probabilities, applied when `dropout_key` is given.
+    Returns: [B, N, T, H] in query's dtype.
+    Raises: InputError for an unknown backend, or one that cannot do what is asked.
+    """
+    if backend not in BACKENDS:
+        raise InputError(f"config.compute.attention: {suggest('attention backend', backend, BACKENDS)}")
+    rate = dropout if dropout_key is not None else 0.0
+    return BACKENDS[backend](query, key, value, segments, rate, dropout_key)
+
+
+def segment_mask(segments: jax.Array) -> jax.Array:
+    """[B, T] -> [B, 1, T, T] bool: True where two tokens share a segment."""
+    return segments[:, None, :, None] == segments[:, None, None, :]
+
+
+def drop(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+    """Inverted dropout. The mask is a function of the key and the global shape, so it does not depend on the mesh."""
+    if key is None or rate == 0.0:
+        return x
+    keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
+    return jnp.where(keep, x / (1.0 - rate), jnp.zeros((), x.dtype))
+
+
+def _xla(query, key, value, segments, rate, dropout_key):
+    scale = query.shape[-1] ** -0.5
+    scores = jnp.einsum("bnth,bnsh->bnts", query * scale, key, preferred_element_type=jnp.float32)
+    scores = jnp.where(segment_mask(segments), scores, jnp.finfo(jnp.float32).min)
+    weights = drop(jax.nn.softmax(scores, axis=-1), rate, dropout_key)
+    return jnp.einsum("bnts,bnsh->bnth", weights.astype(value.dtype), value)
+
+
+def _cudnn(query, key, value, segments, rate, dropout_key):
+    if jax.default_backend() != "gpu":
+        raise InputError(
+            f"config.compute.attention='cudnn' needs an NVIDIA GPU, this process runs on {jax.default_backend()!r}; "
+            "set config.compute.attention='xla'"
+        )
+    if rate:
+        raise InputError(
+            f"config.compute.attention='cudnn' has no attention dropout, but the model asks for {rate}; "
+            "set config.model.attention_dropout=0.0 or config.compute.attention='xla'"
+        )
+    if query.dtype not in (jnp.bfloat16, jnp.float16):
+        raise InputError(
+            f"config.compute.attention='cudnn' computes in bfloat16 or float16, not {query.dtype}; "
+            "set config.compute.dtype='bfloat16' or config.compute.attention='xla'"
+        )
+    # The mask has to be [B, 1, T, T]: cuDNN knows no segment ids and refuses a broadcast [B, 1, 1, T] mask.
+    query, key, value = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
+    out = jax.nn.dot_product_attention(query, key, value, mask=segment_mask(segments), implementation="cudnn")
+    return jnp.swapaxes(out, 1, 2)
+
+
+def _splash(query, key, value, segments, rate, dropout_key):
+    if jax.default_backend() != "tpu":
+        raise InputError(
+            f"config.compute.attention='splash' needs a TPU, this process runs on {jax.default_backend()!r}; "
+            "set config.compute.attention='xla'"
+        )
+    if rate:
+        raise InputError(
+            f"config.compute.attention='splash' has no attention dropout, but the model asks for {rate}; "
+            "set config.model.attention_dropout=0.0 or config.compute.attention='xla'"
+        )
+    tokens = query.shape[2]
+    if tokens % 128:
+        raise InputError(
+            f"config.compute.attention='splash' needs rows of a multiple of 128 tokens, not {tokens}; "
+            "set config.phases.*.max_length and buckets accordingly, or config.compute.attention='xla'"
+        )
+    from jax.experimental.pallas.ops.tpu import splash_attention as splash
+
+    mask = splash.MultiHeadMask([splash.FullMask((tokens, tokens))] * query.shape[1])
+    kernel = splash.make_splash_mha_single_device(mask)
+    ids = splash.SegmentIds(q=segments, kv=segments)
+    return jax.vmap(kernel)(query * query.shape[-1] ** -0.5, key, value, ids)
+
+
+BACKENDS = {"xla": _xla, "cudnn": _cudnn, "splash": _splash}

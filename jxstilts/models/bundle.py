@@ -1,0 +1,241 @@
+"""Bundles: a folder with all one needs to use a model.
+
+    bundle.json   format version, family, config, heads, provenance, SHA-256 of every parameter and of all together
+    params/       the parameters (Orbax)
+    tokenizer/    the tokenizer's files, if there is one
+
+The Hugging Face counterpart is `models/huggingface.py`; `load` and `read_meta` take either.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from jxstilts import checkpoint
+from jxstilts.mesh import param_shardings
+from jxstilts.models import huggingface
+from jxstilts.models.huggingface import Loaded
+from jxstilts.models.layers import Compute
+from jxstilts.models.model import HeadSpec, Model, Params, make_config
+from jxstilts.models.tensor_files import check_tokenizer, copy_tokenizer, read_json
+from jxstilts.runtime import InputError, atomic_write, sha256_file, versions
+
+FORMAT = 1
+META = "bundle.json"
+KEYS = {
+    "family": str, "config": dict, "heads": list, "provenance": dict, "sha256": str, "leaves": dict, "tokenizer": dict,
+}  # fmt: skip
+
+
+def save(
+    folder: str | pathlib.Path,
+    model: Model,
+    params: Params,
+    *,
+    tokenizer_files: pathlib.Path | None = None,
+    provenance: dict | None = None,
+) -> str:
+    """Writes a bundle, in place of an older one if there is one. All processes call it together.
+
+    Args:
+        folder: appears, or changes, only when everything is written.
+        params: of `model`, exactly; may be sharded.
+        tokenizer_files: folder whose tokenizer is copied.
+        provenance: where the parameters come from; anything that is JSON.
+    Returns: the SHA-256 of all parameters.
+    Raises: InputError when `folder` holds something else than a bundle, or `params` are not the model's.
+    """
+    folder = pathlib.Path(folder).absolute()
+    if folder.exists() and not is_bundle(folder) and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} exists and is not a bundle; it is left alone, give another folder")
+    abstract, _ = model.abstract()
+    expected = {path: tuple(leaf.shape) for path, leaf in checkpoint.leaves(abstract).items()}
+    given = {path: tuple(leaf.shape) for path, leaf in checkpoint.leaves(params).items()}
+    if expected != given:
+        wrong = sorted(path for path in expected | given if expected.get(path) != given.get(path))
+        lines = [f"{path}: expected {expected.get(path)}, found {given.get(path)}" for path in wrong]
+        raise InputError("these parameters are not the model's: " + "; ".join(lines))
+
+    if tokenizer_files is not None:  # checked here, because an error past a barrier leaves the other processes waiting
+        check_tokenizer(tokenizer_files)
+
+    partial, first = folder.with_name(f".{folder.name}.partial"), jax.process_index() == 0
+    if first:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    _wait_for_all("bundle.save: folder made")
+    parts = _digests(params)
+    checkpoint.save_params(partial / "params", params)
+    if first:
+        meta = {
+            "format": FORMAT,
+            **huggingface.describe(model),
+            "provenance": {**(provenance or {}), "versions": versions()},
+            "sha256": checkpoint.combined_digest(parts),
+            "leaves": parts,
+            "tokenizer": {} if tokenizer_files is None else copy_tokenizer(tokenizer_files, partial / "tokenizer"),
+        }
+        atomic_write(partial / META, json.dumps(meta, indent=1, ensure_ascii=False) + "\n")
+        _replace(partial, folder)
+    _wait_for_all("bundle.save: done")
+    return checkpoint.combined_digest(parts)
+
+
+def load(
+    path: str | pathlib.Path,
+    *,
+    compute: Compute | None = None,
+    heads: tuple[str, ...] | None = None,
+    mesh: Mesh | None = None,
+    verify: bool = True,
+) -> Loaded:
+    """Reads a bundle, a Hugging Face folder or a hub id.
+
+    Args:
+        compute: goes into the model; parameters are converted to its `param_dtype`. Default: float32.
+        heads: names of the heads to read; None = all. Others are not read from disk.
+        mesh: parameters are placed on it by `mesh.param_shardings`; None = on the first device.
+        verify: compare the SHA-256 of every parameter and tokenizer file with those that the bundle records. For a
+            Hugging Face folder, which records none: compute them.
+    Returns: Loaded; `meta` as in bundle.json (a Hugging Face folder's has no "format").
+    Raises: InputError when there is no model, it does not fit this version, or its content is not what was saved.
+    """
+    compute = compute or Compute()
+    folder = _settled(path)
+    if not is_bundle(folder):
+        loaded = huggingface.load(path, compute=compute, heads=heads, hash_files=verify)
+        meta = loaded.meta
+        if verify:
+            parts = checkpoint.digests(loaded.params)
+            meta = {**meta, "sha256": checkpoint.combined_digest(parts), "leaves": parts}
+        _, axes = loaded.model.abstract()
+        shardings = None if mesh is None else param_shardings(axes, loaded.params, mesh)[0]
+        _place(loaded.params, shardings, compute.param_dtype)
+        return dataclasses.replace(loaded, meta=meta)
+
+    meta = read_meta(folder)
+    model = huggingface.select_heads(_model(meta, folder, compute), heads, folder)
+    abstract, axes = model.abstract()
+    asked = _as_stored(abstract, checkpoint.stored_shapes(folder / "params"))
+    shardings = None if mesh is None else param_shardings(axes, abstract, mesh)[0]
+    if mesh is not None:
+        asked = jax.tree.map(lambda leaf, sharding: leaf.update(sharding=sharding), asked, shardings)
+    params = checkpoint.load_params(folder / "params", asked)
+    tokenizer_dir = folder / "tokenizer" if meta["tokenizer"] else None
+    if verify:
+        wrong = [name for name, digest in _digests(params).items() if meta["leaves"].get(name) != digest]
+        wrong += [
+            f"tokenizer/{name}"
+            for name, digest in meta["tokenizer"].items()
+            if not (tokenizer_dir / name).is_file() or sha256_file(tokenizer_dir / name) != digest
+        ]
+        if wrong:
+            raise InputError(f"{folder} is damaged: not the values that were saved: {', '.join(wrong)}")
+    _place(params, shardings, compute.param_dtype)
+    return Loaded(model, params, tokenizer_dir, meta)
+
+
+def read_meta(path: str | pathlib.Path) -> dict[str, Any]:
+    """Returns bundle.json, checked, or its counterpart for a Hugging Face folder or hub id; reads no arrays."""
+    folder = _settled(path)
+    if not is_bundle(folder):
+        return huggingface.inspect(path)[1]
+    meta = read_json(folder / META)
+    version = meta.get("format")
+    if version != FORMAT:
+        newer = isinstance(version, int) and version > FORMAT
+        raise InputError(
+            f"{folder / META}: bundle format {version!r}, this version reads {FORMAT}; "
+            + ("upgrade jxstilts" if newer else "make the bundle again with this version (jxstilts import)")
+        )
+    for key, kind in KEYS.items():
+        if not isinstance(meta.get(key), kind):
+            raise InputError(f"{folder / META}: expected {key!r} to be a {kind.__name__}, found {meta.get(key)!r}")
+    _model(meta, folder, Compute())
+    return meta
+
+
+def is_bundle(folder: str | pathlib.Path) -> bool:
+    return (pathlib.Path(folder) / META).is_file()
+
+
+def _model(meta: dict, folder: pathlib.Path, compute: Compute) -> Model:
+    """Returns the model that a bundle.json describes."""
+    try:
+        config = make_config(meta["family"], **meta["config"])
+        specs = [HeadSpec(**{**spec, "labels": tuple(spec["labels"])}) for spec in meta["heads"]]
+        return Model(config, tuple(specs), compute, meta["family"])
+    except (InputError, TypeError, KeyError) as error:
+        raise InputError(f"{folder / META}: {error}") from error
+
+
+def _as_stored(abstract: Params, stored: dict[str, tuple]) -> Params:
+    """The shapes that are asked for, in the dtypes on disk: digests are compared before anything is converted."""
+
+    def one(key, leaf):
+        _, dtype = stored.get(jax.tree_util.keystr(key, simple=True, separator="/"), (None, leaf.dtype))
+        return jax.ShapeDtypeStruct(leaf.shape, dtype)
+
+    return jax.tree_util.tree_map_with_path(one, abstract)
+
+
+def _digests(params: Params) -> dict[str, str]:
+    """Like `checkpoint.digests`, also of arrays that are spread over several hosts; gathers one of them at a time."""
+    found = {}
+    for path, leaf in checkpoint.leaves(params).items():
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            leaf = multihost_utils.process_allgather(leaf, tiled=True)
+        found |= checkpoint.digests({path: leaf})
+    return found
+
+
+def _place(params: Params, shardings: Any, dtype: str) -> None:
+    """Converts and places arrays, one after the other and in the same tree: only one is held twice."""
+    for name, leaf in params.items():
+        sharding = None if shardings is None else shardings[name]
+        if isinstance(leaf, dict):
+            _place(leaf, sharding, dtype)
+        elif isinstance(leaf, jax.Array):
+            params[name] = leaf.astype(dtype)
+        elif sharding is None:
+            params[name] = jax.device_put(np.asarray(leaf).astype(dtype, copy=False))
+        else:
+            host = np.asarray(leaf).astype(dtype, copy=False)
+            params[name] = jax.make_array_from_callback(host.shape, sharding, host.__getitem__)
+
+
+def _replace(partial: pathlib.Path, folder: pathlib.Path) -> None:
+    """Puts a finished folder in its place. The older bundle stays beside it until then (see `_settled`)."""
+    older = _older(folder)
+    shutil.rmtree(older, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, older)
+    os.replace(partial, folder)
+    shutil.rmtree(older, ignore_errors=True)
+
+
+def _settled(path: str | pathlib.Path) -> pathlib.Path:
+    """Returns the folder, after bringing back an older bundle that an interrupted `save` had moved aside."""
+    folder = pathlib.Path(path).expanduser().absolute()
+    if not folder.exists() and is_bundle(_older(folder)):
+        with contextlib.suppress(FileNotFoundError):  # another process brought it back first
+            os.replace(_older(folder), folder)
+    return folder
+
+
+def _older(folder: pathlib.Path) -> pathlib.Path:
+    return folder.with_name(f".{folder.name}.older")
+
+
+def _wait_for_all(what: str) -> None:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)

@@ -1,0 +1,90 @@
+"""The parts that every family is made of: dense, LayerNorm, GELU, and how they are computed."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jxstilts.runtime import InputError, suggest
+
+REMAT = {
+    "none": None,
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Compute:
+    """How the model is computed; changes speed, memory and rounding, never the parameters' shapes."""
+
+    dtype: str = "float32"  # of activations and matrix products
+    param_dtype: str = "float32"  # of the parameters
+    attention: str = "xla"
+    remat: str = "none"
+
+    def __post_init__(self):
+        if self.remat not in REMAT:
+            raise InputError(f"config.compute.remat: {suggest('remat policy', self.remat, REMAT)}")
+        for key in ("dtype", "param_dtype"):
+            if getattr(self, key) not in ("float32", "bfloat16", "float16"):
+                known = suggest("dtype", getattr(self, key), ("float32", "bfloat16", "float16"))
+                raise InputError(f"config.compute.{key}: {known}")
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        return {"dtype": self.dtype, "param_dtype": self.param_dtype}
+
+
+@jax.custom_jvp
+def gelu(x: jax.Array) -> jax.Array:
+    """Exact GELU, x * Phi(x) (Hendrycks and Gimpel 2016). Its derivative is written out: XLA's own is far slower."""
+    return x * (0.5 * (1.0 + jax.lax.erf(x * 0.7071067811865476)))
+
+
+@gelu.defjvp
+def _gelu_jvp(primals, tangents):
+    (x,), (dx,) = primals, tangents
+    cdf = 0.5 * (1.0 + jax.lax.erf(x * 0.7071067811865476))
+    slope = cdf + x * (0.3989422804014327 * jnp.exp(-0.5 * jnp.square(x)))
+    return x * cdf, slope * dx
+
+
+class Dense(nn.Module):
+    """[..., D] -> [..., F], kernel [D, F]. Computed on flat [rows, D]: faster, on CPU above all going backward."""
+
+    features: int
+    axes: tuple[str, str]
+    std: float
+    dtype: str
+    param_dtype: str
+
+    @nn.compact
+    def __call__(self, x):
+        init = nn.with_logical_partitioning(nn.initializers.normal(self.std), self.axes)
+        kernel = self.param("kernel", init, (x.shape[-1], self.features), self.param_dtype)
+        bias_init = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[1:])
+        bias = self.param("bias", bias_init, (self.features,), self.param_dtype)
+        flat = x.astype(self.dtype).reshape(-1, x.shape[-1])
+        out = flat @ kernel.astype(self.dtype) + bias.astype(self.dtype)
+        return out.reshape(*x.shape[:-1], self.features)
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation over the last dimension (Ba et al. 2016), statistics in float32."""
+
+    eps: float
+    dtype: str
+    param_dtype: str
+
+    @nn.compact
+    def __call__(self, x):
+        ones = nn.with_logical_partitioning(nn.initializers.ones, ("norm",))
+        zeros = nn.with_logical_partitioning(nn.initializers.zeros, ("norm",))
+        scale = self.param("scale", ones, (x.shape[-1],), self.param_dtype)
+        bias = self.param("bias", zeros, (x.shape[-1],), self.param_dtype)
+        x = x.astype(jnp.float32)
+        centred = x - x.mean(-1, keepdims=True)
+        normal = centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + self.eps)
+        return (normal * scale + bias).astype(self.dtype)

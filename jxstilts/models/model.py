@@ -1,0 +1,129 @@
+"""A model: one family's encoder and named heads, as pure functions of a plain nested dict of parameters.
+
+params = {"encoder": {...}, "heads": {"mnli": {...}}}
+"""
+
+import dataclasses
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jxstilts.models import heads
+from jxstilts.models.layers import Compute
+from jxstilts.runtime import InputError, suggest
+
+Params = dict[str, Any]
+Batch = Mapping[str, jax.Array]
+
+
+def families() -> list[str]:
+    """Names of the model families: the modules of this package that define `PRESETS`."""
+    package = importlib.import_module("jxstilts.models")
+    names = [module.name for module in pkgutil.iter_modules(package.__path__) if not module.ispkg]
+    return [name for name in names if hasattr(importlib.import_module(f"jxstilts.models.{name}"), "PRESETS")]
+
+
+def family_module(family: str):
+    if family not in families():
+        raise InputError(f"config.model.family: {suggest('model family', family, families())}")
+    return importlib.import_module(f"jxstilts.models.{family}")
+
+
+def make_config(family: str, preset: str | None = None, **changes):
+    """Returns the family's Config from a preset and/or fields. Raises InputError for unknown names."""
+    module = family_module(family)
+    if preset is not None and preset not in module.PRESETS:
+        raise InputError(f"config.model.preset: {suggest('preset', preset, module.PRESETS)}")
+    known = {field.name for field in dataclasses.fields(module.Config)}
+    for key in changes:
+        if key not in known:
+            raise InputError(f"config.model: {suggest('key', key, known)}")
+    values = {**(module.PRESETS[preset] if preset else {}), **changes}
+    missing = {f.name for f in dataclasses.fields(module.Config) if f.default is dataclasses.MISSING} - set(values)
+    if missing:
+        raise InputError(f"config.model: no value for {', '.join(sorted(missing))}; give them or a preset")
+    return module.Config(**values)
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadSpec:
+    """What a bundle stores of a head: its name, its type (a module of `models/heads`) and the labels it predicts."""
+
+    name: str
+    type: str
+    labels: tuple[str, ...] = ()
+    pooler: bool = False  # classification only: read the encoder's pooler output, as the study's code does
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """Encoder + heads. Hashable, so it can be a static argument of jitted functions."""
+
+    config: Any
+    head_specs: tuple[HeadSpec, ...] = ()
+    compute: Compute = dataclasses.field(default_factory=Compute)
+    family: str = "xlmr"
+
+    def __post_init__(self):
+        names = [spec.name for spec in self.head_specs]
+        if len(set(names)) != len(names):
+            raise InputError(f"a model's heads need different names, got {names}")
+
+    def head(self, name: str):
+        """Returns the head with this name (see `models/heads`): `loss` and `predict`."""
+        specs = {spec.name: spec for spec in self.head_specs}
+        if name not in specs:
+            raise InputError(suggest("head", name, specs))
+        return heads.make(specs[name], self.config, self.compute)
+
+    def encoder(self, train: bool = False, all_hidden: bool = False) -> nn.Module:
+        return family_module(self.family).Encoder(self.config, self.compute, train, all_hidden)
+
+    def encode(self, params: Params, batch: Batch, rng: jax.Array | None = None, all_hidden: bool = False) -> jax.Array:
+        """tokens, segments, positions [B, T] -> hidden [B, T, D] (or [L + 1, B, T, D]); with `rng`: with dropout."""
+        return self.encoder(rng is not None, all_hidden).apply(
+            {"params": params["encoder"]},
+            batch["tokens"], batch["segments"], batch["positions"],
+            rngs={} if rng is None else {"dropout": rng},
+        )  # fmt: skip
+
+    def loss(self, params: Params, head: str, batch: Batch, rng: jax.Array | None = None) -> dict[str, tuple]:
+        """Returns {name: (sum, weight)} of a head on a batch; divide once, after adding over everything."""
+        encode_key, head_key = (None, None) if rng is None else jax.random.split(rng)
+        hidden = self.encode(params, batch, encode_key)
+        return self.head(head).loss(params, hidden, batch, head_key)
+
+    def predict(self, params: Params, head: str, batch: Batch) -> dict[str, jax.Array]:
+        """Returns the head's arrays for a batch, without dropout."""
+        head = self.head(head)
+        return head.predict(params, self.encode(params, batch, all_hidden=head.all_hidden), batch)
+
+    def _init(self, rng: jax.Array) -> Any:
+        row = jnp.zeros((1, 8), jnp.int32)
+        encoder_key, heads_key = jax.random.split(rng)
+        boxed = self.encoder().init({"params": encoder_key}, row, row + 1, row)["params"]
+        made = {}
+        for spec in self.head_specs:
+            # A head's key depends on its name, not on its place, so adding a head leaves the others as they were.
+            key = jax.random.fold_in(heads_key, sum(ord(c) * 257**i for i, c in enumerate(spec.name)) % 2**31)
+            made[spec.name] = self.head(spec.name).init(key)
+        return {"encoder": boxed, "heads": made}
+
+    def init(self, rng: jax.Array) -> Params:
+        """Random parameters: normal(init_std) matrices, zero biases, unit LayerNorms. Jittable."""
+        return nn.unbox(self._init(rng))
+
+    def abstract(self) -> tuple[Params, Params]:
+        """Returns (ShapeDtypeStructs, logical axes) of the parameters; the axes are tuples of names per dimension."""
+        boxed = jax.eval_shape(self._init, jax.random.key(0))
+        is_box = lambda x: isinstance(x, nn.Partitioned)  # noqa: E731
+        axes = jax.tree.map(lambda x: tuple(x.names) if is_box(x) else (None,) * x.ndim, boxed, is_leaf=is_box)
+        return nn.unbox(boxed), axes
+
+    def with_heads(self, *specs: HeadSpec) -> "Model":
+        return dataclasses.replace(self, head_specs=tuple(specs))

@@ -1,0 +1,189 @@
+"""Weight files as they are published: safetensors, whole or sharded, or torch files; from a folder or from a hub.
+
+Formats: https://huggingface.co/docs/safetensors (header of 8 bytes + JSON, then raw tensors); torch files are read with
+`weights_only=True`, which builds tensors and nothing else.
+"""
+
+import dataclasses
+import json
+import pathlib
+import pickle
+import re
+import shutil
+from collections.abc import Callable
+
+import numpy as np
+
+from jxstilts.runtime import InputError, sha256_file
+
+FLOATS = ("F64", "F32", "F16", "BF16")
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+TOKENIZERS = ("tokenizer.json", "*.bpe.model")  # either one is enough to make a tokenizer
+TOKENIZER_FILES = (
+    *TOKENIZERS, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """One tensor of a file: its shape and dtype (safetensors' name, e.g. "F32") are known, its values not yet read."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    file: pathlib.Path
+    read: Callable[[], np.ndarray]  # -> float32
+
+
+def fetch(source: str | pathlib.Path) -> tuple[pathlib.Path, dict]:
+    """Returns (folder, {"source", "revision"}) of a local folder, or of a hub id `name`, `owner/name[@revision]`.
+
+    A hub id is downloaded into the Hugging Face cache, or found there; "revision" is the commit that it resolved to.
+    Raises InputError when there is neither such a folder nor such an id, or the hub cannot be reached.
+    """
+    path = pathlib.Path(source).expanduser()
+    if path.is_dir():
+        return path, {"source": str(source), "revision": None}
+    name, _, revision = str(source).partition("@")
+    if path.exists() or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name):
+        raise InputError(
+            f"{source}: not a folder and not a hub id; give a bundle, a Hugging Face folder or an id such as "
+            "FacebookAI/xlm-roberta-base"
+        )
+    from huggingface_hub import snapshot_download
+
+    def download(*patterns):
+        try:
+            return pathlib.Path(snapshot_download(name, revision=revision or None, allow_patterns=list(patterns)))
+        except (OSError, ValueError) as error:  # the hub's own errors, connection errors included, derive from these
+            raise InputError(
+                f"{source}: there is no such folder, and the hub did not give this id: {_one_line(error)}; where there "
+                "is no network, download the folder elsewhere (hf download) and give its path instead"
+            ) from error
+
+    folder = download("config.json", "model*.safetensors", "model.safetensors.index.json", *TOKENIZER_FILES)
+    if not any((folder / file).exists() for file in WEIGHTS[:2]):
+        folder = download("config.json", "pytorch_model*.bin", "pytorch_model.bin.index.json", *TOKENIZER_FILES)
+    return folder, {"source": name, "revision": folder.name}
+
+
+def read_json(path: pathlib.Path) -> dict:
+    """Returns a JSON object. Raises InputError when the file is missing or is something else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON: {_one_line(error)}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a JSON object, found a {type(content).__name__}")
+    return content
+
+
+def open_tensors(folder: pathlib.Path) -> dict[str, Tensor]:
+    """Returns {name: Tensor} of a folder's weights; safetensors files are left on disk until a tensor is read.
+
+    Raises: InputError for a folder without weights, a damaged file, a name that occurs twice, or an index that does
+    not agree with its shards.
+    """
+    weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    if weights is None:
+        raise InputError(f"{folder}: holds no weights; expected one of {', '.join(WEIGHTS)}")
+    if weights.suffix != ".json":
+        return _open_file(weights)
+    index = read_json(weights).get("weight_map")
+    if not isinstance(index, dict) or not all(
+        isinstance(file, str) and pathlib.PurePath(file).name == file for file in index.values()
+    ):
+        raise InputError(f"{weights}: expected a 'weight_map' of tensor names to files of the same folder")
+    found: dict[str, Tensor] = {}
+    for file in sorted(set(index.values())):
+        tensors = _open_file(folder / file)
+        twice = sorted(set(tensors) & set(found))
+        if twice:
+            raise InputError(f"{folder / file}: holds tensors of another shard as well: {', '.join(twice)}")
+        found |= tensors
+    astray = sorted(name for name, file in index.items() if name not in found or found[name].file.name != file)
+    if astray:
+        raise InputError(f"{weights}: not in the file that it names: {', '.join(astray)}")
+    return found
+
+
+def file_hashes(tensors: dict[str, Tensor]) -> dict[str, str]:
+    """Returns {file name: SHA-256} of the files that the tensors come from."""
+    return {file.name: sha256_file(file) for file in sorted({tensor.file for tensor in tensors.values()})}
+
+
+def find_tokenizer(folder: pathlib.Path) -> pathlib.Path | None:
+    """Returns the folder when a tokenizer can be made from its files."""
+    return folder if any(any(folder.glob(pattern)) for pattern in TOKENIZERS) else None
+
+
+def check_tokenizer(folder: pathlib.Path) -> None:
+    """Raises InputError when no tokenizer can be made from the folder's files."""
+    if find_tokenizer(folder) is None:
+        raise InputError(f"{folder}: holds no tokenizer; expected {' or '.join(TOKENIZERS)}")
+
+
+def copy_tokenizer(source: pathlib.Path, target: pathlib.Path) -> dict[str, str]:
+    """Copies the tokenizer files of a folder, and nothing else of it. Returns {file name: SHA-256}."""
+    check_tokenizer(source)
+    target.mkdir(exist_ok=True)
+    files = {file for pattern in TOKENIZER_FILES for file in source.glob(pattern)}
+    return {file.name: sha256_file(shutil.copyfile(file, target / file.name)) for file in sorted(files)}
+
+
+def _open_file(path: pathlib.Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise InputError(f"{path}: this file of the model is missing")
+    return _open_safetensors(path) if path.suffix == ".safetensors" else _open_torch(path)
+
+
+def _open_safetensors(path: pathlib.Path) -> dict[str, Tensor]:
+    import ml_dtypes  # noqa: F401  numpy learns the name bfloat16
+    from safetensors import SafetensorError, safe_open
+
+    def reader(name):
+        def read():
+            try:
+                return file.get_tensor(name).astype(np.float32, copy=False)
+            except (SafetensorError, OSError) as error:
+                raise InputError(f"{path}: tensor {name} cannot be read: {_one_line(error)}") from error
+
+        return read
+
+    try:
+        file = safe_open(path, framework="np")
+        slices = {name: file.get_slice(name) for name in file.keys()}
+        return {
+            name: Tensor(tuple(part.get_shape()), part.get_dtype(), path, reader(name)) for name, part in slices.items()
+        }
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: damaged, or not a safetensors file: {_one_line(error)}") from error
+
+
+def _open_torch(path: pathlib.Path) -> dict[str, Tensor]:
+    try:
+        import torch
+    except ImportError as error:
+        raise InputError(
+            f"{path}: a torch file can only be read where torch is installed; pip install torch, or convert the model "
+            "to model.safetensors"
+        ) from error
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(f"{path}: damaged, or holds more than tensors: {reason}") from error
+    if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
+        raise InputError(f"{path}: expected a dictionary of tensors by name")
+    short = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+
+    def reader(tensor):
+        return lambda: tensor.to(torch.float32).numpy()
+
+    return {
+        name: Tensor(tuple(tensor.shape), short.get(tensor.dtype, str(tensor.dtype)), path, reader(tensor))
+        for name, tensor in state.items()
+    }
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,194 @@
+"""Extractive question answering in SQuAD's JSON format: SQuAD v1.1, XQuAD, MLQA, TyDiQA-GoldP."""
+
+import functools
+import pathlib
+
+from jxstilts.runtime import InputError
+from jxstilts.tasks.spec import TaskSpec, Tfds, parse_json, read_text
+
+
+def read_squad(path: pathlib.Path, repeated_ids: bool = False) -> list[dict]:
+    """Reads a SQuAD-format file; answer offsets count Unicode characters and are checked.
+
+    "answers" is absent where the gold answers have been taken out: no answers at all, or XTREME's placeholder (one
+    empty text at 0). It is empty only for a question marked `is_impossible` (SQuAD v2). An id that comes again is an
+    error, because predictions are matched by id; with `repeated_ids` it gets the question's number instead ("42#17").
+    """
+    document = parse_json(read_text(path), path)
+    examples, seen = [], set()
+    for where, context, question in _questions(document, path):
+        identifier = _get(question, "id", str, where)
+        where = f"{path}: question {identifier!r}"
+        if identifier in seen:
+            if not repeated_ids:
+                raise InputError(f"{where}: this id is in the file twice")
+            identifier = f"{identifier}#{len(examples)}"
+        seen.add(identifier)
+        example = {"id": identifier, "question": _get(question, "question", str, where), "context": context}
+        given = _get(question, "answers", list, where) if "answers" in question else []
+        answers = [(_get(answer, "text", str, where), _get(answer, "answer_start", int, where)) for answer in given]
+        examples.append(_with_answers(example, answers, bool(question.get("is_impossible")), where))
+    if not examples:
+        raise InputError(f"{path}: no question in the file")
+    labelled = {"answers" in example: example["id"] for example in examples}
+    if len(labelled) == 2:
+        raise InputError(f"{path}: question {labelled[False]!r} has no answer, but {labelled[True]!r} has")
+    return examples
+
+
+def _questions(document, path):
+    """Yields (place for a message, context, question object)."""
+    for i, article in enumerate(_get(document, "data", list, str(path))):
+        for j, paragraph in enumerate(_get(article, "paragraphs", list, f"{path}: data[{i}]")):
+            where = f"{path}: data[{i}].paragraphs[{j}]"
+            context = _get(paragraph, "context", str, where)
+            for k, question in enumerate(_get(paragraph, "qas", list, where)):
+                yield f"{where}.qas[{k}]", context, question
+
+
+def _get(value, key, kind, where):
+    if not isinstance(value, dict) or not isinstance(value.get(key), kind):
+        raise InputError(f"{where}: expected an object with {key!r} ({kind.__name__}), as in SQuAD's JSON")
+    return value[key]
+
+
+def _with_answers(example, answers, impossible, where):
+    if impossible:
+        return example | {"answers": []}
+    if not any(text for text, _ in answers):
+        return example
+    context = example["context"]
+    for text, start in answers:
+        if not text or start < 0 or context[start : start + len(text)] != text:
+            there = context[max(start, 0) : max(start, 0) + len(text)]
+            nearest = context.find(text) if text else -1
+            hint = f"; the text is first found at {nearest}" if nearest >= 0 else ""
+            raise InputError(f"{where}: answer {text!r} is not at offset {start}, where {there!r} stands{hint}")
+    return example | {"answers": [{"text": text, "start": start} for text, start in answers]}
+
+
+def _squad_from_tfds(rows, language):
+    examples = []
+    for row in rows:
+        example = {"id": row["id"], "question": row["question"], "context": row["context"]}
+        answers = list(zip(row["answers"]["text"], row["answers"]["answer_start"], strict=True))
+        examples.append(_with_answers(example, answers, False, f"TFDS question {row['id']!r}"))
+    return examples
+
+
+SQUAD = TaskSpec(
+    name="squad_v1",
+    type="span",
+    languages=("en",),
+    splits={"train": ("intermediate/squad/train-v1.1.json",), "dev": ("intermediate/squad/dev-v1.1.json",)},
+    read=read_squad,
+    metric="squad",
+    train_task="squad_v1",
+    tfds=Tfds(
+        names=("squad/v1.1",),
+        splits={"train": "train", "dev": "validation"},
+        convert=_squad_from_tfds,
+        languages=("en",),
+    ),
+    description="SQuAD v1.1: answers are spans of an English Wikipedia paragraph",
+    url="https://rajpurkar.github.io/SQuAD-explorer/",
+    licence="CC BY-SA 4.0",
+)
+
+# The paper, and XTREME's download script, leave out Romanian, which was added to XQuAD later.
+XQUAD_LANGUAGES = ("en", "ar", "de", "el", "es", "hi", "ru", "th", "tr", "vi", "zh")
+
+XQUAD = TaskSpec(
+    name="xquad",
+    type="span",
+    languages=(*XQUAD_LANGUAGES, "ro"),
+    splits={"test": ("xtreme/xquad/xquad.{language}.json",)},
+    read=read_squad,
+    metric="squad",
+    train_task="squad_v1",
+    tfds=Tfds(
+        names=("xquad/{language}",),
+        splits={"test": "test"},
+        convert=_squad_from_tfds,
+        languages=XQUAD_LANGUAGES,
+        module="tensorflow_datasets.question_answering",
+    ),
+    description="Part of SQuAD v1.1's dev set (1,190 questions), translated by professionals",
+    url="https://github.com/google-deepmind/xquad",
+    licence="CC BY-SA 4.0",
+)
+
+MLQA_LANGUAGES = ("en", "ar", "de", "es", "hi", "vi", "zh")
+
+
+def _mlqa_fields(language):
+    context, _, question = language.partition("-")
+    return {"context": (context,), "question": (question or context,)}
+
+
+MLQA = TaskSpec(
+    name="mlqa",
+    type="span",
+    languages=MLQA_LANGUAGES,
+    more_languages=tuple(f"{a}-{b}" for a in MLQA_LANGUAGES for b in MLQA_LANGUAGES if a != b),
+    splits={
+        split: (f"xtreme/mlqa/MLQA_V1/{split}/{split}-context-{{context}}-question-{{question}}.json",)
+        for split in ("dev", "test")
+    },
+    fields=_mlqa_fields,
+    read=read_squad,
+    metric="mlqa",
+    train_task="squad_v1",
+    tfds=Tfds(
+        names=("mlqa/{language}",),
+        splits={"dev": "validation", "test": "test"},
+        convert=_squad_from_tfds,
+        languages=MLQA_LANGUAGES,
+    ),
+    description="SQuAD's format in 7 languages; 'en-de' is an English context with a German question",
+    url="https://github.com/facebookresearch/MLQA",
+    licence="CC BY-SA 3.0",
+)
+
+TYDIQA_NAMES = {
+    "en": "english",
+    "ar": "arabic",
+    "bn": "bengali",
+    "fi": "finnish",
+    "id": "indonesian",
+    "ko": "korean",
+    "ru": "russian",
+    "sw": "swahili",
+    "te": "telugu",
+}
+
+
+def _tydiqa_from_tfds(rows, language):
+    # its train split holds all languages; an id begins with the language's name, as "english-..."
+    own = [row for row in rows if row["id"].split("-")[0] == TYDIQA_NAMES[language]]
+    return _squad_from_tfds(own, language)
+
+
+TYDIQA = TaskSpec(
+    name="tydiqa",
+    type="span",
+    languages=tuple(TYDIQA_NAMES),
+    splits={
+        split: (f"xtreme/tydiqa/tydiqa-goldp-v1.1-{split}/tydiqa.goldp.{{language}}.{split}.json",)
+        for split in ("train", "dev")
+    },
+    # XTREME cuts the train ids down to their last part, and few of them stay unique
+    read=functools.partial(read_squad, repeated_ids=True),
+    metric="squad",
+    train_task="tydiqa",
+    tfds=Tfds(
+        names=("tydi_qa/goldp",),
+        splits={"train": "train", "dev": "validation-{language}"},
+        convert=_tydiqa_from_tfds,
+        languages=tuple(TYDIQA_NAMES),
+        module="tensorflow_datasets.question_answering",
+    ),
+    description="TyDiQA-GoldP: questions asked in 9 languages, not translated; XTREME's test set is 'dev'",
+    url="https://github.com/google-research-datasets/tydiqa",
+    licence="Apache-2.0",
+)

@@ -1,0 +1,1 @@
+"""Training: objectives, optimizer, the jitted step, and the loop of one phase."""

@@ -1,0 +1,77 @@
+"""What a phase takes over from the one before it: the encoder, and heads only when they are asked for by name."""
+
+import dataclasses
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from jxstilts.checkpoint import leaves
+from jxstilts.mesh import param_shardings
+from jxstilts.models.model import Model, Params
+from jxstilts.runtime import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Handover:
+    """Three lists of parameter groups; printed and recorded with every phase."""
+
+    loaded: tuple[str, ...]
+    new: tuple[str, ...]
+    dropped: tuple[str, ...]
+
+
+def take_over(
+    model: Model, start: Params | None, keep_heads: tuple[str, ...], seed: int, mesh: Mesh
+) -> tuple[Params, Handover]:
+    """Returns the phase's first parameters, on the mesh, and what came from where.
+
+    Args:
+        model: the phase's model; its parameters are initialised from `seed`, then overwritten by what is loaded.
+        start: parameters of the phase before, or None for a random start.
+        keep_heads: names of heads that must come from `start`.
+    Raises InputError: a head to keep that `start` lacks, an encoder tensor that is missing, unexpected or of another
+        shape (every one is named).
+    """
+    shapes, axes = model.abstract()
+    shardings, _ = param_shardings(axes, shapes, mesh)
+    params = jax.jit(model.init, out_shardings=shardings)(jax.random.key(seed))
+    if start is None:
+        return params, Handover((), tuple(_groups(params)), ())
+    for head in keep_heads:
+        if head not in start["heads"] or head not in params["heads"]:
+            raise InputError(
+                f"keep_heads: no head {head!r} to take over; the starting point has "
+                f"{', '.join(sorted(start['heads'])) or 'none'}, this phase uses {', '.join(sorted(params['heads']))}"
+            )
+    params["encoder"] = _replace("encoder", params["encoder"], start["encoder"], shardings["encoder"])
+    for head in keep_heads:
+        params["heads"][head] = _replace(
+            f"heads/{head}", params["heads"][head], start["heads"][head], shardings["heads"][head]
+        )
+    loaded = ["encoder", *(f"heads/{name}" for name in sorted(keep_heads))]
+    lists = Handover(
+        tuple(loaded),
+        tuple(name for name in _groups(params) if name not in loaded),
+        tuple(name for name in _groups(start) if name not in loaded),
+    )
+    return params, lists
+
+
+def _groups(params: Params) -> list[str]:
+    return ["encoder", *(f"heads/{name}" for name in sorted(params["heads"]))]
+
+
+def _replace(group: str, own: Any, given: Any, shardings: Any) -> Any:
+    expected, found = leaves(own), leaves(given)
+    wrong = [f"{group}/{path}: not in the starting point" for path in expected if path not in found]
+    wrong += [f"{group}/{path}: not in this phase's model" for path in found if path not in expected]
+    wrong += [
+        f"{group}/{path}: expected {expected[path].shape}, found {found[path].shape}"
+        for path in expected
+        if path in found and expected[path].shape != found[path].shape
+    ]
+    if wrong:
+        raise InputError("the starting point does not fit this phase's model: " + "; ".join(wrong))
+    cast = jax.tree.map(lambda new, old: new.astype(old.dtype), given, own)
+    return jax.device_put(cast, shardings)

@@ -1,0 +1,301 @@
+"""One phase: a starting point, a task and hyper-parameters -> the best checkpoint, as a bundle.
+
+A phase folder holds config.json, metrics.jsonl, checkpoints/ (while it runs), best/ (a bundle) and DONE. Running the
+same phase again continues it, or returns at once.
+"""
+
+import dataclasses
+import json
+import math
+import pathlib
+import shutil
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from jxstilts import runtime, tracking
+from jxstilts.checkpoint import Checkpoints
+from jxstilts.config import differences, fingerprint, plain
+from jxstilts.data import pipeline
+from jxstilts.mesh import put_batch
+from jxstilts.models import bundle
+from jxstilts.models.model import Model, Params
+from jxstilts.runtime import InputError
+from jxstilts.train import handover, inputs, step
+from jxstilts.train import optimizer as optimizers
+from jxstilts.train.optimizer import Optimizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Select:
+    """How the best checkpoint is chosen: on English dev rows only (protocol 3.3). metric="" keeps the last one."""
+
+    metric: str = ""
+    rows: int = 500  # the first rows (questions: windows) of the dev split
+    every: int = 1000  # steps
+    patience: int = 30  # evaluations without improvement before the phase stops early
+    holdout: int = 0  # take the last N English training rows as dev, where the dev split has no labels
+
+    def __post_init__(self):
+        if min(self.rows, self.every, self.patience) < 1:
+            raise InputError("select: rows, every and patience are at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """A phase's config. Exactly one of `epochs` and `steps` is positive; both 0: the start itself, untrained."""
+
+    init: str = "random"  # "random", another phase, or a path or hub id of a model
+    task: str = ""
+    objective: str = "task"
+    languages: tuple[str, ...] = ("en",)
+    source: str = "auto"
+    limit: int = 0  # training rows per language; 0 = all
+    sampling_exponent: float = 0.3  # text only: languages are drawn with p ~ tokens ** exponent
+    packed: bool = False  # text only: several lines share a row
+    head: str = ""  # default: the task's name
+    keep_heads: tuple[str, ...] = ()
+    pooler: bool = False
+    dropout: float | None = None  # overrides the model's hidden and attention dropout
+    epochs: float = 0.0
+    steps: int = 0
+    batch_size: int = 32
+    accumulation: int = 1
+    max_length: int = 256
+    doc_stride: int = 128
+    max_query_length: int = 64
+    sort_window: int = 50  # batches that are sorted by length together; 1 = purely random batches
+    optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
+    select: Select = dataclasses.field(default_factory=Select)
+    save_every: int = 500  # steps
+    log_every: int = 20  # steps
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.epochs > 0 and self.steps > 0:
+            raise InputError(f"a phase has epochs or steps, not both: epochs={self.epochs}, steps={self.steps}")
+        if (self.epochs > 0 or self.steps > 0) and not self.task:
+            raise InputError("a phase that trains needs a task")
+        if self.batch_size < 1 or self.accumulation < 1 or self.batch_size % self.accumulation:
+            raise InputError(
+                f"batch_size={self.batch_size} must be a positive multiple of accumulation={self.accumulation}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a phase runs: its folder, the data, the caches and the devices."""
+
+    folder: pathlib.Path
+    data_dir: str
+    cache_dir: pathlib.Path
+    mesh: Mesh
+    quiet: bool = False
+
+
+Evaluator = Callable[[Model, Params], dict[str, float]]
+
+
+def done(folder: pathlib.Path) -> dict | None:
+    """Returns what a finished phase recorded, or None."""
+    path = folder / "DONE"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def run(
+    name: str,
+    phase: Phase,
+    model: Model,
+    start: bundle.Loaded | None,
+    tokenizer_dir: pathlib.Path,
+    place: Place,
+    evaluate: Evaluator | None = None,
+    stop: Callable[[int], bool] = lambda step: False,
+) -> dict:
+    """Trains one phase to its end and returns its DONE record (best step and value, steps, checkpoint_sha256).
+
+    Args:
+        model: encoder config and compute; its heads are replaced by the phase's.
+        start: the loaded starting point, None for a random one.
+        evaluate: (model, params) -> {metric: value}; needed when phase.select.metric is set.
+        stop: asked before every step; True saves and raises `runtime.Interrupted`.
+    Raises InputError for bad input, a folder of another phase, and a loss that is not finite.
+    """
+    # 1. What this phase is, and whether it has run before.
+    identity = {"phase": plain(phase), "model": plain(model.config), "start": start.meta["sha256"] if start else None}
+    folder = place.folder
+    _claim(folder, identity)
+    record = done(folder)
+    if record is not None:
+        return record
+    head, model = inputs.heads(phase, model, start.model.head_specs if start else ())
+    params, taken = handover.take_over(model, start.params if start else None, phase.keep_heads, phase.seed, place.mesh)
+    progress = tracking.Progress(name, phase.steps, place.quiet)
+    for text in (f"{key}: {', '.join(value) or '-'}" for key, value in plain(taken).items()):
+        progress.note(text)
+    provenance = {"phase": name, "identity": identity, "handover": plain(taken), "versions": runtime.versions()}
+    finish = partial(_finish, folder, model, tokenizer_dir, provenance)
+    if not phase.steps and not phase.epochs:
+        return finish(params, {"steps": 0, "best": None})
+
+    # 2. The data and the step.
+    data = inputs.make(phase, model, tokenizer_dir, place)
+    progress.steps = data.steps
+    optim = optimizers.make(phase.optimizer, data.steps)
+    rate = optimizers.schedule(phase.optimizer, data.steps)
+    shardings, notes = step.state_shardings(model, optim, place.mesh)
+    train_step = step.make_train_step(
+        model, head, phase.objective, optim, place.mesh, context=data.context, accumulation=phase.accumulation
+    )
+    for text in (*notes, *data.notes):
+        progress.note(text)
+
+    # 3. The state: this phase's own checkpoint, else the starting point.
+    checkpoints = Checkpoints(folder / "checkpoints")
+    begun = checkpoints.latest()
+    state = jax.jit(lambda p: step.new_state(p, optim, phase.seed), out_shardings=shardings)(params)
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+    meta: dict = {"best": None, "bad": 0, "evaluated": 0, "iterator": None}
+    if begun is not None:
+        state, meta = checkpoints.restore(begun, abstract)
+        progress.note(f"going on from step {begun}")
+    del params
+    now = begun or 0
+    iterator = pipeline.iterate(
+        data.source, start_step=now, process_index=jax.process_index(), process_count=jax.process_count()
+    )
+    if meta["iterator"] is not None:
+        iterator.set_state(meta["iterator"])
+    log = _Log(name, phase, data, rate, folder, now, progress, checkpoints)
+
+    # 4. The loop. Its order matters: evaluate(step), save(state, iterator), next(batch), step. Saving after `next`
+    # would lose a batch, and a stop is honoured before the evaluation, which a resumed run then makes up for.
+    try:
+        while True:
+            stopping = now < data.steps and stop(now)
+            improved = False
+            at_mark = now > 0 and (now % phase.select.every == 0 or now == data.steps)
+            if evaluate is not None and at_mark and meta["evaluated"] != now and not stopping:
+                log.flush()
+                values = log.paused(evaluate, model, state["params"])
+                improved = _judge(phase.select, values, now, meta)
+                log.evaluation(now, values, meta)
+            finished = now == data.steps or meta["bad"] >= phase.select.patience
+            if now != begun and (stopping or finished or improved or (now > 0 and now % phase.save_every == 0)):
+                log.flush()
+                keep = meta["best"]["step"] if meta["best"] else now
+                log.paused(checkpoints.save, now, state, {**meta, "iterator": iterator.get_state()}, keep)
+            if stopping:
+                checkpoints.wait()
+                raise runtime.Interrupted(f"{name}: stopped at step {now} of {data.steps}; saved")
+            if finished:
+                break
+            state, metrics = train_step(state, put_batch(next(iterator), place.mesh))
+            now += 1
+            log.step(now, metrics)
+        checkpoints.wait()
+
+        # 5. The best checkpoint becomes the bundle that the next phase starts from.
+        params = state["params"]
+        if meta["best"] and meta["best"]["step"] != now:
+            params = checkpoints.restore_params(meta["best"]["step"], abstract["params"])
+        record = finish(params, {"steps": now, "best": meta["best"]})
+    finally:
+        log.close()
+        checkpoints.close()
+    shutil.rmtree(folder / "checkpoints")  # several times the model's size, and of no use once the phase is done
+    return record
+
+
+def _claim(folder: pathlib.Path, identity: dict) -> None:
+    """Writes config.json, or checks that the folder belongs to the same phase."""
+    path = folder / "config.json"
+    if not path.exists():
+        runtime.atomic_write(path, json.dumps(identity, indent=1))
+        return
+    changed = differences(json.loads(path.read_text()), identity)
+    if changed:
+        raise InputError(
+            f"{folder} holds a phase made with another config: {'; '.join(changed)}. "
+            "Use another --workdir, or remove that folder to run the phase again"
+        )
+
+
+def _judge(select: Select, values: dict[str, float], now: int, meta: dict) -> bool:
+    """Updates the best record in `meta`; returns whether this evaluation is the best so far."""
+    if select.metric not in values:
+        raise InputError(f"select.metric: {runtime.suggest('metric', select.metric, values)}")
+    value = values[select.metric]
+    improved = meta["best"] is None or value > meta["best"]["value"]
+    meta["evaluated"] = now
+    meta["bad"] = 0 if improved else meta["bad"] + 1
+    if improved:
+        meta["best"] = {"step": now, "metric": select.metric, "value": value}
+    return improved
+
+
+def _finish(folder, model, tokenizer_dir, provenance, params, record) -> dict:
+    """Writes best/ and then DONE."""
+    provenance = {**provenance, **record}
+    sha = bundle.save(folder / "best", model, params, tokenizer_files=tokenizer_dir, provenance=provenance)
+    record = {**record, "checkpoint_sha256": sha, "fingerprint": fingerprint(provenance["identity"])}
+    runtime.atomic_write(folder / "DONE", json.dumps(record, indent=1))
+    return record
+
+
+class _Log:
+    """Metrics of past steps. They stay on the device until a later step has been started, so logging costs no wait."""
+
+    def __init__(self, name, phase, data, rate, folder, now, progress, checkpoints):
+        self.name, self.phase, self.rate, self.progress = name, phase, rate, progress
+        self.checkpoints = checkpoints
+        self.writer = tracking.Writer(folder, now)
+        peak = tracking.peak_flops() if now < data.steps else None
+        self.meter = tracking.Throughput(data.steps, now, data.flops_per_token, peak)
+        self.waiting: list[tuple[int, dict]] = []
+
+    def step(self, now: int, metrics: dict) -> None:
+        """Takes the metrics of a step that has just been dispatched; logs the ones before it when it is time."""
+        if len(self.waiting) >= self.phase.log_every:
+            self.flush()
+        self.waiting.append((now, metrics))
+
+    def flush(self) -> None:
+        """Reads, checks and writes everything that waits."""
+        if not self.waiting:
+            return
+        first, last = self.waiting[0][0], self.waiting[-1][0]
+        values = jax.device_get([metrics for _, metrics in self.waiting])
+        self.waiting = []
+        for number, value in enumerate(values, start=first):
+            if not math.isfinite(value["loss"]):
+                raise InputError(
+                    f"{self.name}: the loss of step {number} is {value['loss']}; the last checkpoint is step "
+                    f"{self.checkpoints.latest()}; lower config.phases.{self.name}.optimizer.learning_rate"
+                )
+        row = {key: float(sum(value[key] for value in values)) for key in values[0]}
+        rates = self.meter.read(last, row["examples"], row["tokens"])
+        row = {key: value if key in ("tokens", "examples") else value / len(values) for key, value in row.items()}
+        row |= {"learning_rate": float(self.rate(last - 1)), **rates}
+        self.writer.write(last, row)
+        self.progress.show(last, row)
+
+    def evaluation(self, now: int, values: dict[str, float], meta: dict) -> None:
+        self.writer.write(now, values, prefix="dev")
+        text = "  ".join(f"{key} {value:.2f}" for key, value in values.items())
+        best = meta["best"]
+        self.progress.note(f"step {now}: English dev {text}  (best {best['value']:.2f} at step {best['step']})")
+
+    def paused(self, work: Callable[..., Any], *args: Any) -> Any:
+        """Does something whose time does not count as training."""
+        began = time.perf_counter()
+        result = work(*args)
+        self.meter.pause(time.perf_counter() - began)
+        return result
+
+    def close(self) -> None:
+        self.writer.close()

@@ -1,0 +1,133 @@
+"""Segments do not see each other, whatever the layout; remat and bfloat16 change no result; backends refuse."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from golden.batches import HERE, expected, one_per_row, packed, worst
+
+from jxstilts.models import bundle
+from jxstilts.models.attention import BACKENDS, attend
+from jxstilts.models.layers import Compute
+from jxstilts.runtime import InputError
+
+FOLDERS = ["xlmr_classification", "xlmr_span", "xlmr_xl_classification"]
+
+
+def apart_and_packed(folder):
+    """The same three labelled examples: a row each, and all in one row."""
+    wanted = expected(folder)
+    apart = one_per_row(wanted["tokens"], wanted["mask"])
+    together = packed(wanted["tokens"], wanted["mask"], length=26)
+    starts, ends = np.array([4, 2, 1]), np.array([9, 2, 2])
+    first = together["first"][0]
+    if folder.endswith("span"):
+        apart |= {"start": starts[:, None], "end": ends[:, None]}
+        together |= {"start": (starts + first)[None], "end": (ends + first)[None]}
+    else:
+        labels = np.array([2, 0, 1])
+        apart |= {"labels": labels[:, None]}
+        together |= {"labels": labels[None]}
+    return apart, together
+
+
+def run(model, params, batch):
+    """Returns (mean loss, hidden, gradient) of the model's only head."""
+    name = model.head_specs[0].name
+
+    def mean(params, batch):
+        hidden = model.encode(params, batch)
+        total, weight = model.head(name).loss(params, hidden, batch)["loss"]
+        return total / weight, hidden
+
+    (loss, hidden), gradient = jax.jit(jax.value_and_grad(mean, has_aux=True))(params, batch)
+    return loss, hidden, gradient
+
+
+def largest_difference(a, b):
+    return max(jax.tree.leaves(jax.tree.map(worst, a, b)))
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_packed_examples_equal_examples_apart(folder):
+    loaded = bundle.load(HERE / folder)
+    apart, together = apart_and_packed(folder)
+    loss, hidden, gradient = run(loaded.model, loaded.params, apart)
+    packed_loss, row, packed_gradient = run(loaded.model, loaded.params, together)
+    for i, (start, length) in enumerate(zip(together["first"][0], apart["segments"].sum(1), strict=True)):
+        assert worst(row[0, start : start + length], hidden[i, :length]) < 1e-5
+    assert abs(loss - packed_loss) < 1e-5
+    assert largest_difference(gradient, packed_gradient) < 1e-5
+
+
+def test_what_a_neighbour_says_does_not_matter():
+    loaded = bundle.load(HERE / "xlmr_span")
+    _, together = apart_and_packed("xlmr_span")
+    other = {**together, "tokens": np.where(together["segments"] == 2, 7, together["tokens"])}
+    encode = jax.jit(loaded.model.encode)
+    before, after = (encode(loaded.params, batch)[0] for batch in (together, other))
+    second = together["segments"][0] == 2
+    np.testing.assert_array_equal(before[~second], after[~second])
+    assert worst(before[second], after[second]) > 0.1
+
+
+def test_remat_changes_no_result():
+    loaded = bundle.load(HERE / "xlmr_classification")
+    batch, _ = apart_and_packed("xlmr_classification")
+    loss, _, gradient = run(loaded.model, loaded.params, batch)
+    for remat in ("full", "dots"):
+        model = dataclasses.replace(loaded.model, compute=Compute(remat=remat))
+        other_loss, _, other_gradient = run(model, loaded.params, batch)
+        assert abs(loss - other_loss) < 1e-6, remat
+        assert largest_difference(gradient, other_gradient) < 1e-6, remat
+
+
+@pytest.mark.parametrize("folder", ["xlmr_classification", "xlmr_xl_classification"])
+def test_bfloat16_stays_near(folder):
+    wanted = expected(folder)
+    batch = one_per_row(wanted["tokens"], wanted["mask"])
+    loaded = bundle.load(HERE / folder, compute=Compute(dtype="bfloat16"))
+    hidden = jax.jit(loaded.model.encode)(loaded.params, batch)
+    assert hidden.dtype == jnp.bfloat16
+    assert worst(hidden, wanted["hidden"][-1], wanted["mask"]) < 0.1  # 8 bits of mantissa, two layers, values up to 4
+    logits = loaded.model.head("classification").logits(loaded.params, hidden, batch)
+    assert worst(logits[:, 0], wanted["logits"]) < 0.05
+
+
+def call(backend, dtype=jnp.float32, tokens=128, **options):
+    x = jnp.ones((1, 2, tokens, 8), dtype)
+    return attend(x, x, x, jnp.ones((1, tokens), jnp.int32), backend=backend, **options)
+
+
+def test_unknown_backend_names_the_nearest():
+    with pytest.raises(InputError, match="config.compute.attention.*'cudn'.*did you mean 'cudnn'"):
+        call("cudn")
+    assert set(BACKENDS) == {"xla", "cudnn", "splash"}
+
+
+@pytest.mark.parametrize("backend", ["cudnn", "splash"])
+def test_backend_refuses_another_platform(backend):
+    with pytest.raises(InputError, match=f"'{backend}' needs .* 'cpu'.*set config.compute.attention='xla'"):
+        call(backend)
+
+
+@pytest.mark.parametrize(
+    ("backend", "platform", "options", "text"),
+    [
+        ("cudnn", "gpu", {"dtype": jnp.bfloat16, "dropout": 0.1}, "config.model.attention_dropout=0.0"),
+        ("cudnn", "gpu", {}, "not float32; set config.compute.dtype='bfloat16'"),
+        ("splash", "tpu", {"dropout": 0.1}, "config.model.attention_dropout=0.0"),
+        ("splash", "tpu", {"tokens": 96}, "multiple of 128 tokens, not 96"),
+    ],
+)
+def test_backend_refuses_what_it_cannot_do(monkeypatch, backend, platform, options, text):
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    key = jax.random.key(0) if "dropout" in options else None
+    with pytest.raises(InputError, match=text):
+        call(backend, dropout_key=key, **options)
+
+
+def test_dropout_without_a_key_is_evaluation(monkeypatch):
+    np.testing.assert_array_equal(call("xla", dropout=0.5), call("xla"))

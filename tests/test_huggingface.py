@@ -1,0 +1,387 @@
+"""Hugging Face folders: every layout that is read, everything that is refused, and the way back."""
+
+import dataclasses
+import json
+import shutil
+import sys
+
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+from golden.batches import FOLDERS, HERE
+from safetensors.numpy import load_file, save_file
+
+from jxstilts.checkpoint import digests, leaves
+from jxstilts.models import huggingface
+from jxstilts.models.model import HeadSpec, Model, make_config
+from jxstilts.runtime import InputError
+
+LABELS = ("contradiction", "entailment", "neutral")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A copy of the golden classifier that a test may spoil."""
+    return shutil.copytree(HERE / "xlmr_classification", tmp_path / "model")
+
+
+def edit_config(folder, drop=(), **changes):
+    path = folder / "config.json"
+    config = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({key: value for key, value in config.items() if key not in drop}))
+
+
+def edit_tensors(folder, change):
+    tensors = load_file(folder / "model.safetensors")
+    save_file(change(tensors), folder / "model.safetensors")
+
+
+def same(a, b):
+    return digests(a.params) == digests(b.params)
+
+
+def test_encoder_head_labels_and_provenance():
+    loaded = huggingface.load(HERE / "xlmr_classification")
+    assert loaded.model.config == make_config(
+        "xlmr", vocab_size=48, width=16, layers=2, heads=2, mlp=32, max_positions=24
+    )
+    assert loaded.model.head_specs == (HeadSpec("classification", "classification", LABELS),)
+    assert {str(leaf.dtype) for leaf in leaves(loaded.params).values()} == {"float32"}
+    assert loaded.tokenizer_dir is None
+    provenance = loaded.meta["provenance"]
+    assert provenance["source"].endswith("xlmr_classification") and provenance["revision"] is None
+    assert list(provenance["files"]) == ["model.safetensors"] and len(provenance["files"]["model.safetensors"]) == 64
+    assert loaded.meta["heads"][0]["labels"] == LABELS
+
+
+def test_pooler_heads_and_prenorm_are_seen():
+    assert huggingface.load(HERE / "xlmr").model.config.pooler
+    assert huggingface.inspect(HERE / "xlmr")[0].head_specs == ()
+    assert huggingface.inspect(HERE / "xlmr_span")[0].head_specs == (HeadSpec("span", "span"),)
+    model, _ = huggingface.inspect(HERE / "xlmr_xl_mlm")
+    assert model.config.prenorm and not model.config.pooler and model.head_specs == (HeadSpec("mlm", "mlm"),)
+
+
+def test_heads_are_chosen_by_name():
+    loaded = huggingface.load(HERE / "xlmr_span", heads=())
+    assert loaded.model.head_specs == () and loaded.params["heads"] == {}
+    with pytest.raises(InputError, match="'spam'; did you mean 'span'"):
+        huggingface.load(HERE / "xlmr_span", heads=("spam",))
+
+
+@pytest.mark.parametrize("family", ["xlmr"])
+@pytest.mark.parametrize("prenorm", [False, True])
+def test_each_tensor_is_mapped_exactly_once(family, prenorm):
+    config = make_config(family, "tiny", prenorm=prenorm, pooler=True)
+    specs = [HeadSpec("a", "classification", LABELS), HeadSpec("b", "span"), HeadSpec("c", "mlm")]
+    model = Model(config, tuple(specs))
+    found = huggingface.places(model, "roberta.", "")
+    assert len({place.name for place in found}) == len(found)
+    parts = [(place.path, place.layer) for place in found]
+    assert len(set(parts)) == len(parts)
+    assert {place.path for place in found} == set(leaves(model.abstract()[0]))
+
+
+@pytest.mark.parametrize("prefix", ["", "xlm-roberta.", "model.roberta."])
+def test_any_prefix(folder, prefix):
+    outer = "model." if prefix.startswith("model.") else ""
+
+    def rename(tensors):
+        return {
+            prefix + name.removeprefix("roberta.") if name.startswith("roberta.") else outer + name: value
+            for name, value in tensors.items()
+        }
+
+    edit_tensors(folder, rename)
+    assert same(huggingface.load(folder), huggingface.load(HERE / "xlmr_classification"))
+
+
+def shard(folder):
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names, index = sorted(tensors), {}
+    for i, part in enumerate((names[::2], names[1::2])):
+        file = f"model-0000{i + 1}-of-00002.safetensors"
+        save_file({name: tensors[name] for name in part}, folder / file)
+        index |= dict.fromkeys(part, file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    return names, index
+
+
+def test_shards(folder):
+    shard(folder)
+    loaded = huggingface.load(folder)
+    assert same(loaded, huggingface.load(HERE / "xlmr_classification"))
+    assert len(loaded.meta["provenance"]["files"]) == 2
+
+
+def test_index_that_does_not_agree_with_its_shards(folder):
+    names, index = shard(folder)
+    path = folder / "model.safetensors.index.json"
+    path.write_text(json.dumps({"weight_map": index | {names[0]: index[names[1]]}}))
+    with pytest.raises(InputError, match=f"not in the file that it names: {names[0]}"):
+        huggingface.load(folder)
+    path.write_text(json.dumps({"weight_map": index | {names[0]: "../other.safetensors"}}))
+    with pytest.raises(InputError, match="files of the same folder"):
+        huggingface.load(folder)
+    path.write_text(json.dumps({"weight_map": index | {names[0]: "model-00003.safetensors"}}))
+    with pytest.raises(InputError, match=r"model-00003.safetensors: this file of the model is missing"):
+        huggingface.load(folder)
+    path.write_text(json.dumps({"weight_map": index}))
+    first, second = sorted(set(index.values()))
+    save_file(load_file(folder / first) | load_file(folder / second), folder / second)
+    with pytest.raises(InputError, match=f"{second}: holds tensors of another shard"):
+        huggingface.load(folder)
+
+
+@pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float16, np.float64])
+def test_other_precisions_become_float32(folder, dtype):
+    edit_tensors(folder, lambda tensors: {name: value.astype(dtype) for name, value in tensors.items()})
+    words = huggingface.load(folder).params["encoder"]["embeddings"]["tokens"]
+    exact = load_file(HERE / "xlmr_classification" / "model.safetensors")["roberta.embeddings.word_embeddings.weight"]
+    assert words.dtype == np.float32
+    np.testing.assert_array_equal(words, exact.astype(dtype).astype(np.float32))
+
+
+def test_every_misfit_is_named_in_one_error(folder):
+    def spoil(tensors):
+        del tensors["roberta.encoder.layer.1.output.dense.bias"]
+        tensors["roberta.encoder.layer.0.intermediate.dense.weight"] = np.zeros((16, 32), np.float32)
+        tensors["roberta.embeddings.LayerNorm.bias"] = np.zeros(16, np.int32)
+        tensors["roberta.encoder.layer.2.output.dense.bias"] = np.zeros(16, np.float32)
+        tensors["adapter.weight"] = np.zeros(3, np.float32)
+        return tensors
+
+    edit_tensors(folder, spoil)
+    with pytest.raises(InputError) as error:
+        huggingface.load(folder)
+    assert str(error.value).splitlines() == [str(error.value)]
+    for text in (
+        "do not fit config.json in 5 places",
+        "roberta.encoder.layer.1.output.dense.bias: expected (16,), found nothing",
+        "roberta.encoder.layer.0.intermediate.dense.weight: expected (32, 16), found (16, 32)",
+        "roberta.embeddings.LayerNorm.bias: expected a type of F64, F32, F16, BF16, found I32",
+        "roberta.encoder.layer.2.output.dense.bias: not expected, found (16,)",
+        "adapter.weight: not expected, found (3,)",
+    ):
+        assert text in str(error.value)
+
+
+def test_known_buffers_and_classifier_dropout_are_recorded_as_ignored(folder):
+    edit_tensors(folder, lambda tensors: tensors | {"roberta.embeddings.position_ids": np.arange(26)[None]})
+    edit_config(folder, classifier_dropout=0.3)
+    ignored = huggingface.load(folder).meta["provenance"]["ignored"]
+    assert ignored[0] == "roberta.embeddings.position_ids" and "classifier_dropout=0.3" in ignored[1]
+
+
+def test_tied_decoder(tmp_path):
+    folder = shutil.copytree(HERE / "xlmr_mlm", tmp_path / "model")
+    original = huggingface.load(folder)
+    words, bias = "roberta.embeddings.word_embeddings.weight", "lm_head.bias"
+
+    def add(tensors):
+        return tensors | {"lm_head.decoder.weight": tensors[words].copy(), "lm_head.decoder.bias": tensors[bias].copy()}
+
+    edit_tensors(folder, add)
+    assert same(huggingface.load(folder), original)
+    edit_tensors(folder, lambda tensors: {name: x for name, x in tensors.items() if name not in (words, bias)})
+    assert same(huggingface.load(folder), original)
+
+    def differ(tensors):
+        tensors[words] = tensors["lm_head.decoder.weight"] + 1
+        tensors[bias] = tensors["lm_head.decoder.bias"]
+        return tensors
+
+    edit_tensors(folder, differ)
+    with pytest.raises(InputError, match=r"in 1 places: lm_head.decoder.weight: expected the values of roberta.emb"):
+        huggingface.load(folder)
+
+
+@pytest.mark.parametrize("kept", [0, 5, 100, 5000, -1])
+def test_truncated_file(folder, kept):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(InputError, match=r"model.safetensors: damaged, or not a safetensors file"):
+        huggingface.load(folder)
+
+
+def test_folder_without_weights_or_encoder(folder, tmp_path):
+    edit_tensors(folder, lambda tensors: {"a.weight": tensors["classifier.dense.weight"]})
+    with pytest.raises(InputError, match="no tensor named embeddings.position_embeddings.weight"):
+        huggingface.load(folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"holds no weights; expected one of model.safetensors, "):
+        huggingface.load(folder)
+    with pytest.raises(InputError, match=r"config.json: cannot be read as JSON"):
+        huggingface.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"model_type": "bert"}, "unknown model_type 'bert'.*Known: roberta, xlm-roberta, xlm-roberta-xl"),
+        ({"model_type": "xlm-robert"}, "did you mean 'xlm-roberta'"),
+        ({"hidden_act": "relu"}, "hidden_act='relu' is not supported, only 'gelu'"),
+        ({"position_embedding_type": "relative_key"}, "position_embedding_type='relative_key'"),
+        ({"type_vocab_size": 2}, "type_vocab_size=2"),
+        ({"is_decoder": True}, "is_decoder=True"),
+        ({"problem_type": "regression"}, "only 'single_label_classification'"),
+        ({"hidden_size": None, "layer_norm_eps": None}, "no value for hidden_size, layer_norm_eps"),
+        ({"num_hidden_layers": "2"}, "num_hidden_layers='2'; allowed is a whole number from 1 up"),
+        ({"num_attention_heads": 0}, "num_attention_heads=0; allowed is a whole number from 1 up"),
+        ({"id2label": {"0": "a", "2": "b"}}, "id2label must map 0, 1, ..."),
+        ({"id2label": {"0": "a", "1": "b"}}, r"classifier.out_proj.weight: expected \(2, 16\), found \(3, 16\)"),
+    ],
+)
+def test_config_that_is_not_computed_here(folder, changes, text):
+    edit_config(folder, **changes)
+    with pytest.raises(InputError, match=f"(?s).*{text}"):
+        huggingface.load(folder)
+
+
+def test_config_defaults(folder):
+    edit_config(folder, drop=["pad_token_id", "hidden_dropout_prob", "hidden_act", "initializer_range"])
+    assert huggingface.load(folder).model.config == huggingface.load(HERE / "xlmr_classification").model.config
+
+
+def test_torch_file(folder):
+    torch = pytest.importorskip("torch")
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    path = folder / "pytorch_model.bin"
+    torch.save({name: torch.from_numpy(value) for name, value in tensors.items()}, path)
+    loaded = huggingface.load(folder)
+    assert same(loaded, huggingface.load(HERE / "xlmr_classification"))
+    assert list(loaded.meta["provenance"]["files"]) == ["pytorch_model.bin"]
+
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(InputError, match=r"pytorch_model.bin: damaged, or holds more than tensors"):
+        huggingface.load(folder)
+
+
+class Payload:
+    def __reduce__(self):
+        return print, ("this must not run",)
+
+
+def test_torch_file_with_code_is_refused(folder, capsys):
+    torch = pytest.importorskip("torch")
+    (folder / "model.safetensors").unlink()
+    torch.save({"weight": Payload()}, folder / "pytorch_model.bin")
+    with pytest.raises(InputError, match="holds more than tensors"):
+        huggingface.load(folder)
+    assert capsys.readouterr().out == ""
+
+
+def test_torch_file_without_torch(folder, monkeypatch):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(InputError, match="where torch is installed.*convert the model to model.safetensors"):
+        huggingface.load(folder)
+
+
+def test_hub_id(monkeypatch, tmp_path):
+    hub = pytest.importorskip("huggingface_hub")
+    snapshot = shutil.copytree(HERE / "xlmr_span", tmp_path / "snapshots" / ("c0ffee" * 6))
+    asked = []
+
+    def download(name, revision, allow_patterns):
+        asked.append((name, revision, "pytorch_model*.bin" in allow_patterns))
+        return str(snapshot)
+
+    monkeypatch.setattr(hub, "snapshot_download", download)
+    provenance = huggingface.load("someone/some-model@v2").meta["provenance"]
+    assert provenance["source"] == "someone/some-model" and provenance["revision"] == "c0ffee" * 6
+    assert asked == [("someone/some-model", "v2", False)]
+    (snapshot / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="holds no weights"):
+        huggingface.load("some-model")
+    assert asked[1:] == [("some-model", None, False), ("some-model", None, True)]
+
+
+def test_hub_out_of_reach(monkeypatch):
+    hub = pytest.importorskip("huggingface_hub")
+
+    def offline(*_, **__):
+        raise hub.errors.LocalEntryNotFoundError("no connection\nand nothing in the cache")
+
+    monkeypatch.setattr(hub, "snapshot_download", offline)
+    with pytest.raises(InputError, match="no connection and nothing.*download the folder elsewhere.*give its path"):
+        huggingface.load("someone/some-model")
+    with pytest.raises(InputError, match="not a folder and not a hub id"):
+        huggingface.load("/no/such/folder")
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_there_and_back_is_bitwise(name, tmp_path):
+    loaded = huggingface.load(HERE / name)
+    assert huggingface.export(loaded, tmp_path / "out") == []
+    again = huggingface.load(tmp_path / "out")
+    assert same(loaded, again)
+    assert loaded.model == again.model
+
+
+@pytest.fixture
+def many():
+    """A model with a pooler and several heads."""
+    config = make_config("xlmr", "tiny", pooler=True)
+    specs = (HeadSpec("nli", "classification", LABELS), HeadSpec("qa", "span"), HeadSpec("e", "embedding"))
+    model = Model(config, specs)
+    return huggingface.Loaded(model, jax.jit(model.init)(jax.random.key(0)))
+
+
+def test_export_chooses_a_head(many, tmp_path):
+    with pytest.raises(InputError, match="several heads .nli, qa.; choose one, or the encoder alone"):
+        huggingface.export(many, tmp_path / "a")
+    with pytest.raises(InputError, match="'nly'; did you mean 'nli'"):
+        huggingface.export(many, tmp_path / "a", head="nly")
+    left_out = huggingface.export(many, tmp_path / "a", head="qa")
+    assert left_out == [
+        "encoder/pooler/bias", "encoder/pooler/kernel",
+        "heads/nli/dense/bias", "heads/nli/dense/kernel", "heads/nli/out/bias", "heads/nli/out/kernel",
+    ]  # fmt: skip
+    again = huggingface.load(tmp_path / "a")
+    assert [spec.type for spec in again.model.head_specs] == ["span"] and not again.model.config.pooler
+
+    huggingface.export(many, tmp_path / "b", encoder_only=True)
+    again = huggingface.load(tmp_path / "b")
+    assert again.model.head_specs == () and again.model.config == many.model.config
+    assert digests(again.params["encoder"]) == digests(many.params["encoder"])
+
+    with pytest.raises(InputError, match="exists; export writes to a new folder"):
+        huggingface.export(many, tmp_path / "b", encoder_only=True)
+
+
+def test_export_of_an_embedding_model_is_the_encoder(many, tmp_path):
+    model = many.model.with_heads(HeadSpec("e", "embedding"))
+    params = {"encoder": many.params["encoder"], "heads": {"e": {}}}
+    assert huggingface.export(huggingface.Loaded(model, params), tmp_path / "out") == []
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["architectures"] == ["XLMRobertaModel"]
+
+
+def test_export_refuses_a_head_on_the_pooler(many, tmp_path):
+    spec = HeadSpec("nli", "classification", LABELS, pooler=True)
+    loaded = dataclasses.replace(many, model=many.model.with_heads(spec))
+    with pytest.raises(InputError, match="reads the pooler's output.*export the encoder alone"):
+        huggingface.export(loaded, tmp_path / "out")
+
+
+def test_export_takes_the_tokenizer_along_and_nothing_else(folder, tmp_path):
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "notes.txt").write_text("not the tokenizer's")
+    loaded = huggingface.load(folder)
+    assert loaded.tokenizer_dir == folder
+    huggingface.export(loaded, tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "config.json", "model.safetensors", "tokenizer.json",
+    }  # fmt: skip
+
+
+def test_bfloat16_parameters_are_exported_as_they_are(tmp_path):
+    loaded = huggingface.load(HERE / "xlmr_span")
+    params = jax.tree.map(lambda x: x.astype(ml_dtypes.bfloat16), loaded.params)
+    huggingface.export(dataclasses.replace(loaded, params=params), tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "bfloat16"
+    again = huggingface.load(tmp_path / "out")
+    assert digests(jax.tree.map(lambda x: x.astype(np.float32), params)) == digests(again.params)

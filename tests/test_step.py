@@ -1,0 +1,163 @@
+"""The train step: the same numbers on any mesh, with any accumulation; the optimizer as the protocol says."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jxstilts.checkpoint import Checkpoints
+from jxstilts.mesh import make_mesh, put_batch
+from jxstilts.models.layers import Compute
+from jxstilts.models.model import HeadSpec, Model, make_config
+from jxstilts.runtime import InputError
+from jxstilts.train import objectives, optimizer, step
+
+CONTEXT = objectives.Context(vocab_size=1000, mask_id=999, special_ids=(0, 1, 2, 3, 999))
+HEADS = {
+    "classification": HeadSpec("nli", "classification", ("a", "b", "c")),
+    "span": HeadSpec("qa", "span"),
+    "mlm": HeadSpec("mlm", "mlm"),
+}
+
+
+def make_batch(seed: int, rows: int = 16, length: int = 32) -> dict[str, np.ndarray]:
+    """Two packed segments per row and some padding, with the fields of every head."""
+    rng = np.random.default_rng(seed)
+    tokens = rng.integers(4, 990, (rows, length)).astype(np.int32)
+    cut, end = rng.integers(8, 16, rows), rng.integers(20, length + 1, rows)
+    place = np.arange(length)[None]
+    segments = np.where(place < cut[:, None], 1, 2) * (place < end[:, None])
+    positions = np.where(segments == 2, place - cut[:, None], place) * (segments > 0)
+    first = np.stack([np.zeros(rows), cut], 1)
+    tokens[np.arange(rows), 0] = tokens[np.arange(rows), cut] = 0
+    weights = np.ones((rows, 2), np.float32)
+    weights[0, 1] = 0.0
+    return {
+        "tokens": np.where(segments > 0, tokens, 1).astype(np.int32),
+        "segments": segments.astype(np.int32),
+        "positions": positions.astype(np.int32),
+        "first": first.astype(np.int32),
+        "weights": weights,
+        "labels": rng.integers(0, 3, (rows, 2)).astype(np.int32),
+        "start": np.stack([rng.integers(0, 4, rows), cut + 1], 1).astype(np.int32),
+        "end": np.stack([rng.integers(4, 8, rows), cut + 3], 1).astype(np.int32),
+    }
+
+
+def run_steps(mesh, head="classification", steps=5, accumulation=1, dropout=0.1, compute=None, start=None):
+    spec = HEADS[head]
+    config = make_config("xlmr", "tiny", hidden_dropout=dropout, attention_dropout=dropout)
+    model = Model(config, (spec,), compute or Compute())
+    optim = optimizer.make(optimizer.Optimizer(learning_rate=1e-3), 20)
+    shardings, _ = step.state_shardings(model, optim, mesh)
+    init = jax.jit(lambda key: step.new_state(model.init(key), optim, seed=3), out_shardings=shardings)
+    state = init(jax.random.key(0)) if start is None else start
+    objective = "mlm" if head == "mlm" else "task"
+    train = step.make_train_step(
+        model, spec.name, objective, optim, mesh, context=CONTEXT, accumulation=accumulation
+    )  # fmt: skip
+    losses = []
+    for number in range(steps):
+        state, metrics = train(state, put_batch(make_batch(number), mesh))
+        losses.append(float(metrics["loss"]))
+    return np.array(losses), state
+
+
+@functools.cache
+def on_one_device(head):
+    return run_steps(make_mesh({}, jax.devices()[:1]), head)[0]
+
+
+@pytest.mark.parametrize(
+    ("head", "shape"),
+    [
+        ("classification", (8, 1, 1)), ("classification", (2, 2, 2)), ("classification", (1, 4, 2)),
+        ("span", (2, 2, 2)), ("mlm", (1, 4, 2)),
+    ],
+)  # fmt: skip
+def test_one_device_equals_eight(head, shape):
+    expected = on_one_device(head)
+    found, _ = run_steps(make_mesh(dict(zip(("data", "fsdp", "tensor"), shape, strict=True))), head)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    assert expected[-1] < expected[0]
+
+
+@pytest.mark.parametrize("head", ["classification", "span"])
+def test_accumulation_changes_no_loss(one_device, head):
+    expected, _ = run_steps(one_device, head, dropout=0.0)
+    found, _ = run_steps(one_device, head, dropout=0.0, accumulation=4)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+def test_save_on_eight_devices_restore_on_one(tmp_path, one_device):
+    mesh = make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
+    _, state = run_steps(mesh, steps=2)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(2, state, {"best": None})
+    checkpoints.wait()
+    config = make_config("xlmr", "tiny")
+    model = Model(config, (HEADS["classification"],))
+    optim = optimizer.make(optimizer.Optimizer(learning_rate=1e-3), 20)
+    shardings, _ = step.state_shardings(model, optim, one_device)
+    target = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)
+    restored, meta = checkpoints.restore(2, target)
+    assert meta == {"best": None}
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), jax.device_get(restored))
+    on_eight, _ = run_steps(mesh, steps=3, start=state)
+    on_one, _ = run_steps(one_device, steps=3, start=restored)
+    np.testing.assert_allclose(on_one, on_eight, rtol=0, atol=1e-5)
+    checkpoints.close()
+
+
+def test_older_checkpoints_go_once_the_next_is_committed(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    state = {"x": jnp.arange(3)}
+    for number, keep in ((1, 1), (2, 2), (3, 2), (4, 2)):
+        checkpoints.save(number, state, {}, keep)
+        checkpoints.wait()
+        steps = {int(path.name) for path in tmp_path.iterdir() if path.name.isdigit()}
+        assert {number, keep} <= steps
+    assert 1 not in steps
+    checkpoints.close()
+
+
+def test_schedule_is_linear_warmup_and_decay():
+    rate = optimizer.schedule(optimizer.Optimizer(learning_rate=1.0, warmup=0.1), 100)
+    assert [float(rate(n)) for n in (0, 5, 10, 55, 100)] == pytest.approx([0.0, 0.5, 1.0, 0.5, 0.0])
+
+
+def test_weight_decay_spares_biases_and_norms():
+    params = Model(make_config("xlmr", "tiny"), (HEADS["classification"],)).abstract()[0]
+    decayed = optimizer.decayed(params)
+    assert decayed["encoder"]["layers"]["query"] == {"kernel": True, "bias": False}
+    assert decayed["encoder"]["layers"]["mlp_norm"] == {"scale": False, "bias": False}
+    assert decayed["encoder"]["embeddings"]["tokens"] is True
+
+
+def test_optimizer_state_lies_with_its_parameters():
+    mesh = make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
+    model = Model(make_config("xlmr", "tiny"), (HEADS["classification"],))
+    shardings, notes = step.state_shardings(model, optimizer.make(optimizer.Optimizer(), 10), mesh)
+    adam = next(
+        s for s in jax.tree.leaves(shardings["opt_state"], is_leaf=lambda x: hasattr(x, "mu")) if hasattr(s, "mu")
+    )
+    assert adam.mu == shardings["params"] == adam.nu
+    assert not notes
+
+
+@pytest.mark.parametrize(
+    ("sizes", "text"),
+    [({"date": 8}, "did you mean 'data'"), ({"data": 3}, "needs 3 devices"), ({"data": -1, "fsdp": -1}, "at most one")],
+)
+def test_bad_mesh(sizes, text):
+    with pytest.raises(InputError, match=text):
+        make_mesh(sizes)
+
+
+def test_rule_that_cannot_apply_is_named():
+    mesh = make_mesh({"tensor": 8})
+    model = Model(make_config("xlmr", "tiny", vocab_size=1001))
+    _, notes = step.state_shardings(model, optimizer.make(optimizer.Optimizer(), 10), mesh)
+    assert len(notes) == 1 and "vocab=1001" in notes[0] and "tensor=8" in notes[0]

@@ -1,0 +1,311 @@
+"""TFDS as a source: the same examples as from the files, without tensorflow.
+
+The real TFDS data sets need a download; here small ones with the same feature structure are prepared from corpus rows.
+"""
+
+import importlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from jxstilts import tasks
+from jxstilts.runtime import InputError
+from jxstilts.tasks import sources
+
+tfds = pytest.importorskip("tensorflow_datasets")
+
+XNLI_LANGUAGES = sorted(tasks.get("xnli").languages)
+NLI_NAMES = ["entailment", "neutral", "contradiction"]  # TFDS's order, which is not ours
+
+
+def xnli_features():
+    return tfds.features.FeaturesDict(
+        {
+            "premise": tfds.features.Translation(languages=XNLI_LANGUAGES),
+            "hypothesis": tfds.features.TranslationVariableLanguages(languages=XNLI_LANGUAGES),
+            "label": tfds.features.ClassLabel(names=NLI_NAMES),
+        }
+    )
+
+
+def mnli_features(with_index):
+    features = {
+        "premise": tfds.features.Text(),
+        "hypothesis": tfds.features.Text(),
+        "label": tfds.features.ClassLabel(names=NLI_NAMES),
+    }
+    return tfds.features.FeaturesDict(features | ({"idx": np.int32} if with_index else {}))
+
+
+def squad_features():
+    return tfds.features.FeaturesDict(
+        {
+            "id": np.str_,
+            "title": tfds.features.Text(),
+            "context": tfds.features.Text(),
+            "question": tfds.features.Text(),
+            "answers": tfds.features.Sequence({"text": tfds.features.Text(), "answer_start": np.int32}),
+        }
+    )
+
+
+def tatoeba_features():
+    names = ("source_sentence", "target_sentence", "source_language", "target_language")
+    return tfds.features.FeaturesDict({name: tfds.features.Text() for name in names})
+
+
+def prepare(root, data_set, features, splits, file_format="array_record"):
+    """Prepares `data_set` (name or name/config) under root from {split: rows}, as TFDS would from a download."""
+    name, _, config = data_set.partition("/")
+
+    class Local(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            return tfds.core.DatasetInfo(builder=self, features=features)
+
+        def _split_generators(self, manager):
+            return {split: self._generate_examples(rows) for split, rows in splits.items()}
+
+        def _generate_examples(self, rows):
+            yield from enumerate(rows)
+
+    Local.name = name
+    if config:
+        Local.BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=config)]
+    Local(data_dir=root).download_and_prepare(file_format=file_format)
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    return tmp_path / "tfds"
+
+
+@pytest.fixture(scope="module")
+def data():
+    if not os.environ.get("JXSTILTS_DATA"):
+        pytest.skip("JXSTILTS_DATA does not name the unpacked test corpus")
+    return pathlib.Path(os.environ["JXSTILTS_DATA"])
+
+
+def content(examples, *keys):
+    """Examples in one order, whatever order TFDS stored them in."""
+    return sorted(json.dumps([example.get(key) for key in keys], sort_keys=True) for example in examples)
+
+
+def squad_rows(examples):
+    return [
+        {
+            "id": e["id"],
+            "title": "",
+            "context": e["context"],
+            "question": e["question"],
+            "answers": {
+                "text": [a["text"] for a in e.get("answers", [])],
+                "answer_start": [a["start"] for a in e.get("answers", [])],
+            },
+        }
+        for e in examples
+    ]
+
+
+# --- the same examples from both -------------------------------------------------------------------------------------
+
+
+def test_xnli_is_the_same_from_both(root, data):
+    count, labels = 120, tasks.get("xnli").labels
+    files = {code: tasks.load("xnli", data, "dev", code, "files", limit=count) for code in XNLI_LANGUAGES}
+    rows = [
+        {
+            "premise": {code: files[code][i]["text_a"] for code in XNLI_LANGUAGES},
+            "hypothesis": {code: files[code][i]["text_b"] + " " for code in XNLI_LANGUAGES},
+            "label": labels[files["en"][i]["label"]],
+        }
+        for i in range(count)
+    ]
+    prepare(root, "xnli", xnli_features(), {"validation": rows, "test": rows[:3]})
+    read = {code: tasks.load("xnli", data, "dev", code, "tfds") for code in XNLI_LANGUAGES}
+    for code in XNLI_LANGUAGES:
+        assert content(read[code], "text_a", "text_b", "label") == content(files[code], "text_a", "text_b", "label")
+        assert len({e["id"] for e in read[code]}) == count
+    # an id names the same item in every language
+    english = {e["text_b"]: i for i, e in enumerate(files["en"])}
+    for mine, swahili in zip(read["en"], read["sw"], strict=True):
+        assert mine["id"] == swahili["id"]
+        assert swahili["text_b"] == files["sw"][english[mine["text_b"]]]["text_b"]
+    assert len(tasks.load("xnli", data, "test", "th", "tfds")) == 3
+
+
+@pytest.mark.parametrize("data_set", ["glue/mnli", "multi_nli"])
+def test_mnli_is_the_same_from_both(root, data, data_set):
+    spec, with_index = tasks.get("mnli"), data_set == "glue/mnli"
+    files = tasks.load("mnli", data, "dev", source="files", limit=200)
+    rows = [
+        {"premise": e["text_a"], "hypothesis": e["text_b"], "label": spec.labels[e["label"]]}
+        | ({"idx": i} if with_index else {})
+        for i, e in enumerate(files)
+    ]
+    prepare(root, data_set, mnli_features(with_index), {"validation_matched": rows, "train": rows})
+    for split in ("train", "dev"):
+        read = tasks.load("mnli", data, split, source="tfds")
+        if with_index:
+            assert read == files  # order and ids too
+        else:
+            assert content(read, "text_a", "text_b", "label") == content(files, "text_a", "text_b", "label")
+
+
+def test_unlabelled_tfds_rows_have_no_label(root, tmp_path):
+    rows = [{"premise": "p", "hypothesis": "h", "label": -1, "idx": 0}]
+    prepare(root, "glue/mnli", mnli_features(True), {"validation_matched": rows})
+    assert tasks.load("mnli", tmp_path, "dev") == [{"id": "0", "text_a": "p", "text_b": "h"}]
+
+
+@pytest.mark.parametrize(
+    "name, split, language, data_set, tfds_split",
+    [
+        ("xquad", "test", "zh", "xquad/zh", "test"),
+        ("mlqa", "dev", "ar", "mlqa/ar", "validation"),
+        ("tydiqa", "dev", "ko", "tydi_qa/goldp", "validation-ko"),  # answers taken out: unlabelled from both
+    ],
+)
+def test_questions_are_the_same_from_both(root, data, name, split, language, data_set, tfds_split):
+    files = tasks.load(name, data, split, language, "files")[:150]
+    prepare(root, data_set, squad_features(), {tfds_split: squad_rows(files)})
+    keys = ("id", "question", "context", "answers")
+    assert content(tasks.load(name, data, split, language, "tfds"), *keys) == content(files, *keys)
+
+
+def test_squad_from_tfds_when_there_is_no_file(root, data):
+    files = tasks.load("mlqa", data, "dev", "en", "files", limit=100)  # real rows in SQuAD's format
+    prepare(root, "squad/v1.1", squad_features(), {"train": squad_rows(files[:60]), "validation": squad_rows(files)})
+    keys = ("id", "question", "context", "answers")
+    assert content(tasks.load("squad_v1", data, "dev"), *keys) == content(files, *keys)  # source="auto"
+    assert content(tasks.load("squad_v1", data, "train"), *keys) == content(files[:60], *keys)
+
+
+def test_tydiqa_train_takes_the_language_by_the_id(root, data):
+    english = tasks.load("tydiqa", data, "train", "en", "files")[:50]
+    rows = squad_rows(english + tasks.load("tydiqa", data, "train", "ko", "files")[:30])
+    for i, row in enumerate(rows):
+        row["id"] = f"{'english-' if i < 50 else 'korean-'}-{i}-1"
+    prepare(root, "tydi_qa/goldp", squad_features(), {"train": rows})
+    keys = ("question", "context", "answers")
+    assert content(tasks.load("tydiqa", data, "train", "en", "tfds"), *keys) == content(english, *keys)
+    assert len(tasks.load("tydiqa", data, "train", "ko", "tfds")) == 30
+    with pytest.raises(InputError, match=r"split of .*'validation-fi'.*Known: train"):
+        tasks.load("tydiqa", data, "dev", "fi", "tfds")
+
+
+def test_tatoeba_is_the_same_from_both(root, data):
+    files = tasks.load("tatoeba", data, "test", "sw", "files")
+    rows = [
+        {
+            "source_sentence": f["text"] + "\n",  # TFDS's builder keeps the line ends
+            "target_sentence": e["text"] + "\n",
+            "source_language": "sw",
+            "target_language": "en",
+        }
+        for f, e in zip(files["source"], files["target"], strict=True)
+    ]
+    prepare(root, "tatoeba/tatoeba_sw", tatoeba_features(), {"train": rows})
+    read = tasks.load("tatoeba", data, "test", "sw", "tfds")
+
+    def pairs(loaded):
+        sides = [{row["id"]: row["text"] for row in loaded[side]} for side in ("source", "target")]
+        return sorted((sides[0][s], sides[1][t]) for s, t in loaded["gold"])
+
+    assert pairs(read) == pairs(files) and len(read["gold"]) == 390
+
+
+@pytest.mark.parametrize(
+    "name, data_set, features",
+    [
+        ("xnli", "xnli", xnli_features),
+        ("mnli", "glue/mnli", lambda: mnli_features(True)),
+        ("mnli", "multi_nli", lambda: mnli_features(False)),
+        ("squad_v1", "squad/v1.1", squad_features),
+        ("xquad", "xquad/th", squad_features),
+        ("mlqa", "mlqa/de", squad_features),
+        ("tydiqa", "tydi_qa/goldp", squad_features),
+        ("tatoeba", "tatoeba/tatoeba_sw", tatoeba_features),
+    ],
+)
+def test_the_features_here_are_those_of_the_installed_tfds(root, name, data_set, features):
+    importlib.import_module(tasks.get(name).tfds.module)  # what the message for an unprepared set says to import
+    real, mine = tfds.builder(data_set, data_dir=root).info.features, features()
+    assert real.to_json_content() == mine.to_json_content()
+
+
+# --- choosing and refusing -------------------------------------------------------------------------------------------
+
+
+def test_auto_prefers_files(root, tmp_path):
+    prepare(
+        root, "glue/mnli", mnli_features(True), {"train": [{"premise": "t", "hypothesis": "t", "label": 0, "idx": 0}]}
+    )
+    assert tasks.load("mnli", tmp_path, "train")[0]["text_a"] == "t"
+    file = tmp_path / "intermediate/mnli/train.jsonl"
+    file.parent.mkdir(parents=True)
+    file.write_text('{"gold_label": "neutral", "sentence1": "f", "sentence2": "f"}\n')
+    assert tasks.load("mnli", tmp_path, "train")[0]["text_a"] == "f"
+    assert tasks.load("mnli", tmp_path, "train", source="tfds")[0]["text_a"] == "t"
+
+
+def test_what_is_missing_is_said(root, tmp_path):
+    with pytest.raises(InputError) as error:
+        tasks.load("xnli", tmp_path, "dev", "sw")
+    for part in ("dev-sw.tsv", "data_dir", "TFDS_DATA_DIR", str(root), "tfds.builder('xnli').download_and_prepare"):
+        assert part in str(error.value)
+    with pytest.raises(InputError, match=r"not prepared xquad/th .*file_format='array_record'"):
+        tasks.load("xquad", tmp_path, "test", "th", "tfds")
+    with pytest.raises(InputError, match=r"xquad/\{language\} has no 'ro'; it has en, ar"):
+        tasks.load("xquad", tmp_path, "test", "ro", "tfds")
+    with pytest.raises(InputError, match=r"task 'text' has no TFDS data set; use source='files'"):
+        tasks.load("text", tmp_path, "train", "sw", "tfds")
+    with pytest.raises(InputError) as error:
+        tasks.load("tatoeba", tmp_path, "test", "yue")
+    assert "tatoeba.yue-eng.yue" in str(error.value) and "TFDS" not in str(error.value)
+
+
+def test_other_storage_formats_are_refused(root, tmp_path):
+    prepare(
+        root, "glue/mnli", mnli_features(True), {"train": [{"premise": "", "hypothesis": "", "label": 0, "idx": 0}]}
+    )
+    info = next(root.glob("glue/mnli/*/dataset_info.json"))
+    info.write_text(info.read_text().replace("array_record", "tfrecord"))
+    with pytest.raises(InputError, match=r"stored as tfrecord, .*file_format='array_record'"):
+        tasks.load("mnli", tmp_path, "train")
+
+
+def test_the_newest_version_is_read(root):
+    for version in ("1.9.0", "1.10.0", "1.2.0"):
+        folder = root / "xnli" / version
+        folder.mkdir(parents=True)
+        (folder / "dataset_info.json").write_text("{}")
+    assert sources.find_tfds(tasks.get("xnli"), "dev", "sw").name == "1.10.0"
+
+
+def test_reading_never_imports_tensorflow(root, tmp_path):
+    rows = [{"premise": "p", "hypothesis": "h", "label": 1, "idx": 0}]
+    prepare(root, "glue/mnli", mnli_features(True), {"train": rows})
+    code = (
+        "import sys; from jxstilts import tasks; "
+        f"print(tasks.load('mnli', {str(tmp_path)!r}, 'train', source='tfds')); "
+        "sys.exit('tensorflow' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[{'id': '0', 'text_a': 'p', 'text_b': 'h', 'label': 2}]"
+
+
+def test_bytes_and_numpy_become_plain():
+    row = {"a": b"\xc3\xa9", "b": np.array([b"x", b"y"], object), "c": np.int32(3), "d": {"e": ["s", b"t"]}}
+    plain = sources._plain(row)
+    assert plain == {"a": "é", "b": ["x", "y"], "c": 3, "d": {"e": ["s", "t"]}}
+    assert type(plain["c"]) is int and type(plain["b"]) is list

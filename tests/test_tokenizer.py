@@ -1,0 +1,186 @@
+import itertools
+import subprocess
+import sys
+import unicodedata
+
+import numpy as np
+import pytest
+import samples
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jxstilts.data import tokenizer
+from jxstilts.runtime import InputError
+
+DECOMPOSED_YORUBA = "Ọmọ rẹ̀ sì ń wò ó"
+
+
+@pytest.fixture(scope="module")
+def xlmr(corpus):
+    return tokenizer.load(corpus / "tokenizer")
+
+
+def split(flat, offsets):
+    return [flat[begin:end].tolist() for begin, end in itertools.pairwise(offsets)]
+
+
+@pytest.mark.parametrize("model", ["bpe", "unigram"])
+def test_trained_tokenizer_has_xlmr_conventions(model):
+    trained = samples.small_tokenizer(model)
+    assert len(trained) <= 600
+    assert trained.convert_tokens_to_ids(["<s>", "<pad>", "</s>", "<unk>"]) == [0, 1, 2, 3]
+    assert trained.mask_token_id == len(trained) - 1
+    pair = trained("the king", "the tower").input_ids
+    assert pair[0] == 0 and pair[-1] == 2 and pair.count(2) == 3
+    assert trained.decode(trained("The king  watches").input_ids, skip_special_tokens=True) == "The king watches"
+    flat, _ = tokenizer.encode(trained, samples.TEXTS)
+    assert 3 not in flat
+    assert tokenizer.encode(trained, ["ᚠ"])[0].tolist()[-1] == 3
+
+
+@pytest.mark.parametrize("model", ["bpe", "unigram"])
+def test_training_is_deterministic(model):
+    fingerprint = tokenizer.fingerprint(samples.small_tokenizer(model))
+    code = f"import samples; from jxstilts.data import tokenizer as t; print(t.fingerprint(samples.small_tokenizer({model!r})))"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="tests", check=True)
+    assert other.stdout.strip() == fingerprint
+
+
+def test_unigram_prefers_what_is_frequent():
+    texts = ["lowest newest widest"] * 50 + ["low new wide est"] * 100
+    trained = tokenizer.train(texts, 40, model="unigram")
+    assert "est" in trained.get_vocab() or "▁low" in trained.get_vocab()
+    flat, _ = tokenizer.encode(trained, ["low", "new"])
+    assert len(flat) <= 4
+
+
+@pytest.mark.parametrize(
+    "texts, size, model, message",
+    [
+        (samples.TEXTS, 600, "wordpiece", "unknown tokenizer model"),
+        (samples.TEXTS, 50, "bpe", "too small for the"),
+        ((), 600, "bpe", "no text"),
+    ],
+)
+def test_training_refuses(texts, size, model, message):
+    with pytest.raises(InputError, match=message):
+        tokenizer.train(texts, size, model=model)
+
+
+def test_coverage_leaves_rare_characters_out():
+    trained = tokenizer.train(["common words here " * 200 + "ж"], 60, model="bpe", coverage=0.99)
+    assert tokenizer.encode(trained, ["ж"])[0].tolist()[-1] == 3
+
+
+@pytest.mark.parametrize("model", ["bpe", "unigram"])
+def test_save_and_load_give_the_same_ids(model, tmp_path):
+    trained = samples.small_tokenizer(model)
+    trained("leaves truncation on", max_length=3, truncation=True, padding="max_length")
+    tokenizer.save(trained, tmp_path)
+    for loaded in (tokenizer.load(tmp_path), tokenizer.load(tmp_path / "tokenizer.json")):
+        assert tokenizer.fingerprint(loaded) == tokenizer.fingerprint(trained)
+        assert loaded.all_special_ids == trained.all_special_ids
+        np.testing.assert_array_equal(
+            tokenizer.encode(loaded, samples.TEXTS)[0], tokenizer.encode(trained, samples.TEXTS)[0]
+        )
+    from transformers import AutoTokenizer
+
+    loaded = AutoTokenizer.from_pretrained(str(tmp_path), local_files_only=True)
+    assert loaded(samples.TEXTS[0]).input_ids == trained(samples.TEXTS[0]).input_ids
+
+
+def test_load_refuses_what_is_no_tokenizer(tmp_path):
+    for path in (tmp_path, tmp_path / "absent.json", tmp_path / "absent"):
+        with pytest.raises(InputError, match="no tokenizer here"):
+            tokenizer.load(path)
+    for content in (b"no model at all", b"", b"\x0a\xff\xff\xff\x0f", b"\x12\x02\x18\x02"):
+        (tmp_path / "sentencepiece.bpe.model").write_bytes(content)
+        with pytest.raises(InputError, match="not a SentencePiece unigram model"):
+            tokenizer.load(tmp_path)
+
+
+def test_encode_keeps_special_tokens_out_and_order_in():
+    trained = samples.small_tokenizer()
+    texts = ["the king", "", "a </s> b <mask> <s>", "the king", "   "]
+    flat, offsets = tokenizer.encode(trained, texts)
+    rows = split(flat, offsets)
+    assert rows[0] == rows[3] and rows[0] and rows[1] == rows[4] == []
+    assert not {0, 1, 2, trained.mask_token_id} & set(flat.tolist()) and rows[2].count(3) == 3
+    flat, offsets = tokenizer.encode(trained, [])
+    assert flat.tolist() == [] and offsets.tolist() == [0]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.text(st.sampled_from("ab ẹeé\u0301\u0323\u0300ﬁ中한\u1112\u1161\u200b\u3000👩\u0e33ـ")), max_size=6))
+def test_spans_are_characters_of_the_original(texts):
+    trained = samples.small_tokenizer()
+    flat, offsets, start, end = tokenizer.encode(trained, texts, spans=True)
+    np.testing.assert_array_equal(flat, tokenizer.encode(trained, texts)[0])
+    for text, begin, stop in zip(texts, offsets[:-1], offsets[1:], strict=True):
+        for first, last in zip(start[begin:stop], end[begin:stop], strict=True):
+            assert (first, last) == (-1, -1) or 0 <= first < last <= len(text)
+            assert first == -1 or not text[first].isspace()
+        assert (np.diff([place for place in start[begin:stop] if place >= 0]) >= 0).all()
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("The tower  in\tParis", ["The", "tower", "in", "Paris"]),
+        (unicodedata.normalize("NFD", "nhà vua"), ["nhà", "vua"]),
+        ("الملك من البرج", ["الملك", "من", "البرج"]),
+        ("ﬁne 👩‍👩‍👧 fox", ["ﬁne", "fox"]),
+    ],
+)
+def test_spans_of_words_cover_them(text, words):
+    trained = samples.small_tokenizer()
+    _, _, start, end = tokenizer.encode(trained, [text], spans=True)
+    for word in words:
+        word = word if word in text else unicodedata.normalize("NFD", word)
+        begin = text.index(word)
+        inside = [(s, e) for s, e in zip(start, end, strict=True) if s >= 0 and e > begin and s < begin + len(word)]
+        assert inside[0][0] == begin and inside[-1][1] == begin + len(word)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(st.sampled_from("aeoẹéếọ \u0301\u0302\u0323\u0300\u0db4\u0ddc\u0dca\u1112\u1161\u11ab")))
+def test_compose_keeps_the_text(text):
+    composed, origin = tokenizer.compose(text)
+    assert unicodedata.normalize("NFC", composed) == unicodedata.normalize("NFC", text)
+    if origin is None:
+        assert composed == text
+    else:
+        pieces = [text[begin:end] for begin, end in itertools.pairwise(origin)]
+        assert "".join(pieces) == text
+        assert all(
+            unicodedata.normalize("NFC", p) == unicodedata.normalize("NFC", c)
+            for p, c in zip(pieces, composed, strict=True)
+        )
+
+
+def test_xlmr_ids(xlmr):
+    assert xlmr("Hello World!").input_ids == [0, 35378, 6661, 38, 2]
+    assert (len(xlmr), xlmr.mask_token_id, xlmr.pad_token_id) == (250_002, 250_001, 1)
+    assert xlmr("a", "b").input_ids == [0, 10, 2, 2, 876, 2]
+
+
+def test_xlmr_ids_are_those_of_sentencepiece(xlmr, corpus):
+    sentencepiece = pytest.importorskip("sentencepiece")
+    oracle = sentencepiece.SentencePieceProcessor(model_file=str(corpus / "tokenizer" / "sentencepiece.bpe.model"))
+    lines = [DECOMPOSED_YORUBA]
+    for path in sorted((corpus / "text" / "ntrex").glob("*.txt")):
+        with path.open(encoding="utf-8") as file:
+            lines += [line.rstrip("\n") for line in itertools.islice(file, 6)]
+    lines += [unicodedata.normalize("NFD", line) for line in lines]
+    rows = split(*tokenizer.encode(xlmr, lines))
+    expected = [[i + 1 if i else 3 for i in ids] for ids in oracle.encode(lines)]
+    wrong = [line for line, row, ids in zip(lines, rows, expected, strict=True) if row != ids]
+    assert len(lines) > 1500 and not wrong
+
+
+def test_xlmr_survives_saving(xlmr, tmp_path):
+    tokenizer.save(xlmr, tmp_path)
+    loaded = tokenizer.load(tmp_path)
+    assert tokenizer.fingerprint(loaded) == tokenizer.fingerprint(xlmr)
+    texts = [*samples.TEXTS, DECOMPOSED_YORUBA]
+    np.testing.assert_array_equal(tokenizer.encode(loaded, texts)[0], tokenizer.encode(xlmr, texts)[0])
