@@ -30,6 +30,10 @@ setup(
         "grain>=0.2.18",
         "tensorboardX>=2.6",
         "absl-py>=2.1",
+        "safetensors>=0.5",
+        "huggingface_hub>=1.0",
+        "tokenizers>=0.22",
+        "ml_dtypes>=0.5",
         "numpy>=2.0",
     ],
     extras_require={

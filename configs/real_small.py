@@ -27,16 +27,16 @@ from jxstilts.tasks.languages import XTREME
 SCALES = {
     "cpu": {
         "model": {"preset": "mini", "init_std": 192**-0.5},
-        "tokenizer": {"vocab_size": 16000},
+        "tokenizer": {"model": "bpe", "vocab_size": 16000},
         "compute": {},
-        "pretrain": {"steps": 1500, "batch_size": 32, "max_length": 128, "learning_rate": 1.5e-3},
+        "pretrain": {"steps": 1200, "batch_size": 32, "max_length": 128, "learning_rate": 1e-3},
         "mnli": {"epochs": 2.0, "learning_rate": 5e-4, "every": 100},
         "qa": {"epochs": 2.0, "learning_rate": 5e-4, "every": 100, "limit": 1700},
         "rows": {"xnli": 400, "qa": 150, "tatoeba": 400},
     },
     "gpu": {
         "model": {"preset": "mini", "layers": 8, "width": 384, "heads": 6, "mlp": 1536, "init_std": 384**-0.5},
-        "tokenizer": {"vocab_size": 16000},
+        "tokenizer": {"model": "bpe", "vocab_size": 16000},
         "compute": {"dtype": "bfloat16"},
         "pretrain": {"steps": 16000, "batch_size": 512, "max_length": 128, "learning_rate": 1e-3},
         "mnli": {"epochs": 4.0, "learning_rate": 1e-4, "every": 100},
@@ -45,7 +45,7 @@ SCALES = {
     },
     "smoke": {
         "model": {"preset": "tiny", "max_positions": 256},
-        "tokenizer": {"vocab_size": 8000, "characters": 1_000_000},
+        "tokenizer": {"model": "bpe", "vocab_size": 8000, "characters": 1_000_000},
         "compute": {},
         "pretrain": {"steps": 20, "batch_size": 8, "max_length": 128, "learning_rate": 1e-3},
         "mnli": {"epochs": 1.0, "learning_rate": 1e-3, "every": 4, "limit": 256},

@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("bundle")
     export.add_argument("target")
     export.add_argument("--head", help="name of the head to export; default: the only one")
+    export.add_argument("--encoder_only", action="store_true", help="leave all heads out")
 
     report = add("report", _report, "print and write the tables of a study folder")
     report.add_argument("workdir")
@@ -78,7 +79,8 @@ def _run(options) -> None:
     plan = study.from_config(config.load(options.rest))
     with runtime.stop_requested() as signals:
         study.run(plan, options.workdir, stop=lambda step: bool(signals))
-    _report(options)
+    if plan.evaluations:
+        _report(options)
 
 
 def _evaluate(options) -> None:
@@ -130,8 +132,9 @@ def _import(options) -> None:
 def _export(options) -> None:
     from jxstilts.models import bundle, huggingface
 
-    huggingface.export(bundle.load(options.bundle), options.target, head=options.head)
-    print(options.target)
+    loaded = bundle.load(options.bundle)
+    left = huggingface.export(loaded, options.target, head=options.head, encoder_only=options.encoder_only)
+    print(f"{options.target}; left out: {', '.join(left) or 'nothing'}")
 
 
 def _report(options) -> None:

@@ -47,8 +47,9 @@ def load(argv: Sequence[str]) -> Any:
 
     def parse(arguments: Sequence[str]) -> tuple[Any, list[str]]:
         values = flags.FlagValues()
-        config_flags.DEFINE_config_file("config", lock_config=True, flag_values=values)
-        rest = values(["jxstilts", *arguments])[1:]
+        arguments = ["jxstilts", *arguments]
+        config_flags.DEFINE_config_file("config", lock_config=True, flag_values=values, sys_argv=arguments)
+        rest = values(arguments)[1:]
         return values.config, rest
 
     file = next((a.split("=", 1)[1] for a in argv if a.startswith(("--config=", "-config="))), None)
@@ -56,9 +57,7 @@ def load(argv: Sequence[str]) -> Any:
         raise InputError("no config: give --config=configs/NAME.py[:args]")
     path = file.split(":")[0]
     if not pathlib.Path(path).is_file():
-        near = (
-            sorted(str(p) for p in pathlib.Path(path).parent.glob("*.py")) if pathlib.Path(path).parent.is_dir() else []
-        )
+        near = sorted(map(str, pathlib.Path(path).parent.glob("*.py")))
         raise InputError(f"--config={file}: no file {path!r}; beside it: {', '.join(near) or 'no config files'}")
     try:
         _check_overrides(parse([f"--config={file}"])[0], argv)

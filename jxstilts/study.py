@@ -72,6 +72,10 @@ def from_config(config: Any) -> Study:
     if not pathlib.Path(study.data_dir).is_dir():
         raise InputError(f"config.data_dir={study.data_dir!r}: no such folder")
     for name, phase in study.phases.items():
+        known = ("random", *study.phases)
+        if phase.init not in known and "/" not in phase.init and not pathlib.Path(phase.init).exists():
+            hint = "or give a folder or a hub id (owner/name)"
+            raise InputError(f"config.phases.{name}.init: {suggest('phase', phase.init, known)}; {hint}")
         if phase.task:
             _check_task(f"config.phases.{name}", phase.task, phase.languages)
     for name, evaluation in study.evaluations.items():
@@ -113,8 +117,13 @@ def order(study: Study) -> list[str]:
     return done
 
 
-def run(study: Study, workdir: str | pathlib.Path, stop: Callable[[int], bool] = lambda step: False) -> None:
-    """Runs what is missing of a study.
+def run(
+    study: Study,
+    workdir: str | pathlib.Path,
+    stop: Callable[[int], bool] = lambda step: False,
+    devices: list | None = None,
+) -> None:
+    """Runs what is missing of a study, on `devices` (default: all).
 
     Raises InputError for bad input, runtime.Interrupted when `stop` asked to leave (the state is saved).
     """
@@ -123,30 +132,37 @@ def run(study: Study, workdir: str | pathlib.Path, stop: Callable[[int], bool] =
     workdir.mkdir(parents=True, exist_ok=True)
     cache_dir = pathlib.Path(study.cache_dir or workdir / "cache")
     runtime.start(study.compile_cache or str(cache_dir / "compile"))
-    mesh = meshes.make_mesh(study.mesh)
+    cache_dir = cache_dir / "features"
+    mesh = meshes.make_mesh(study.mesh, devices)
     tokenizer_dir = _tokenizer(study, workdir)
     model = _model(study, tokenizer_dir)
     names = order(study)
     for number, name in enumerate(names, start=1):
-        phase = study.phases[name]
         folder = workdir / "phases" / name
         if phases.done(folder) is None:
             _say(f"phase {number}/{len(names)}: {name}")
-        _run_phase(study, name, phase, model, tokenizer_dir, folder, workdir, cache_dir, mesh, stop)
+        _run_phase(study, name, model, tokenizer_dir, workdir, cache_dir, mesh, stop)
         for key, evaluation in study.evaluations.items():
             if evaluation.phase == name:
                 _evaluate(study, key, evaluation, folder, workdir, cache_dir, mesh, stop)
     _say(f"results: {workdir / 'results.jsonl'}  ({tracking.clock(time.monotonic() - began)})")
 
 
-def _run_phase(study, name, phase, model, tokenizer_dir, folder, workdir, cache_dir, mesh, stop) -> None:
+def _run_phase(study, name, model, tokenizer_dir, workdir, cache_dir, mesh, stop) -> None:
+    phase = study.phases[name]
+    folder = workdir / "phases" / name
     start = None
-    if phase.init in study.phases:
-        start = bundle.load(workdir / "phases" / phase.init / "best", compute=study.compute, mesh=mesh)
-    elif phase.init != "random":
-        start = bundle.load(phase.init, compute=study.compute, mesh=mesh)
-    if start is not None:
+    if phase.init != "random":
+        path = workdir / "phases" / phase.init / "best" if phase.init in study.phases else phase.init
+        if bundle.is_bundle(path):  # a finished phase is recognised without reading its starting point's arrays
+            meta = bundle.read_meta(path)
+            config = make_config(meta["family"], **meta["config"])
+            if phases.claim(folder, phases.identity(phase, config, meta["sha256"])):
+                return
+        start = bundle.load(path, compute=study.compute, mesh=mesh)
         model, tokenizer_dir = start.model, start.tokenizer_dir
+    if phases.claim(folder, phases.identity(phase, model.config, start.meta["sha256"] if start else None)):
+        return
     place = phases.Place(folder, study.data_dir, cache_dir, mesh)
     check = _dev_evaluator(study, phase, tokenizer_dir, cache_dir, mesh) if phase.select.metric else None
     phases.run(name, phase, model, start, tokenizer_dir, place, check, stop)

@@ -91,9 +91,9 @@ def test_bfloat16_stays_near(folder):
     loaded = bundle.load(HERE / folder, compute=Compute(dtype="bfloat16"))
     hidden = jax.jit(loaded.model.encode)(loaded.params, batch)
     assert hidden.dtype == jnp.bfloat16
-    assert worst(hidden, wanted["hidden"][-1], wanted["mask"]) < 0.1  # 8 bits of mantissa, two layers, values up to 4
+    assert worst(hidden, wanted["hidden"][-1], wanted["mask"]) < 0.05  # 8 bits of mantissa, two layers, values up to 4
     logits = loaded.model.head("classification").logits(loaded.params, hidden, batch)
-    assert worst(logits[:, 0], wanted["logits"]) < 0.05
+    assert worst(logits[:, 0], wanted["logits"]) < 0.02
 
 
 def call(backend, dtype=jnp.float32, tokens=128, **options):
@@ -102,7 +102,7 @@ def call(backend, dtype=jnp.float32, tokens=128, **options):
 
 
 def test_unknown_backend_names_the_nearest():
-    with pytest.raises(InputError, match="config.compute.attention.*'cudn'.*did you mean 'cudnn'"):
+    with pytest.raises(InputError, match=r"config.compute.attention.*'cudn'.*did you mean 'cudnn'"):
         call("cudn")
     assert set(BACKENDS) == {"xla", "cudnn", "splash"}
 

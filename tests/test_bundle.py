@@ -2,7 +2,11 @@
 
 import json
 import os
+import pathlib
 import shutil
+import socket
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -130,7 +134,7 @@ def test_changed_parameter_is_named(spoiled, params):
     changed = jax.tree.map(np.array, params)
     changed["encoder"]["layers"]["query"]["kernel"][1, 2, 3] += 1e-6
     checkpoint.save_params(spoiled / "params", changed)
-    with pytest.raises(InputError, match="is damaged: .*: encoder/layers/query/kernel$"):
+    with pytest.raises(InputError, match=r"is damaged: .*: encoder/layers/query/kernel$"):
         bundle.load(spoiled)
     assert bundle.load(spoiled, verify=False).model.head_specs == SPECS
 
@@ -140,7 +144,7 @@ def test_damaged_files(spoiled):
     content = bytearray(files[-1].read_bytes())
     content[len(content) // 2] ^= 0xFF
     files[-1].write_bytes(content)
-    with pytest.raises(InputError, match="cannot be read|is damaged"):
+    with pytest.raises(InputError, match=r"cannot be read|is damaged"):
         bundle.load(spoiled)
     shutil.rmtree(spoiled / "params")
     with pytest.raises(InputError, match="params"):
@@ -253,3 +257,42 @@ def test_interrupted_save_leaves_a_whole_bundle(spoiled, model, params, monkeypa
     assert digests(loaded.params) == loaded.meta["leaves"]
     bundle.save(spoiled, model, doubled)  # what was left behind is no obstacle
     assert [path.name for path in spoiled.parent.iterdir()] == [spoiled.name]
+
+
+PROCESS = """
+import sys
+import jax
+jax.distributed.initialize("localhost:{port}", 2, int(sys.argv[1]))
+from jxstilts.mesh import make_mesh, param_shardings
+from jxstilts.models import bundle
+from jxstilts.models.model import HeadSpec, Model, make_config
+model = Model(make_config("xlmr", "tiny"), (HeadSpec("qa", "span"),))
+mesh = make_mesh({{"data": 2, "fsdp": 2}})
+shapes, axes = model.abstract()
+shardings, _ = param_shardings(axes, shapes, mesh)
+params = jax.jit(model.init, out_shardings=shardings)(jax.random.key(0))
+assert not params["encoder"]["embeddings"]["tokens"].is_fully_addressable
+digest = bundle.save({folder!r}, model, params)
+assert bundle.load({folder!r}, mesh=mesh).meta["sha256"] == digest
+assert bundle.load({golden!r}, mesh=mesh).params["heads"]["span"]["bias"].sharding.mesh == mesh
+"""
+
+
+def test_two_processes_save_and_load_together(tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    code = PROCESS.format(port=port, folder=str(tmp_path / "bundle"), golden=str(HERE / "xlmr_span"))
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
+        "PYTHONPATH": str(pathlib.Path(bundle.__file__).parents[2]),
+    }
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code, str(i)], env=environment, stderr=subprocess.PIPE, text=True)
+        for i in range(2)
+    ]
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    assert digests(bundle.load(tmp_path / "bundle").params) == bundle.read_meta(tmp_path / "bundle")["leaves"]

@@ -208,7 +208,7 @@ def test_truncated_file(folder, kept):
 
 def test_folder_without_weights_or_encoder(folder, tmp_path):
     edit_tensors(folder, lambda tensors: {"a.weight": tensors["classifier.dense.weight"]})
-    with pytest.raises(InputError, match="no tensor named embeddings.position_embeddings.weight"):
+    with pytest.raises(InputError, match=r"no tensor named embeddings.position_embeddings.weight"):
         huggingface.load(folder)
     (folder / "model.safetensors").unlink()
     with pytest.raises(InputError, match=r"holds no weights; expected one of model.safetensors, "):
@@ -277,7 +277,7 @@ def test_torch_file_with_code_is_refused(folder, capsys):
 def test_torch_file_without_torch(folder, monkeypatch):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(InputError, match="where torch is installed.*convert the model to model.safetensors"):
+    with pytest.raises(InputError, match=r"where torch is installed.*convert the model to model.safetensors"):
         huggingface.load(folder)
 
 
@@ -307,7 +307,7 @@ def test_hub_out_of_reach(monkeypatch):
         raise hub.errors.LocalEntryNotFoundError("no connection\nand nothing in the cache")
 
     monkeypatch.setattr(hub, "snapshot_download", offline)
-    with pytest.raises(InputError, match="no connection and nothing.*download the folder elsewhere.*give its path"):
+    with pytest.raises(InputError, match=r"no connection and nothing.*download the folder elsewhere.*give its path"):
         huggingface.load("someone/some-model")
     with pytest.raises(InputError, match="not a folder and not a hub id"):
         huggingface.load("/no/such/folder")
@@ -332,7 +332,7 @@ def many():
 
 
 def test_export_chooses_a_head(many, tmp_path):
-    with pytest.raises(InputError, match="several heads .nli, qa.; choose one, or the encoder alone"):
+    with pytest.raises(InputError, match=r"several heads .nli, qa.; choose one .head., or the encoder alone"):
         huggingface.export(many, tmp_path / "a")
     with pytest.raises(InputError, match="'nly'; did you mean 'nli'"):
         huggingface.export(many, tmp_path / "a", head="nly")
@@ -363,7 +363,7 @@ def test_export_of_an_embedding_model_is_the_encoder(many, tmp_path):
 def test_export_refuses_a_head_on_the_pooler(many, tmp_path):
     spec = HeadSpec("nli", "classification", LABELS, pooler=True)
     loaded = dataclasses.replace(many, model=many.model.with_heads(spec))
-    with pytest.raises(InputError, match="reads the pooler's output.*export the encoder alone"):
+    with pytest.raises(InputError, match=r"reads the pooler's output.*export the encoder alone"):
         huggingface.export(loaded, tmp_path / "out")
 
 

@@ -1,4 +1,8 @@
 import itertools
+import json
+import math
+import os
+import pathlib
 import subprocess
 import sys
 import unicodedata
@@ -12,6 +16,7 @@ from hypothesis import strategies as st
 from jxstilts.data import tokenizer
 from jxstilts.runtime import InputError
 
+MODELS = ("bpe", "unigram")
 DECOMPOSED_YORUBA = "Ọmọ rẹ̀ sì ń wò ó"
 
 
@@ -24,7 +29,7 @@ def split(flat, offsets):
     return [flat[begin:end].tolist() for begin, end in itertools.pairwise(offsets)]
 
 
-@pytest.mark.parametrize("model", ["bpe", "unigram"])
+@pytest.mark.parametrize("model", MODELS)
 def test_trained_tokenizer_has_xlmr_conventions(model):
     trained = samples.small_tokenizer(model)
     assert len(trained) <= 600
@@ -38,20 +43,23 @@ def test_trained_tokenizer_has_xlmr_conventions(model):
     assert tokenizer.encode(trained, ["ᚠ"])[0].tolist()[-1] == 3
 
 
-@pytest.mark.parametrize("model", ["bpe", "unigram"])
+@pytest.mark.parametrize("model", MODELS)
 def test_training_is_deterministic(model):
-    fingerprint = tokenizer.fingerprint(samples.small_tokenizer(model))
-    code = f"import samples; from jxstilts.data import tokenizer as t; print(t.fingerprint(samples.small_tokenizer({model!r})))"
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="tests", check=True)
-    assert other.stdout.strip() == fingerprint
+    code = "import sys, samples; from jxstilts.data import tokenizer as t"
+    code += "; print(t.fingerprint(samples.small_tokenizer(sys.argv[1])))"
+    command = [sys.executable, "-c", code, model]
+    here = pathlib.Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": str(here.parent), "TOKENIZERS_PARALLELISM": "true"}
+    other = subprocess.run(command, capture_output=True, text=True, cwd=here, env=environment, check=True)
+    assert other.stdout.strip() == tokenizer.fingerprint(samples.small_tokenizer(model))
 
 
-def test_unigram_prefers_what_is_frequent():
-    texts = ["lowest newest widest"] * 50 + ["low new wide est"] * 100
-    trained = tokenizer.train(texts, 40, model="unigram")
-    assert "est" in trained.get_vocab() or "▁low" in trained.get_vocab()
-    flat, _ = tokenizer.encode(trained, ["low", "new"])
-    assert len(flat) <= 4
+def test_unigram_model_is_a_distribution_that_segments_about_as_short_as_bpe():
+    trained = samples.small_tokenizer("unigram")
+    pieces = json.loads(trained.backend_tokenizer.to_str())["model"]["vocab"][4:]
+    assert sum(math.exp(score) for _, score in pieces) == pytest.approx(1, abs=0.05)
+    counts = {model: len(tokenizer.encode(samples.small_tokenizer(model), samples.TEXTS)[0]) for model in MODELS}
+    assert counts["unigram"] < 1.1 * counts["bpe"]
 
 
 @pytest.mark.parametrize(
@@ -72,7 +80,7 @@ def test_coverage_leaves_rare_characters_out():
     assert tokenizer.encode(trained, ["ж"])[0].tolist()[-1] == 3
 
 
-@pytest.mark.parametrize("model", ["bpe", "unigram"])
+@pytest.mark.parametrize("model", MODELS)
 def test_save_and_load_give_the_same_ids(model, tmp_path):
     trained = samples.small_tokenizer(model)
     trained("leaves truncation on", max_length=3, truncation=True, padding="max_length")
@@ -89,10 +97,33 @@ def test_save_and_load_give_the_same_ids(model, tmp_path):
     assert loaded(samples.TEXTS[0]).input_ids == trained(samples.TEXTS[0]).input_ids
 
 
+@pytest.mark.parametrize(
+    "config",
+    [None, {"model_max_length": 512}, {"cls_token": "<s>", "mask_token": {"content": "<mask>", "lstrip": True}}],
+)
+def test_load_finds_the_special_tokens_of_published_folders(config, tmp_path):
+    trained = samples.small_tokenizer()
+    tokenizer.save(trained, tmp_path)
+    (tmp_path / "tokenizer_config.json").unlink()
+    if config is not None:
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    loaded = tokenizer.load(tmp_path)
+    for role in tokenizer.SPECIAL:
+        assert getattr(loaded, f"{role}_id") == getattr(trained, f"{role}_id"), role
+    assert len(loaded) == len(trained) and sorted(loaded.all_special_ids) == sorted(trained.all_special_ids)
+    tokenizer.save(loaded, tmp_path / "again")
+    assert tokenizer.load(tmp_path / "again").mask_token_id == trained.mask_token_id
+
+
 def test_load_refuses_what_is_no_tokenizer(tmp_path):
     for path in (tmp_path, tmp_path / "absent.json", tmp_path / "absent"):
         with pytest.raises(InputError, match="no tokenizer here"):
             tokenizer.load(path)
+    for content in ("{}", "no JSON", '{"model": {"type": "Unigram"}}'):
+        (tmp_path / "tokenizer.json").write_text(content)
+        with pytest.raises(InputError, match="not a tokenizer"):
+            tokenizer.load(tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
     for content in (b"no model at all", b"", b"\x0a\xff\xff\xff\x0f", b"\x12\x02\x18\x02"):
         (tmp_path / "sentencepiece.bpe.model").write_bytes(content)
         with pytest.raises(InputError, match="not a SentencePiece unigram model"):

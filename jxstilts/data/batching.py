@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from jxstilts.data.ragged import spread
+from jxstilts.data.ragged import offsets_of, spread
 from jxstilts.data.tokenize import Features
 from jxstilts.runtime import InputError, suggest
 
@@ -39,8 +39,8 @@ def permutation(count: int, *key: int) -> np.ndarray:
     """
     if len(key) > 4 or min(key) < 0:
         raise InputError(f"the seed and the epoch of a shuffle must be integers >= 0, not {key}")
-    first, second, *rest = (*key, 0, 0)[: max(2, len(key))]
-    bits = np.random.Philox(key=[first, second], counter=[0, 0, *(*rest, 0, 0)[:2]])
+    key = (*key, 0, 0, 0)[:4]
+    bits = np.random.Philox(key=key[:2], counter=(0, 0, *key[2:]))
     return np.argsort(bits.random_raw(count), kind="stable")
 
 
@@ -155,9 +155,8 @@ def select(plans: Sequence[Plan], ids: np.ndarray) -> list[Plan]:
 
 def efficiency(plans: Sequence[Plan], lengths: np.ndarray) -> float:
     """Returns real tokens / tokens of the batches, between 0 and 1."""
-    lengths = np.asarray(lengths)
-    real = sum(int(lengths[list(row)].sum()) for plan in plans for row in plan.rows)
-    return real / max(1, sum(plan.length * plan.num_rows for plan in plans))
+    ids = [feature for plan in plans for row in plan.rows for feature in row]
+    return int(np.asarray(lengths)[ids].sum()) / max(1, sum(plan.length * plan.num_rows for plan in plans))
 
 
 def assemble(
@@ -187,12 +186,11 @@ def assemble(
             f"{len(rows)} rows of up to {counts.max(initial=0)} features do not fit a batch of {num_rows} rows "
             f"of {max_segments} segments"
         )
-    sizes = features.lengths[ids].astype(np.int64)
+    sizes = features.offsets[ids + 1] - features.offsets[ids]
     row_of = np.repeat(np.arange(len(rows)), counts)
     slot = spread(np.zeros(len(rows)), counts)
-    ends = np.cumsum(sizes)
-    row_begin = np.concatenate([[0], ends])[np.cumsum(counts) - counts] if len(ids) else np.zeros(0, np.int64)
-    first = ends - sizes - np.repeat(row_begin, counts)
+    places = offsets_of(sizes)
+    first = places[:-1] - np.repeat(places[np.cumsum(counts) - counts], counts)
     if (first + sizes).max(initial=0) > length:
         raise InputError(f"a row of {(first + sizes).max()} tokens does not fit the row length {length}")
 

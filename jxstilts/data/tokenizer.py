@@ -166,12 +166,21 @@ def _wrap(backend):
 def _from_json(file: pathlib.Path):
     from transformers import PreTrainedTokenizerFast
 
-    special = SPECIAL
     config = file.with_name("tokenizer_config.json")
-    if config.is_file():
-        stored = json.loads(config.read_text())
-        special = {key: stored[key] for key in SPECIAL if isinstance(stored.get(key), str)} or SPECIAL
-    return PreTrainedTokenizerFast(tokenizer_file=str(file), clean_up_tokenization_spaces=False, **special)
+    try:  # the library reports a damaged file with a bare Exception, so look before it does
+        whole = "vocab" in json.loads(file.read_bytes())["model"]
+        stored = json.loads(config.read_bytes()) if config.is_file() else {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file}: not a tokenizer, or damaged, or its tokenizer_config.json is: {error!r}") from error
+    if not whole:
+        raise InputError(f"{file}: not a tokenizer: it holds no vocabulary")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(file), clean_up_tokenization_spaces=False)
+    for role, usual in SPECIAL.items():
+        token = stored.get(role) or usual  # published XLM-R folders leave some of them to the class
+        token = token["content"] if isinstance(token, dict) else token
+        if tokenizer.backend_tokenizer.token_to_id(token) is not None:
+            setattr(tokenizer, role, token)
+    return tokenizer
 
 
 def _from_sentencepiece(file: pathlib.Path):

@@ -322,14 +322,16 @@ def _stored_name(name: str, tensors: dict, prefix: str) -> str:
 def _exported_head(model: Model, name: str | None) -> HeadSpec | None:
     specs = {spec.name: spec for spec in model.head_specs if model.head(spec.name).architecture}
     if name is None and len(specs) > 1:
-        raise InputError(f"the model has several heads ({', '.join(specs)}); choose one, or the encoder alone")
+        raise InputError(
+            f"the model has several heads ({', '.join(specs)}); choose one (head), or the encoder alone (encoder_only)"
+        )
     if name is not None and name not in specs:
         raise InputError(suggest("head with a Hugging Face class", name, specs))
     spec = next(iter(specs.values()), None) if name is None else specs[name]
     if spec is not None and spec.pooler:
         raise InputError(
             f"the head {spec.name!r} reads the pooler's output, which no Hugging Face class computes; "
-            "export the encoder alone"
+            "export the encoder alone (encoder_only)"
         )
     return spec
 

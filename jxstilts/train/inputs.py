@@ -28,10 +28,13 @@ class Data:
 
 
 def heads(phase: Any, model: Model, start_heads: tuple[HeadSpec, ...]) -> tuple[str, Model]:
-    """Returns (name of the head that is trained, the model with the phase's heads).
+    """Returns (name of the head that is trained, the model with the phase's heads and dropout).
 
     start_heads: the starting point's; the phase's `keep_heads` are taken from them.
     """
+    if phase.dropout is not None:
+        config = dataclasses.replace(model.config, hidden_dropout=phase.dropout, attention_dropout=phase.dropout)
+        model = dataclasses.replace(model, config=config)
     kept = [spec for spec in start_heads if spec.name in phase.keep_heads]
     if not phase.task:
         return "", model.with_heads(*kept)

@@ -106,6 +106,28 @@ def done(folder: pathlib.Path) -> dict | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
+def identity(phase: Phase, config: Any, start_sha256: str | None) -> dict:
+    """What a phase folder belongs to: the phase, the encoder's config, and the parameters it starts from."""
+    return {"phase": plain(phase), "model": plain(config), "start": start_sha256}
+
+
+def claim(folder: pathlib.Path, wanted: dict) -> dict | None:
+    """Makes a folder the given phase's own and returns its DONE record, None where it has not finished.
+
+    Raises InputError that names the keys in which the folder's phase differs.
+    """
+    path = folder / "config.json"
+    if not path.exists():
+        runtime.atomic_write(path, json.dumps(wanted, indent=1))
+    changed = differences(json.loads(path.read_text()), wanted)
+    if changed:
+        raise InputError(
+            f"{folder} holds a phase made with another config: {'; '.join(changed)}. "
+            "Use another --workdir, or remove that folder to run the phase again"
+        )
+    return done(folder)
+
+
 def run(
     name: str,
     phase: Phase,
@@ -118,18 +140,19 @@ def run(
 ) -> dict:
     """Trains one phase to its end and returns its DONE record (best step and value, steps, checkpoint_sha256).
 
+    A finished phase returns its record at once.
+
     Args:
-        model: encoder config and compute; its heads are replaced by the phase's.
+        model: encoder config and compute (the starting point's, if there is one); it gets the phase's heads.
         start: the loaded starting point, None for a random one.
         evaluate: (model, params) -> {metric: value}; needed when phase.select.metric is set.
         stop: asked before every step; True saves and raises `runtime.Interrupted`.
     Raises InputError for bad input, a folder of another phase, and a loss that is not finite.
     """
-    # 1. What this phase is, and whether it has run before.
-    identity = {"phase": plain(phase), "model": plain(model.config), "start": start.meta["sha256"] if start else None}
+    # 1. What this phase is, whether it has run before, and what it starts from.
     folder = place.folder
-    _claim(folder, identity)
-    record = done(folder)
+    own = identity(phase, model.config, start.meta["sha256"] if start else None)
+    record = claim(folder, own)
     if record is not None:
         return record
     head, model = inputs.heads(phase, model, start.model.head_specs if start else ())
@@ -137,7 +160,7 @@ def run(
     progress = tracking.Progress(name, phase.steps, place.quiet)
     for text in (f"{key}: {', '.join(value) or '-'}" for key, value in plain(taken).items()):
         progress.note(text)
-    provenance = {"phase": name, "identity": identity, "handover": plain(taken), "versions": runtime.versions()}
+    provenance = {"phase": name, "identity": own, "handover": plain(taken)}
     finish = partial(_finish, folder, model, tokenizer_dir, provenance)
     if not phase.steps and not phase.epochs:
         return finish(params, {"steps": 0, "best": None})
@@ -211,20 +234,6 @@ def run(
     return record
 
 
-def _claim(folder: pathlib.Path, identity: dict) -> None:
-    """Writes config.json, or checks that the folder belongs to the same phase."""
-    path = folder / "config.json"
-    if not path.exists():
-        runtime.atomic_write(path, json.dumps(identity, indent=1))
-        return
-    changed = differences(json.loads(path.read_text()), identity)
-    if changed:
-        raise InputError(
-            f"{folder} holds a phase made with another config: {'; '.join(changed)}. "
-            "Use another --workdir, or remove that folder to run the phase again"
-        )
-
-
 def _judge(select: Select, values: dict[str, float], now: int, meta: dict) -> bool:
     """Updates the best record in `meta`; returns whether this evaluation is the best so far."""
     if select.metric not in values:
@@ -260,7 +269,7 @@ class _Log:
 
     def step(self, now: int, metrics: dict) -> None:
         """Takes the metrics of a step that has just been dispatched; logs the ones before it when it is time."""
-        if len(self.waiting) >= self.phase.log_every:
+        if self.waiting and self.waiting[-1][0] % self.phase.log_every == 0:
             self.flush()
         self.waiting.append((now, metrics))
 

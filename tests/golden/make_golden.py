@@ -1,7 +1,7 @@
 """Makes the golden models of this folder with PyTorch and transformers: python tests/golden/make_golden.py
 
-Each folder holds a tiny model as `save_pretrained` writes it, and `expected.safetensors`: inputs, every hidden state and
-the output that transformers computes. The tests compare with them where torch is not installed.
+Each folder holds a tiny model as `save_pretrained` writes it, and `expected.safetensors`: inputs, every hidden state
+and the output that transformers computes. The tests compare with them where torch is not installed.
 """
 
 import pathlib
@@ -28,7 +28,7 @@ MODELS = {  # folder -> class
 
 
 def build(name: str, seed: int = 0, **changes) -> torch.nn.Module:
-    """Returns a transformers model whose every parameter is random: also biases and LayerNorms, so that none can hide."""
+    """Returns a transformers model whose every parameter is random, biases and LayerNorms too: none can hide."""
     kind = getattr(transformers, name)
     sizes = SIZES | changes
     if name.endswith("SequenceClassification"):

@@ -1,0 +1,233 @@
+import collections
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jxstilts.data import batching
+from jxstilts.data.batching import Plan
+from jxstilts.data.tokenize import Features
+from jxstilts.runtime import InputError
+
+LENGTHS = st.lists(st.integers(1, 64), max_size=120).map(lambda sizes: np.array(sizes, np.int32))
+BUCKETS = (16, 32, 64)
+
+
+def features(lengths, **fields):
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return Features(np.arange(100, 100 + offsets[-1], dtype=np.int32), offsets, fields)
+
+
+def ids(plans):
+    return [feature for plan in plans for row in plan.rows for feature in row]
+
+
+# Plans.
+
+
+def test_permutation_is_for_ever():
+    """The order of data must not change with numpy or jxstilts: a change makes resumed runs differ."""
+    assert batching.permutation(8, 0, 0).tolist() == [0, 2, 1, 5, 4, 3, 6, 7]
+    assert batching.permutation(8, 7, 3, 1).tolist() == [6, 5, 2, 4, 3, 0, 7, 1]
+    assert sorted(batching.permutation(1000, 5, 1)) == list(range(1000))
+    orders = {tuple(batching.permutation(20, *key)) for key in [(0, 0), (0, 1), (1, 0), (0, 0, 1), (0, 0, 0, 1)]}
+    assert len(orders) == 5
+    for key in ((-1, 0), (0, 0, 0, 0, 0)):
+        with pytest.raises(InputError):
+            batching.permutation(3, *key)
+
+
+@given(st.integers(1, 600), st.integers(1, 64), st.integers(1, 8))
+def test_length_buckets(max_length, multiple, count):
+    buckets = batching.length_buckets(max_length, multiple=multiple, count=count)
+    assert buckets[-1] == max_length and 1 <= len(buckets) <= count
+    assert list(buckets) == sorted(set(buckets)) and all(bucket % multiple == 0 for bucket in buckets[:-1])
+
+
+def test_usual_length_buckets():
+    assert batching.length_buckets(128) == (32, 48, 64, 80, 96, 128)
+    assert batching.length_buckets(384) == (32, 48, 80, 144, 240, 384)
+    with pytest.raises(InputError):
+        batching.length_buckets(0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(LENGTHS, st.integers(1, 9), st.integers(1, 6), st.integers(0, 3), st.integers(0, 3))
+def test_plan_epoch(lengths, batch_size, sort_window, seed, epoch):
+    options = {"batch_size": batch_size, "buckets": BUCKETS, "seed": seed, "sort_window": sort_window}
+    plans = batching.plan_epoch(lengths, epoch=epoch, **options)
+    assert sorted(ids(plans)) == list(range(len(lengths)))
+    assert len(plans) == -(-len(lengths) // batch_size)
+    assert all(len(row) == 1 for plan in plans for row in plan.rows)
+    assert sum(len(plan.rows) < batch_size for plan in plans) <= 1
+    for plan in plans:
+        longest = max(lengths[row[0]] for row in plan.rows)
+        assert plan.num_rows == batch_size and plan.length == min(b for b in BUCKETS if b >= longest)
+    assert plans == batching.plan_epoch(lengths, epoch=epoch, **options)
+
+
+def test_seed_and_epoch_decide_the_order():
+    lengths = np.random.default_rng(0).integers(1, 65, 200)
+    for plan, options in (
+        (batching.plan_epoch, {"batch_size": 10, "buckets": BUCKETS, "sort_window": 5}),
+        (batching.plan_packed, {"num_rows": 4, "length": 128, "max_segments": 8}),
+    ):
+        orders = {tuple(ids(plan(lengths, seed=seed, epoch=epoch, **options))) for seed in (0, 1) for epoch in (0, 1)}
+        assert len(orders) == 4
+
+
+def test_sorting_inside_windows_saves_padding_and_keeps_batches_random():
+    lengths = np.random.default_rng(0).integers(1, 65, 3000)
+    plan = lambda window: batching.plan_epoch(  # noqa: E731
+        lengths, batch_size=10, buckets=BUCKETS, seed=0, epoch=0, sort_window=window
+    )
+    assert batching.efficiency(plan(1), lengths) < 0.6 < 0.7 < batching.efficiency(plan(50), lengths)
+    means = np.array([lengths[ids([batch])].mean() for batch in plan(50)])
+    assert abs(np.corrcoef(np.arange(len(means)), means)[0, 1]) < 0.15  # short and long batches alternate
+
+
+@settings(max_examples=60, deadline=None)
+@given(LENGTHS, st.integers(1, 5), st.integers(1, 6), st.integers(0, 3))
+def test_plan_packed(lengths, num_rows, max_segments, seed):
+    options = {"num_rows": num_rows, "length": 64, "max_segments": max_segments, "seed": seed}
+    plans = batching.plan_packed(lengths, epoch=0, **options)
+    assert sorted(ids(plans)) == list(range(len(lengths)))
+    for plan in plans:
+        assert plan.length == 64 and plan.num_rows == num_rows and 1 <= len(plan.rows) <= num_rows
+        assert all(1 <= len(row) <= max_segments and lengths[list(row)].sum() <= 64 for row in plan.rows)
+    assert all(len(plan.rows) == num_rows for plan in plans[:-1])
+    assert plans == batching.plan_packed(lengths, epoch=0, **options)
+
+
+def test_packing_fills_rows():
+    lengths = np.random.default_rng(0).integers(5, 60, 5000)
+    options = {"num_rows": 8, "length": 128, "seed": 0, "epoch": 0}
+    assert batching.efficiency(batching.plan_packed(lengths, max_segments=16, **options), lengths) > 0.98
+    one = batching.plan_packed(lengths, max_segments=1, **options)
+    assert all(len(row) == 1 for plan in one for row in plan.rows)
+
+
+@settings(max_examples=60, deadline=None)
+@given(LENGTHS, st.integers(1, 400), st.sampled_from([1, 2, 8]))
+def test_plan_evaluation(lengths, tokens_per_batch, multiple_of):
+    plans = batching.plan_evaluation(
+        lengths, tokens_per_batch=tokens_per_batch, buckets=BUCKETS, multiple_of=multiple_of
+    )
+    assert sorted(ids(plans)) == list(range(len(lengths)))
+    rows = collections.defaultdict(set)
+    for plan in plans:
+        rows[plan.length].add(plan.num_rows)
+        assert plan.num_rows % multiple_of == 0
+        assert plan.num_rows * plan.length <= max(tokens_per_batch, multiple_of * plan.length)
+        assert all(lengths[row[0]] <= plan.length for row in plan.rows)
+    assert all(len(counts) == 1 for counts in rows.values())  # one shape per length
+    assert all(len(plan.rows) == plan.num_rows for plan in plans[:-1])
+    assert [plan.length for plan in plans] == sorted((plan.length for plan in plans), reverse=True)
+
+
+def test_features_that_do_not_fit_are_named():
+    lengths = np.array([10, 65])
+    with pytest.raises(InputError, match="65 tokens, the longest row 64"):
+        batching.plan_epoch(lengths, batch_size=2, buckets=BUCKETS, seed=0, epoch=0)
+    with pytest.raises(InputError, match="65 tokens, the longest row 64"):
+        batching.plan_evaluation(lengths, tokens_per_batch=99, buckets=BUCKETS)
+    with pytest.raises(InputError, match="65 tokens, a packed row 64"):
+        batching.plan_packed(lengths, num_rows=2, length=64, max_segments=2, seed=0, epoch=0)
+
+
+@pytest.mark.parametrize(
+    "plan, options",
+    [
+        (batching.plan_epoch, {"batch_size": 0, "buckets": BUCKETS, "seed": 0, "epoch": 0}),
+        (batching.plan_epoch, {"batch_size": 1, "buckets": BUCKETS, "seed": 0, "epoch": 0, "sort_window": 0}),
+        (batching.plan_epoch, {"batch_size": 1, "buckets": BUCKETS, "seed": -1, "epoch": 0}),
+        (batching.plan_packed, {"num_rows": 1, "length": 8, "max_segments": 0, "seed": 0, "epoch": 0}),
+        (batching.plan_evaluation, {"tokens_per_batch": 0, "buckets": BUCKETS}),
+    ],
+)
+def test_plans_refuse(plan, options):
+    with pytest.raises(InputError):
+        plan(np.array([3]), **options)
+
+
+def test_select():
+    plans = [Plan(((0, 2), (1,)), 8, 2)]
+    assert batching.select(plans, np.array([7, 5, 7])) == [Plan(((7, 7), (5,)), 8, 2)]
+
+
+# Arrays.
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.lists(st.integers(1, 9), max_size=4), max_size=6), st.integers(0, 3), st.integers(0, 2), st.data())
+def test_assemble_holds_each_feature_once(sizes, more_rows, more_segments, data):
+    lengths = np.array([size for row in sizes for size in row], np.int64)
+    label = np.arange(len(lengths), dtype=np.int32) + 1
+    start = lengths // 2
+    source = features(lengths, label=label, start=start.astype(np.int32), end=(lengths - 1).astype(np.int32))
+    order = iter(data.draw(st.permutations(range(len(lengths)))))
+    rows = [[next(order) for _ in row] for row in sizes]
+    shape = {"length": 36, "num_rows": len(sizes) + more_rows, "max_segments": 4 + more_segments}
+    if any(lengths[row].sum() > 36 for row in rows if row):
+        with pytest.raises(InputError, match="does not fit the row length 36"):
+            batching.assemble(source, rows, type="text", **shape)
+        return
+    batch = batching.assemble(source, rows, type="classification", pad_id=1, **shape)
+    spans = batching.assemble(source, rows, type="span", **shape)
+    text = batching.assemble(source, rows, type="text", **shape)
+    assert set(text) == {"tokens", "segments", "positions", "first", "weights", "index"}
+    for name, array in batch.items():
+        assert array.dtype == (np.float32 if name == "weights" else np.int32)
+        inner = 36 if name in ("tokens", "segments", "positions") else 4 + more_segments
+        assert array.shape == (shape["num_rows"], inner)
+
+    filled = np.zeros(batch["tokens"].shape, bool)
+    for r, row in enumerate(rows):
+        at = 0
+        for s, feature in enumerate(row):
+            cells = slice(at, at + lengths[feature])
+            own = source.tokens[source.offsets[feature] : source.offsets[feature + 1]]
+            np.testing.assert_array_equal(batch["tokens"][r, cells], own)
+            assert (batch["segments"][r, cells] == s + 1).all()
+            np.testing.assert_array_equal(batch["positions"][r, cells], np.arange(lengths[feature]))
+            assert (batch["first"][r, s], batch["index"][r, s], batch["weights"][r, s]) == (at, feature, 1)
+            assert batch["labels"][r, s] == label[feature]
+            assert spans["tokens"][r, spans["start"][r, s]] == own[start[feature]]
+            assert spans["tokens"][r, spans["end"][r, s]] == own[-1]
+            filled[r, cells] = True
+            at += lengths[feature]
+    assert (batch["tokens"][~filled] == 1).all()
+    assert not batch["segments"][~filled].any() and not batch["positions"][~filled].any()
+    empty = batch["weights"] == 0
+    assert (~empty).sum() == len(lengths)
+    assert (batch["index"][empty] == -1).all()
+    assert not batch["first"][empty].any() and not batch["labels"][empty].any() and not spans["end"][empty].any()
+
+
+def test_assemble_without_labels_and_with_bad_arguments():
+    source = features(np.array([3, 4]))
+    shape = {"length": 8, "num_rows": 2, "max_segments": 1}
+    batch = batching.assemble(source, [[0], [1]], type="classification", labelled=False, **shape)
+    assert "labels" not in batch
+    with pytest.raises(InputError, match="no gold labels"):
+        batching.assemble(source, [[0]], type="classification", **shape)
+    with pytest.raises(InputError, match="unknown feature type"):
+        batching.assemble(source, [[0]], type="spam", **shape)
+    for rows in ([[0, 1]], [[0], [1], [0]]):
+        with pytest.raises(InputError, match="do not fit a batch of 2 rows of 1 segments"):
+            batching.assemble(source, rows, type="text", **shape)
+
+
+def test_batches_go_from_features_to_arrays():
+    lengths = np.array([5, 20, 3, 40, 7])
+    source = features(lengths)
+    plans = batching.plan_evaluation(lengths, tokens_per_batch=64, buckets=BUCKETS)
+    seen = {}
+    for plan, batch in zip(plans, batching.batches(source, plans, type="text", max_segments=1), strict=True):
+        assert batch["tokens"].shape == (plan.num_rows, plan.length)
+        for row, index in enumerate(batch["index"][:, 0]):
+            if index >= 0:
+                seen[index] = batch["tokens"][row][batch["segments"][row] > 0]
+    assert sorted(seen) == list(range(5))
+    np.testing.assert_array_equal(np.concatenate([seen[i] for i in range(5)]), source.tokens)

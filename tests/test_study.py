@@ -1,0 +1,210 @@
+"""Phases and studies: the whole path on a toy data set, stopped and resumed, and what is refused."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import pytest
+import world
+
+from jxstilts import cli, config, runtime, study, tracking
+from jxstilts.models import bundle
+from jxstilts.runtime import InputError
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return world.write(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def config_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("configs") / "toy.py"
+    path.write_text(world.CONFIG)
+    return str(path)
+
+
+def make(config_file, data_dir, *overrides):
+    return study.from_config(config.load([f"--config={config_file}", f"--config.data_dir={data_dir}", *overrides]))
+
+
+@pytest.fixture(scope="module")
+def unbroken(config_file, data_dir, tmp_path_factory):
+    """A study folder that ran from start to end in one go."""
+    workdir = tmp_path_factory.mktemp("unbroken")
+    plan = make(config_file, data_dir)
+    # tests need one device, the process has eight
+    study.run(plan, workdir, devices=jax.devices()[:1])
+    return workdir
+
+
+def outcome(workdir: pathlib.Path):
+    """What has to be bitwise equal: parameters of every phase, losses of every step, results."""
+    shas = {path.parent.name: json.loads(path.read_text()) for path in sorted(workdir.glob("phases/*/DONE"))}
+    losses = {
+        path.parent.name: [
+            {key: row.get(key) for key in ("step", "kind", "loss", "accuracy", "f1")}
+            for row in tracking.read_rows(path)
+            if row["kind"] == "dev"
+        ]
+        for path in sorted(workdir.glob("phases/*/metrics.jsonl"))
+    }
+    return shas, losses, tracking.read_rows(workdir / "results.jsonl")
+
+
+def test_a_study_runs_to_its_table(unbroken):
+    rows = tracking.read_rows(unbroken / "results.jsonl")
+    assert {(row["task"], row["language"], row["metric"]) for row in rows} == {
+        *((task, language, metric) for task, metrics in (("xnli", ("accuracy",)), ("xquad", ("f1", "exact_match")))
+          for language in ("en", "de") for metric in metrics),
+        ("tatoeba", "de", "accuracy"),
+    }  # fmt: skip
+    needed = """study phase model intermediate target task language split metric value n seed checkpoint_sha256
+        config_fingerprint jxstilts_version""".split()
+    assert all(set(needed) <= set(row) and 0 <= row["value"] <= 100 for row in rows)
+    assert {row["n"] for row in rows if row["task"] == "xquad"} == {6}
+    assert json.loads((unbroken / "predictions/xquad/xquad/test-de.json").read_text()).keys() == {
+        f"q{i}" for i in range(6)
+    }
+    phase = unbroken / "phases/pretrain"
+    assert not (phase / "checkpoints").exists()
+    assert any((phase / "tensorboard").iterdir())
+    losses = [row["loss"] for row in tracking.read_rows(phase / "metrics.jsonl") if row["kind"] == "train"]
+    assert losses[-1] < losses[0]
+
+
+def test_three_lists_are_recorded(unbroken):
+    taken = bundle.read_meta(unbroken / "phases/qa/best")["provenance"]["handover"]
+    assert taken == {"loaded": ["encoder"], "new": ["heads/tydiqa"], "dropped": ["heads/mnli"]}
+
+
+def test_second_run_does_nothing(unbroken, config_file, data_dir, capsys):
+    before = {path: path.stat().st_mtime_ns for path in unbroken.rglob("*") if path.is_file()}
+    study.run(make(config_file, data_dir), unbroken, devices=jax.devices()[:1])
+    after = {path: path.stat().st_mtime_ns for path in unbroken.rglob("*") if path.is_file()}
+    assert before == after
+    assert "phase" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("stops", [(1, 7, 2, 9), (4, 5, 11, 3, 1, 8, 6)])
+def test_stopped_after_any_step_equals_unbroken(unbroken, config_file, data_dir, tmp_path, stops):
+    """Stops after the given numbers of steps or evaluations; the caches are the unbroken run's."""
+    plan = make(config_file, data_dir, f"--config.cache_dir={unbroken / 'cache'}")
+    shutil.copytree(unbroken / "tokenizer", tmp_path / "tokenizer")
+    for count in stops:
+        asked = []
+        with pytest.raises(runtime.Interrupted):
+            study.run(plan, tmp_path, lambda step: asked.append(step) or len(asked) > count, devices=jax.devices()[:1])  # noqa: B023
+    study.run(plan, tmp_path, devices=jax.devices()[:1])
+    assert outcome(tmp_path) == outcome(unbroken)
+
+
+def test_changed_phase_is_refused_by_key(unbroken, config_file, data_dir):
+    plan = make(config_file, data_dir, "--config.phases.mnli.batch_size=8")
+    with pytest.raises(
+        InputError, match=r"phases/mnli holds a phase made with another config: phase.batch_size: 16 -> 8"
+    ):
+        study.run(plan, unbroken, devices=jax.devices()[:1])
+
+
+def test_changed_evaluation_runs_again(unbroken, config_file, data_dir, tmp_path):
+    shutil.copytree(unbroken, tmp_path / "w")
+    plan = make(config_file, data_dir, "--config.evaluations.xquad.what.limit=3")
+    study.run(plan, tmp_path / "w", devices=jax.devices()[:1])
+    rows = tracking.read_rows(tmp_path / "w" / "results.jsonl")
+    assert {row["n"] for row in rows if row["task"] == "xquad"} == {3}
+    assert len(rows) == len(tracking.read_rows(unbroken / "results.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "text"),
+    [
+        (["--config.phases.mnli.task=mnly"], "config.phases.mnli: unknown task 'mnly'; did you mean 'mnli'"),
+        (["--config.phases.pretrain.languages=('en','dee')"], "did you mean 'de'"),
+        (
+            ["--config.evaluations.xnli.phase=mnl"],
+            r"config.evaluations.xnli.phase: unknown phase 'mnl'; did you mean 'mnli'",
+        ),
+        (["--config.evaluations.xnli.what.languages=('xx',)"], "unknown language"),
+        (["--config.phases.pretrain.init=qa"], "in a circle"),
+        (["--config.phases.mnli.steps=4"], "epochs or steps, not both"),
+        (["--config.phases.mnli.accumulation=3"], "multiple of accumulation"),
+        (["--config.phases.mnli.optimizer.warmup=2.0"], "share of all steps"),
+        (["--config.compute.attention=cuda"], "attention backend"),
+    ],
+)
+def test_bad_configs_are_refused_before_anything_runs(config_file, data_dir, tmp_path, overrides, text):
+    with pytest.raises(InputError, match=text):
+        plan = make(config_file, data_dir, *overrides)
+        study.run(plan, tmp_path / "w", devices=jax.devices()[:1])
+    assert not (tmp_path / "w" / "phases").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "text"),
+    [
+        (["--config.phases.mnli.max_length=4000"], "positions for 128 tokens"),
+        (["--config.phases.mnli.select.metric=f1"], "select.metric: unknown metric 'f1'"),
+        (["--config.phases.mnli.keep_heads=('mlm2',)"], "no head 'mlm2' to take over"),
+        (["--config.phases.qa.select.holdout=60"], "holdout=60, but task 'tydiqa' has 60 training rows"),
+        (["--config.phases.mnli.optimizer.learning_rate=1e20"], "loss of step .* is (nan|inf)"),
+    ],
+)
+def test_bad_phases(unbroken, config_file, data_dir, tmp_path, overrides, text):
+    shutil.copytree(unbroken / "phases" / "pretrain", tmp_path / "phases" / "pretrain")
+    if any("qa" in key for key in overrides):
+        shutil.copytree(unbroken / "phases" / "mnli", tmp_path / "phases" / "mnli")
+        (tmp_path / "results.jsonl").write_bytes((unbroken / "results.jsonl").read_bytes())
+    shutil.copytree(unbroken / "tokenizer", tmp_path / "tokenizer")
+    plan = make(config_file, data_dir, *overrides)
+    with pytest.raises(InputError, match=text):
+        study.run(plan, tmp_path, devices=jax.devices()[:1])
+
+
+def command(config_file, data_dir, workdir, unbroken):
+    return [
+        sys.executable, "-m", "jxstilts.cli", "run", f"--config={config_file}", f"--config.data_dir={data_dir}",
+        f"--workdir={workdir}", f"--config.cache_dir={unbroken / 'cache'}",
+    ]  # fmt: skip
+
+
+ONE_DEVICE = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+
+
+def wait_for(condition, process, seconds=120):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and process.poll() is None:
+        if condition():
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"not reached; exit code {process.poll()}: {process.communicate()[1]}")
+
+
+def test_signals_save_and_kill_loses_nothing(unbroken, config_file, data_dir, tmp_path):
+    """SIGTERM exits with 75; kill -9 leaves a folder that the same command continues; the end is the unbroken one."""
+    arguments = command(config_file, data_dir, tmp_path, unbroken)
+    shutil.copytree(unbroken / "tokenizer", tmp_path / "tokenizer")
+    for number, name in ((signal.SIGTERM, "pretrain"), (signal.SIGKILL, "mnli")):
+        log = tmp_path / "phases" / name / "metrics.jsonl"
+        process = subprocess.Popen(arguments, env=ONE_DEVICE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        wait_for(lambda: log.exists() and log.stat().st_size > 0, process)  # noqa: B023
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == {signal.SIGTERM: 75, signal.SIGKILL: -9}[number], errors
+        assert "Traceback" not in errors
+    done = subprocess.run(arguments, env=ONE_DEVICE, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "| tiny" in done.stdout
+    assert outcome(tmp_path) == outcome(unbroken)
+
+
+def test_cli_reports_bad_input_in_one_line(config_file, data_dir, tmp_path, capsys):
+    assert cli.main(["run", f"--config={config_file}", "--workdir", str(tmp_path), "--config.data_dir=/nowhere"]) == 2
+    errors = capsys.readouterr().err.strip().splitlines()
+    assert errors == ["jxstilts: error: config.data_dir='/nowhere': no such folder"]
