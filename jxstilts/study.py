@@ -6,6 +6,7 @@ A study folder holds phases/<name>/, results.jsonl, predictions/ and report/. Ru
 """
 
 import dataclasses
+import json
 import pathlib
 import time
 from collections.abc import Callable
@@ -157,11 +158,12 @@ def _run_phase(study, name, model, tokenizer_dir, workdir, cache_dir, mesh, stop
         if bundle.is_bundle(path):  # a finished phase is recognised without reading its starting point's arrays
             meta = bundle.read_meta(path)
             config = make_config(meta["family"], **meta["config"])
-            if phases.claim(folder, phases.identity(phase, config, meta["sha256"])):
+            if phases.claim(folder, phases.identity(phase, config, meta["sha256"], pathlib.Path(path) / "tokenizer")):
                 return
         start = bundle.load(path, compute=study.compute, mesh=mesh)
         model, tokenizer_dir = start.model, start.tokenizer_dir
-    if phases.claim(folder, phases.identity(phase, model.config, start.meta["sha256"] if start else None)):
+    sha = start.meta["sha256"] if start else None
+    if phases.claim(folder, phases.identity(phase, model.config, sha, tokenizer_dir)):
         return
     place = phases.Place(folder, study.data_dir, cache_dir, mesh)
     check = _dev_evaluator(study, phase, tokenizer_dir, cache_dir, mesh) if phase.select.metric else None
@@ -208,11 +210,18 @@ def _evaluate(study, key, evaluation, folder, workdir, cache_dir, mesh, stop) ->
 
 
 def _tokenizer(study: Study, workdir: pathlib.Path) -> pathlib.Path:
-    """Returns the folder of the study's tokenizer; trains it once, on a language-balanced sample of the text."""
+    """Returns the folder of the study's tokenizer; trains it once, on a language-balanced sample of the text.
+
+    Raises InputError when the folder's tokenizer was trained with another config.
+    """
     config, folder = study.tokenizer, workdir / "tokenizer"
     if config.path:
         return pathlib.Path(config.path)
-    if (folder / "tokenizer.json").exists():
+    record = folder / "trained_with.json"  # written last: a tokenizer without it is not whole
+    if record.exists():
+        changed = configs.differences(json.loads(record.read_text()), configs.plain(config), "config.tokenizer")
+        if changed:
+            raise InputError(f"{folder} was trained with another config: {'; '.join(changed)}; use another --workdir")
         return folder
     from jxstilts.data import pipeline
 
@@ -232,6 +241,7 @@ def _tokenizer(study: Study, workdir: pathlib.Path) -> pathlib.Path:
             budget -= len(line)
     _say(f"training a {config.model} vocabulary of {config.vocab_size} on {sum(map(len, sample)):,} characters")
     tokenizers.save(tokenizers.train(sample, config.vocab_size, model=config.model), folder)
+    runtime.atomic_write(record, json.dumps(configs.plain(config), indent=1))
     return folder
 
 

@@ -113,6 +113,14 @@ def test_changed_phase_is_refused_by_key(unbroken, config_file, data_dir):
         study.run(plan, unbroken, devices=jax.devices()[:1])
 
 
+def test_changed_tokenizer_is_refused(unbroken, config_file, data_dir):
+    plan = make(config_file, data_dir, "--config.tokenizer.vocab_size=100")
+    with pytest.raises(
+        InputError, match=r"tokenizer was trained with another config: config.tokenizer.vocab_size: 120 -> 100"
+    ):
+        study.run(plan, unbroken, devices=jax.devices()[:1])
+
+
 def test_changed_evaluation_runs_again(unbroken, config_file, data_dir, tmp_path):
     shutil.copytree(unbroken, tmp_path / "w")
     plan = make(config_file, data_dir, "--config.evaluations.xquad.what.limit=3")
@@ -188,10 +196,14 @@ def wait_for(condition, process, seconds=120):
 
 def test_signals_save_and_kill_loses_nothing(unbroken, config_file, data_dir, tmp_path):
     """SIGTERM exits with 75; kill -9 leaves a folder that the same command continues; the end is the unbroken one."""
-    arguments = command(config_file, data_dir, tmp_path, unbroken)
-    shutil.copytree(unbroken / "tokenizer", tmp_path / "tokenizer")
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    # A process with one device rounds otherwise than this one with eight, so the comparison is with its like.
+    reference = command(config_file, data_dir, whole, unbroken)
+    assert subprocess.run(reference, env=ONE_DEVICE, capture_output=True, timeout=300).returncode == 0
+    arguments = command(config_file, data_dir, broken, unbroken)
+    shutil.copytree(unbroken / "tokenizer", broken / "tokenizer")
     for number, name in ((signal.SIGTERM, "pretrain"), (signal.SIGKILL, "mnli")):
-        log = tmp_path / "phases" / name / "metrics.jsonl"
+        log = broken / "phases" / name / "metrics.jsonl"
         process = subprocess.Popen(arguments, env=ONE_DEVICE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         wait_for(lambda: log.exists() and log.stat().st_size > 0, process)  # noqa: B023
         process.send_signal(number)
@@ -201,7 +213,7 @@ def test_signals_save_and_kill_loses_nothing(unbroken, config_file, data_dir, tm
     done = subprocess.run(arguments, env=ONE_DEVICE, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "| tiny" in done.stdout
-    assert outcome(tmp_path) == outcome(unbroken)
+    assert outcome(broken) == outcome(whole)
 
 
 def test_cli_reports_bad_input_in_one_line(config_file, data_dir, tmp_path, capsys):

@@ -21,6 +21,7 @@ from jxstilts import runtime, tracking
 from jxstilts.checkpoint import Checkpoints
 from jxstilts.config import differences, fingerprint, plain
 from jxstilts.data import pipeline
+from jxstilts.data import tokenizer as tokenizers
 from jxstilts.mesh import put_batch
 from jxstilts.models import bundle
 from jxstilts.models.model import Model, Params
@@ -106,9 +107,10 @@ def done(folder: pathlib.Path) -> dict | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def identity(phase: Phase, config: Any, start_sha256: str | None) -> dict:
-    """What a phase folder belongs to: the phase, the encoder's config, and the parameters it starts from."""
-    return {"phase": plain(phase), "model": plain(config), "start": start_sha256}
+def identity(phase: Phase, config: Any, start_sha256: str | None, tokenizer_dir: pathlib.Path) -> dict:
+    """What a phase folder belongs to: the phase, the encoder's config, the parameters it starts from, the tokenizer."""
+    tokenizer = tokenizers.fingerprint(tokenizers.load(tokenizer_dir))
+    return {"phase": plain(phase), "model": plain(config), "start": start_sha256, "tokenizer": tokenizer}
 
 
 def claim(folder: pathlib.Path, wanted: dict) -> dict | None:
@@ -151,7 +153,7 @@ def run(
     """
     # 1. What this phase is, whether it has run before, and what it starts from.
     folder = place.folder
-    own = identity(phase, model.config, start.meta["sha256"] if start else None)
+    own = identity(phase, model.config, start.meta["sha256"] if start else None, tokenizer_dir)
     record = claim(folder, own)
     if record is not None:
         return record

@@ -1,0 +1,156 @@
+"""The command line as a user meets it: every command, and each kind of bad input as one line with exit code 2."""
+
+import json
+import shutil
+
+import jax
+import pytest
+import world
+
+from jxstilts import cli, tasks
+from jxstilts.data import tokenizer as tokenizers
+from jxstilts.models import bundle
+from jxstilts.models.model import HeadSpec, Model, make_config
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return world.write(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A bundle with an NLI and a span head."""
+    folder = tmp_path_factory.mktemp("model")
+    tokenizer = tokenizers.train([" ".join(world.WORDS + list(world.GERMAN.values()))] * 9, 150, model="bpe")
+    tokenizers.save(tokenizer, folder / "tokenizer")
+    specs = (HeadSpec("mnli", "classification", tasks.get("mnli").labels), HeadSpec("qa", "span"))
+    made = Model(make_config("xlmr", "tiny", vocab_size=len(tokenizer)), specs)
+    bundle.save(folder / "bundle", made, jax.jit(made.init)(jax.random.key(0)), tokenizer_files=folder / "tokenizer")
+    return folder / "bundle"
+
+
+@pytest.fixture
+def run(capsys):
+    def run(*arguments, code=0):
+        found = cli.main(list(map(str, arguments)))
+        out, err = capsys.readouterr()
+        assert found == code, err
+        assert "Traceback" not in err
+        if code == 2:
+            lines = [line for line in err.splitlines() if line.startswith("jxstilts: error: ")]
+            assert len(lines) == 1
+            return lines[0]
+        return out
+
+    return run
+
+
+def evaluate(model, data_dir, out, *more):
+    return ["evaluate", f"--model={model}", f"--data_dir={data_dir}", f"--out={out}", "--tokens_per_batch=512", *more]
+
+
+def test_evaluate_prints_and_keeps_results(run, model, data_dir, tmp_path):
+    arguments = evaluate(
+        model, data_dir, tmp_path, "--tasks=xnli,xquad,tatoeba", "--languages=en,de", "--max_length=96"
+    )
+    out = run(*arguments)
+    assert "xnli (2) accuracy" in out and "xquad (2) F1/EM" in out and "tatoeba (1) accuracy" in out
+    rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    assert {(row["task"], row["split"]) for row in rows} == {("xnli", "dev"), ("xquad", "test"), ("tatoeba", "test")}
+    before = (tmp_path / "results.jsonl").stat().st_mtime_ns
+    assert run(*arguments) == out
+    assert (tmp_path / "results.jsonl").stat().st_mtime_ns == before
+    assert "xnli (2) accuracy" in run("report", tmp_path)
+
+
+def test_export_and_import_are_inverse(run, model, data_dir, tmp_path):
+    run("export", model, tmp_path / "hf", "--head=mnli")
+    run("import", tmp_path / "hf", tmp_path / "again")
+    first, again = bundle.load(model), bundle.load(tmp_path / "again")
+    assert {k: v for k, v in first.meta["leaves"].items() if k.startswith("encoder")} == {
+        k: v for k, v in again.meta["leaves"].items() if k.startswith("encoder")
+    }
+    for source, out in ((tmp_path / "hf", "one"), (model, "two")):
+        run(*evaluate(source, data_dir, tmp_path / out, "--tasks=xnli", "--languages=de"))
+    files = [tmp_path / out / "predictions/evaluate/xnli/dev-de.json" for out in ("one", "two")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_lists(run):
+    assert "xnli" in run("tasks") and "Swahili" in run("languages") and "xlmr base" in run("models")
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        (["--tasks=xnly"], "--tasks: unknown task 'xnly'; did you mean 'xnli'"),
+        (["--tasks=xnli", "--languages=ene"], "--languages: unknown language of these tasks 'ene'; did you mean 'en'"),
+        (["--tasks=xnli", "--languages=sw"], "dev-sw.tsv"),
+        (["--tasks=text"], "no metric"),
+        (["--tasks=xnli", "--split=tset"], "'tset' was asked for"),
+        (["--tasks=xnli", "--languages=en", "--head=other"], "needs the classification head 'other'"),
+        (["--tasks=xnli", "--languages=en", "--max_length=5000"], "positions for 128 tokens"),
+        (["--tasks=xnli", "--dtype=float8"], "unknown dtype 'float8'"),
+        (["--tasks=xnli", "--layr=3"], "unknown option '--layr=3'"),
+    ],
+)
+def test_bad_requests(run, model, data_dir, tmp_path, more, text):
+    assert text in run(*evaluate(model, data_dir, tmp_path / "out", *more), code=2)
+    assert not (tmp_path / "out" / "results.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "spoil", "task", "text"),
+    [
+        ("xtreme/xnli/dev-en.tsv", None, "xnli", "dev-en.tsv"),
+        ("xtreme/xnli/dev-en.tsv", lambda t: t + "only one column\n", "xnli", "dev-en.tsv:16"),
+        ("xtreme/xnli/dev-en.tsv", lambda t: t + "a\tb\tperhaps\n", "xnli", "dev-en.tsv:16: unknown label 'perhaps'"),
+        ("xtreme/xnli/dev-en.tsv", lambda t: "", "xnli", "empty"),
+        ("xtreme/xquad/xquad.en.json", lambda t: t[: len(t) // 2], "xquad", "xquad.en.json:1: not JSON"),
+        ("xtreme/xquad/xquad.en.json", lambda t: t.replace('"answer_start": ', '"answer_start": 1'), "xquad", "offset"),
+        ("xtreme/tatoeba/tatoeba.deu-eng.deu", lambda t: t + "noch einer\n", "tatoeba", "tatoeba.deu-eng"),
+    ],
+)
+def test_bad_data(run, model, data_dir, tmp_path, file, spoil, task, text):
+    shutil.copytree(data_dir, tmp_path / "data")
+    path = tmp_path / "data" / file
+    if spoil is None:
+        path.unlink()
+    else:
+        path.write_text(spoil(path.read_text()))
+    languages = "de" if task == "tatoeba" else "en"
+    arguments = evaluate(model, tmp_path / "data", tmp_path / "out", f"--tasks={task}", f"--languages={languages}")
+    assert text in run(*arguments, code=2)
+
+
+def test_bad_models(run, model, data_dir, tmp_path):
+    def attempt(path):
+        return run(*evaluate(path, data_dir, tmp_path / "out", "--tasks=xnli", "--languages=en"), code=2)
+
+    assert "nowhere" in attempt(tmp_path / "nowhere")
+    run("export", model, tmp_path / "hf", "--head=mnli")
+    weights = tmp_path / "hf" / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    assert "model.safetensors" in attempt(tmp_path / "hf")
+    weights.write_bytes(whole)
+    settings = json.loads((tmp_path / "hf" / "config.json").read_text())
+    (tmp_path / "hf" / "config.json").write_text(json.dumps({**settings, "hidden_size": 64}))
+    line = attempt(tmp_path / "hf")
+    assert "expected" in line and "found" in line and "query" in line
+    assert "exists" in run("export", model, tmp_path / "hf", "--head=mnli", code=2)
+
+
+def test_help_needs_no_model_code():
+    """`jxstilts --help` is fast: nothing heavy is imported."""
+    import subprocess
+    import sys
+
+    code = (
+        "import sys\nfrom jxstilts import cli\n"
+        "try:\n    cli.main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "print(sorted({'jax', 'transformers', 'orbax', 'grain', 'tensorflow_datasets'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
