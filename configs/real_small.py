@@ -26,20 +26,20 @@ from jxstilts.tasks.languages import XTREME
 # init_std D^-0.5: at the published 0.02 a model this narrow hardly attends at the start.
 SCALES = {
     "cpu": {
-        "model": {"preset": "mini", "init_std": 192**-0.5},
+        "model": {"preset": "mini", "mlp": 384, "init_std": 192**-0.5, "prenorm": True},
         "tokenizer": {"model": "bpe", "vocab_size": 16000},
         "compute": {},
-        "pretrain": {"steps": 1200, "batch_size": 32, "max_length": 128, "learning_rate": 1e-3},
-        "mnli": {"epochs": 2.0, "learning_rate": 5e-4, "every": 100},
-        "qa": {"epochs": 2.0, "learning_rate": 5e-4, "every": 100, "limit": 1700},
-        "rows": {"xnli": 400, "qa": 150, "tatoeba": 400},
+        "pretrain": {"steps": 600, "batch_size": 32, "max_length": 128, "learning_rate": 1e-3},
+        "mnli": {"epochs": 5.0, "learning_rate": 1e-3, "every": 200, "max_length": 64},
+        "qa": {"epochs": 1.0, "learning_rate": 5e-4, "every": 50, "limit": 1200},
+        "rows": {"xnli": 500, "qa": 100, "tatoeba": 300},
     },
     "gpu": {
         "model": {"preset": "mini", "layers": 8, "width": 384, "heads": 6, "mlp": 1536, "init_std": 384**-0.5},
         "tokenizer": {"model": "bpe", "vocab_size": 16000},
         "compute": {"dtype": "bfloat16"},
         "pretrain": {"steps": 16000, "batch_size": 512, "max_length": 128, "learning_rate": 1e-3},
-        "mnli": {"epochs": 4.0, "learning_rate": 1e-4, "every": 100},
+        "mnli": {"epochs": 4.0, "learning_rate": 1e-4, "every": 100, "max_length": 128},
         "qa": {"epochs": 4.0, "learning_rate": 1e-4, "every": 100, "limit": 0},
         "rows": {"xnli": 0, "qa": 0, "tatoeba": 0},
     },
@@ -48,7 +48,7 @@ SCALES = {
         "tokenizer": {"model": "bpe", "vocab_size": 8000, "characters": 1_000_000},
         "compute": {},
         "pretrain": {"steps": 20, "batch_size": 8, "max_length": 128, "learning_rate": 1e-3},
-        "mnli": {"epochs": 1.0, "learning_rate": 1e-3, "every": 4, "limit": 256},
+        "mnli": {"epochs": 1.0, "learning_rate": 1e-3, "every": 4, "limit": 256, "max_length": 64},
         "qa": {"epochs": 1.0, "learning_rate": 1e-3, "every": 4, "limit": 80},
         "rows": {"xnli": 20, "qa": 5, "tatoeba": 20},
     },
@@ -75,7 +75,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         rows = scale["rows"]
         evaluations[f"{start}-xnli"] = {
             **row, "phase": nli, "target": "xnli",
-            "what": {"tasks": ("xnli",), "limit": rows["xnli"], "options": {"max_length": 128}},
+            "what": {"tasks": ("xnli",), "limit": rows["xnli"], "options": {"max_length": scale["mnli"]["max_length"]}},
         }  # fmt: skip
         qa = {"limit": rows["qa"], "options": {"max_length": 256, "doc_stride": 128, "max_query_length": 64}}
         tydiqa = {"split": "train", "languages": ("ko", "sw")} if arg.tydiqa == "train" else {"split": "dev"}
@@ -125,7 +125,7 @@ def _mnli(scale: dict, init: str) -> dict:
         "epochs": scale["epochs"],
         "limit": scale.get("limit", 0),
         "batch_size": 32,
-        "max_length": 128,
+        "max_length": scale["max_length"],
         "optimizer": {"learning_rate": scale["learning_rate"], "warmup": 0.1},
         "select": {"metric": "accuracy", "rows": 500, "every": scale["every"]},
     }

@@ -57,17 +57,22 @@ def _xla(query, key, value, segments, rate, dropout_key):
     return jnp.einsum("bnts,bnsh->bnth", weights.astype(value.dtype), value)
 
 
-def _cudnn(query, key, value, segments, rate, dropout_key):
-    if jax.default_backend() != "gpu":
+def _require(backend: str, platform: str, hardware: str, rate: float) -> None:
+    """Raises InputError where a fused backend cannot run, or would leave the dropout out."""
+    if jax.default_backend() != platform:
         raise InputError(
-            f"config.compute.attention='cudnn' needs an NVIDIA GPU, this process runs on {jax.default_backend()!r}; "
+            f"config.compute.attention={backend!r} needs {hardware}, this process runs on {jax.default_backend()!r}; "
             "set config.compute.attention='xla'"
         )
     if rate:
         raise InputError(
-            f"config.compute.attention='cudnn' has no attention dropout, but the model asks for {rate}; "
+            f"config.compute.attention={backend!r} has no attention dropout, but the model asks for {rate}; "
             "set config.model.attention_dropout=0.0 or config.compute.attention='xla'"
         )
+
+
+def _cudnn(query, key, value, segments, rate, dropout_key):
+    _require("cudnn", "gpu", "an NVIDIA GPU", rate)
     if query.dtype not in (jnp.bfloat16, jnp.float16):
         raise InputError(
             f"config.compute.attention='cudnn' computes in bfloat16 or float16, not {query.dtype}; "
@@ -80,16 +85,7 @@ def _cudnn(query, key, value, segments, rate, dropout_key):
 
 
 def _splash(query, key, value, segments, rate, dropout_key):
-    if jax.default_backend() != "tpu":
-        raise InputError(
-            f"config.compute.attention='splash' needs a TPU, this process runs on {jax.default_backend()!r}; "
-            "set config.compute.attention='xla'"
-        )
-    if rate:
-        raise InputError(
-            f"config.compute.attention='splash' has no attention dropout, but the model asks for {rate}; "
-            "set config.model.attention_dropout=0.0 or config.compute.attention='xla'"
-        )
+    _require("splash", "tpu", "a TPU", rate)
     tokens = query.shape[2]
     if tokens % 128:
         raise InputError(
