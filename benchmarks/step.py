@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", default="", help="JSON file to write")
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--batches", type=int, default=4, help="batches of examples to measure")
-    parser.add_argument("--repetitions", type=int, default=3, help="turns of each side; the median counts")
+    parser.add_argument("--repetitions", type=int, default=2, help="turns of each side; the median counts")
     parser.add_argument("--max_length", type=int, default=0, help="tokens; 0 = 128 for xnli, 384 for tydiqa")
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of the computation")
@@ -148,6 +148,7 @@ def run(options: argparse.Namespace) -> dict:
         "source": source,
         "device": device,
         "load_before": load,
+        "glibc_tunables": os.environ.get("GLIBC_TUNABLES", ""),
         "dtype": options.dtype,
         "dropout": options.dropout,
         "attention": {"torch": "sdpa", "jax": options.attention},
