@@ -67,7 +67,7 @@ def load(argv: Sequence[str]) -> Any:
     except (flags.Error, AttributeError, TypeError, KeyError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"--config={file}: {_line(error)}") from error
+        raise InputError(f"--config={file}: {_first_cause(error)}") from error
     if rest:
         raise InputError(f"unexpected argument {rest[0]!r}; overrides are written --config.KEY=VALUE")
     return config
@@ -179,6 +179,18 @@ def differences(old: Any, new: Any, where: str = "") -> list[str]:
         keys = sorted(set(old) | set(new))
         return [d for key in keys for d in differences(old.get(key), new.get(key), f"{where}.{key}".lstrip("."))]
     return [] if old == new else [f"{where}: {old!r} -> {new!r}"]
+
+
+def _first_cause(error: BaseException) -> str:
+    """The message, or where absl quotes a whole traceback of the config file, that of the exception in it."""
+    inner = error
+    while inner is not None and not isinstance(inner, InputError):
+        if inner.__context__ is None and "Traceback" not in str(error):
+            return _line(error)
+        if inner.__context__ is None:
+            return f"{type(inner).__name__}: {_line(inner)}"
+        inner = inner.__context__
+    return _line(inner)
 
 
 def _line(error: BaseException) -> str:
