@@ -65,8 +65,6 @@ def load(argv: Sequence[str]) -> Any:
     except flags.UnrecognizedFlagError as error:
         raise InputError(f"{_line(error)}; options are --workdir and --config.KEY=VALUE") from error
     except (flags.Error, AttributeError, TypeError, KeyError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"--config={file}: {_first_cause(error)}") from error
     if rest:
         raise InputError(f"unexpected argument {rest[0]!r}; overrides are written --config.KEY=VALUE")
@@ -80,7 +78,7 @@ def _check_overrides(config: Any, argv: Sequence[str]) -> None:
             node, where = config, "config"
             for key in argument.lstrip("-").split("=", 1)[0].split(".")[1:]:
                 if not hasattr(node, "keys") or key not in node:
-                    raise InputError(f"{argument}: {where}: {suggest('key', key, getattr(node, 'keys', tuple)())}")
+                    raise InputError(f"{where}: {suggest('key', key, getattr(node, 'keys', tuple)())}")
                 node, where = node[key], f"{where}.{key}"
 
 
@@ -182,15 +180,14 @@ def differences(old: Any, new: Any, where: str = "") -> list[str]:
 
 
 def _first_cause(error: BaseException) -> str:
-    """The message, or where absl quotes a whole traceback of the config file, that of the exception in it."""
-    inner = error
-    while inner is not None and not isinstance(inner, InputError):
-        if inner.__context__ is None and "Traceback" not in str(error):
-            return _line(error)
-        if inner.__context__ is None:
-            return f"{type(inner).__name__}: {_line(inner)}"
-        inner = inner.__context__
-    return _line(inner)
+    """The message; where absl quotes a whole traceback of the config file, that of the exception it came from."""
+    chain = [error]
+    while before := chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(before)
+    ours = [link for link in chain if isinstance(link, InputError)]
+    if ours:
+        return _line(ours[-1])
+    return f"{type(chain[-1]).__name__}: {_line(chain[-1])}" if "Traceback" in str(error) else _line(error)
 
 
 def _line(error: BaseException) -> str:
