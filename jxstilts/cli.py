@@ -145,12 +145,38 @@ def _report(options) -> None:
 
 
 def _tasks(options) -> None:
-    from jxstilts import tasks
+    import textwrap
 
-    for name in tasks.names():
-        spec = tasks.get(name)
-        print(f"{name:<10} {spec.type:<15} {len(spec.languages):>3} languages  {spec.metric or '-':<10} {spec.licence}")
-        print(f"           {spec.description}")
+    from jxstilts import tasks
+    from jxstilts.tasks.spec import TYPES
+
+    specs = [tasks.get(name) for name in tasks.names()]
+    for kind in TYPES:
+        print(f"\n{kind}\n{'=' * len(kind)}")
+        for spec in (spec for spec in specs if spec.type == kind):
+            splits = (f"{split} {spec.sizes[split]:,}" if split in spec.sizes else split for split in spec.splits)
+            languages = f"{len(spec.languages)}: {' '.join(spec.languages)}" if len(spec.languages) > 1 else "en"
+            if spec.more_languages:
+                languages += f"; {len(spec.more_languages)} more when asked for by name"
+            if spec.translated:
+                languages += "; translations: read if present"
+            recipe, head = spec.recipe, spec.train_task
+            fields = {
+                "splits": ", ".join(splits) + (" (rows in English)" if spec.sizes else ""),
+                "parts": ", ".join(spec.parts),
+                "languages": languages,
+                "metric": spec.metric or "none",
+                "head": head and (head if head == spec.name else f"{head} (trained on {head})"),
+                "recipe": recipe
+                and f"batch {recipe.batch_size}, length {recipe.max_length}, {recipe.epochs} epochs ({recipe.source})",
+                "source": spec.url,
+                "licence": spec.licence,
+            }
+            print("\n" + textwrap.fill(f"{spec.name}: {spec.description}", 120))
+            for key, value in fields.items():
+                if value:
+                    indent = " " * 13
+                    print(textwrap.fill(f"  {key:<11}{value}", 120, subsequent_indent=indent, break_on_hyphens=False))
 
 
 def _languages(options) -> None:

@@ -1,6 +1,7 @@
 """Readers on the real corpus: every language and split, exact counts, answers at their offsets."""
 
 import collections
+import json
 import os
 import pathlib
 import unicodedata
@@ -158,3 +159,149 @@ def test_script_is_that_of_the_real_text(entry):
     sample = "".join(e["text"] for e in tasks.load("text", DATA, "train", entry.code, limit=300))
     found = collections.Counter(unicodedata.name(c, "?").split()[0] for c in sample if c.isalpha())
     assert sum(found[name] for name in SCRIPT_NAMES[entry.script]) > 0.8 * found.total()
+
+
+# --- choice, tagging, paraphrase, further inference data ----------------------------------------------------------
+
+
+def balance(examples):
+    return dict(sorted(collections.Counter(example["label"] for example in examples).items()))
+
+
+def test_snli_and_anli_corpus():
+    train, dev = tasks.load("snli", DATA, "train"), tasks.load("snli", DATA, "dev")
+    assert balance(train) == {0: 3024, 1: 2981, 2: 2994} and balance(dev) == {0: 326, 1: 346, 2: 328}
+    assert dev[0] == {
+        "id": "0",
+        "text_a": "a man talks to a boy.",
+        "text_b": "A father converses with his son.",
+        "label": 2,
+    }
+    train, dev = tasks.load("anli", DATA, "train"), tasks.load("anli", DATA, "dev")
+    assert collections.Counter(e["id"][:3] for e in train) == {"r1/": 800, "r2/": 800, "r3/": 958}
+    assert collections.Counter(e["id"][:3] for e in dev) == {"r1/": 200, "r2/": 200, "r3/": 240}
+    assert balance(dev) == {0: 59 + 68 + 102, 1: 72 + 59 + 67, 2: 69 + 73 + 71}
+    assert dev[0]["id"] == "r1/197fe73d-27db-4b1e-b6b8-68e029e731d8" and dev[0]["label"] == 2
+    assert dev[0]["text_a"].startswith("The Magic Roundabout (released") and "roundabout is." in dev[0]["text_b"]
+
+
+def test_anli_plus_corpus():
+    for split, count in {"train": 2558 + 8999 + 8999, "dev": 640 + 1000 + 1000}.items():
+        examples = tasks.load("anli_plus", DATA, split)
+        assert len(examples) == len({e["id"] for e in examples}) == count
+        assert {e["id"].split("/")[0] for e in examples} == {"anli", "mnli", "snli"}
+        assert all(0.3 < count_of / count < 0.37 for count_of in balance(examples).values())
+
+
+def test_qqp_corpus():
+    train, dev = tasks.load("qqp", DATA, "train"), tasks.load("qqp", DATA, "dev")
+    assert balance(train) == {0: 5747, 1: 3252} and balance(dev) == {0: 623, 1: 377}
+    assert dev[0]["text_a"] == "Who is the stupidest character in Game of Thrones?"
+    assert train[3] == {
+        "id": "3",
+        "text_a": "Marriage",
+        "text_b": '"Marriage is an institution." What does this mean?',
+        "label": 0,
+    }
+    assert sum('""' in e["text_a"] + e["text_b"] for e in train + dev) == 1  # it stands in the question itself
+
+
+@pytest.mark.parametrize("language", tasks.get("pawsx").languages)
+def test_pawsx_corpus(language):
+    dev, test = tasks.load("pawsx", DATA, "dev", language), tasks.load("pawsx", DATA, "test", language)
+    assert len(dev) == len(test) == 2000 and not any("label" in e for e in test)
+    positives = {"en": 863, "de": 831, "es": 847, "fr": 860, "ja": 854, "ko": 840, "zh": 853}
+    assert balance(dev)[1] == positives[language]
+    first = (DATA / f"xtreme/pawsx/dev-{language}.tsv").read_bytes().split(b"\n", 1)[0].decode().split("\t")
+    assert [dev[0]["text_a"], dev[0]["text_b"], str(dev[0]["label"])] == first
+    with pytest.raises(InputError, match="x-final"):
+        tasks.load("pawsx", DATA, "train", language, "files")
+
+
+def test_hellaswag_corpus():
+    train, dev = tasks.load("hellaswag", DATA, "train"), tasks.load("hellaswag", DATA, "dev")
+    assert balance(train) == {0: 2246, 1: 2257, 2: 2318, 3: 2219} and balance(dev) == {0: 267, 1: 228, 2: 266, 3: 239}
+    assert {len(e["choices"]) for e in train + dev} == {4}
+    assert dev[0]["prompt"] == "Pole vault is a sport where you run with a pole and stop and swing your body."
+    assert dev[0]["choices"][:2] == [
+        "a few women go down a rock and stop.",
+        "a few women watch from around a pole vault.",
+    ]
+
+
+def test_cosmosqa_corpus():
+    train, dev = tasks.load("cosmosqa", DATA, "train"), tasks.load("cosmosqa", DATA, "dev")
+    assert balance(train) == {0: 596, 1: 595, 2: 609, 3: 585} and balance(dev) == {0: 148, 1: 134, 2: 152, 3: 166}
+    assert dev[0]["prompt"].endswith("over the phone . What may have caused you and your girlfriend to break up ?")
+    assert dev[0]["choices"][3] == "None of the above choices ." and dev[0]["label"] == 0
+
+
+def test_commonsenseqa_corpus(caplog):
+    splits = {split: tasks.load("commonsenseqa", DATA, split) for split in ("train", "dev", "test")}
+    assert {split: len(rows) for split, rows in splits.items()} == tasks.get("commonsenseqa").sizes
+    assert not caplog.records  # complete
+    assert balance(splits["dev"]) == {0: 239, 1: 255, 2: 241, 3: 251, 4: 235}
+    assert not any("label" in e for e in splits["test"])
+    first = splits["dev"][0]
+    assert first["choices"] == ["bank", "library", "department store", "mall", "new york"] and first["label"] == 0
+    assert first["prompt"].startswith("A revolving door is convenient")
+
+
+def tagged(name, split):
+    for path in sorted((DATA / f"xtreme/{name}").glob(f"{split}-*.tsv")):
+        yield path.stem.split("-")[1], tasks.load(name, DATA, split, path.stem.split("-")[1])
+
+
+def test_udpos_corpus():
+    counts = {}
+    for split in ("dev", "test"):
+        for language, examples in tagged("udpos", split):
+            counts[split, language] = len(examples)
+            assert {tag for e in examples for tag in e["tags"]} <= set(tasks.get("udpos").labels)
+            assert all(len(e["words"]) == len(e["tags"]) and all(e["words"]) for e in examples)
+    assert len([1 for split, _ in counts if split == "dev"]) == 29
+    some = {("dev", "de"): 19233, ("dev", "mr"): 46, ("test", "yo"): 318, ("test", "fi"): 6544, ("test", "tl"): 222}
+    assert {key: counts[key] for key in some} == some
+    assert set(tasks.get("udpos").languages) - {code for split, code in counts if split == "dev"} == {
+        "kk", "th", "tl", "yo",
+    }  # fmt: skip
+    sizes = tasks.get("udpos").sizes
+    train = tasks.load("udpos", DATA, "train")
+    assert (len(train), counts["dev", "en"], counts["test", "en"]) == (sizes["train"], sizes["dev"], sizes["test"])
+    assert train[0]["words"][:5] == ["Al", "-", "Zaman", ":", "American"]
+    assert train[0]["tags"][:5] == ["PROPN", "PUNCT", "PROPN", "PUNCT", "ADJ"]
+
+
+def test_panx_corpus():
+    spec, counts = tasks.get("panx"), {}
+    for language, examples in tagged("panx", "dev"):
+        counts[language] = len(examples)
+        assert {tag for e in examples for tag in e["tags"]} == set(spec.labels)
+    assert set(counts) == set(spec.languages + spec.more_languages) - {"th"}
+    assert collections.Counter(counts.values()) == {10000: 28, 1000: 13, 100: 6}
+    train = tasks.load("panx", DATA, "train")
+    assert len(train) == spec.sizes["train"] == 20000 and counts["en"] == spec.sizes["dev"]
+    assert train[0]["words"][:4] == ["R.H.", "Saunders", "(", "St."]
+    assert train[0]["tags"][:4] == ["B-ORG", "I-ORG", "O", "B-ORG"]
+
+
+def test_complete_files_have_the_official_sizes():
+    for name, split in [("xnli", "dev"), ("xnli", "test"), ("pawsx", "dev"), ("pawsx", "test"), ("xquad", "test"),
+                        ("mlqa", "dev"), ("tydiqa", "train"), ("tydiqa", "dev")]:  # fmt: skip
+        assert len(tasks.load(name, DATA, split)) == tasks.get(name).sizes[split]
+
+
+def test_real_questions_in_the_format_of_squad_v2(tmp_path):
+    source = (DATA / "xtreme/mlqa/MLQA_V1/dev/dev-context-en-question-en.json").read_text()
+    document = json.loads(source)
+    questions = [q for a in document["data"] for p in a["paragraphs"] for q in p["qas"]]
+    for i, question in enumerate(questions):
+        question["is_impossible"] = i % 3 == 0
+        question["plausible_answers"] = question["answers"] if i % 3 == 0 else []
+        question["answers"] = [] if i % 3 == 0 else question["answers"]
+    file = tmp_path / "intermediate/squad/dev-v2.0.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(document))
+    examples = tasks.load("squad_v2", tmp_path, "dev")
+    assert len(examples) == 1148 and sum(not e["answers"] for e in examples) == 383
+    check_spans(examples, labelled=True)

@@ -54,6 +54,68 @@ def squad_features():
     )
 
 
+def squad_v2_features():
+    answers = {"text": tfds.features.Text(), "answer_start": np.int32}
+    return tfds.features.FeaturesDict(
+        {
+            "id": np.str_,
+            "title": tfds.features.Text(),
+            "context": tfds.features.Text(),
+            "plausible_answers": tfds.features.Sequence(answers),
+            "question": tfds.features.Text(),
+            "is_impossible": np.bool_,
+            "answers": tfds.features.Sequence(answers),
+        }
+    )
+
+
+def anli_features():
+    texts = {key: tfds.features.Text() for key in ("uid", "context", "hypothesis")}
+    return tfds.features.FeaturesDict(texts | {"label": tfds.features.ClassLabel(names=["e", "n", "c"])})
+
+
+def pair_features(first, second, names, **more):
+    texts = {key: tfds.features.Text() for key in (first, second)}
+    return tfds.features.FeaturesDict(texts | {"label": tfds.features.ClassLabel(names=names)} | more)
+
+
+def snli_features():
+    return pair_features("premise", "hypothesis", NLI_NAMES)
+
+
+def qqp_features():
+    return pair_features("question1", "question2", ["not_duplicate", "duplicate"], idx=np.int32)
+
+
+def pawsx_features():
+    return pair_features("sentence1", "sentence2", ["different_meaning", "paraphrase"])
+
+
+def hellaswag_features():
+    texts = {key: tfds.features.Text() for key in ("context", "activity_label", "split_type", "source_id")}
+    more = {"endings": tfds.features.Sequence(tfds.features.Text()), "label": np.int32}
+    return tfds.features.FeaturesDict(texts | more)
+
+
+def cosmosqa_features():
+    keys = ("context", "question", "answer0", "answer1", "answer2", "answer3", "id")
+    label = tfds.features.ClassLabel(names=["0", "1", "2", "3"])
+    return tfds.features.FeaturesDict({key: tfds.features.Text() for key in keys} | {"label": label})
+
+
+def udpos_features():
+    tags = tfds.features.ClassLabel(names=[*tasks.get("udpos").labels, "_"])
+    return tfds.features.FeaturesDict(
+        {"tokens": tfds.features.Sequence(tfds.features.Text()), "upos": tfds.features.Sequence(tags)}
+    )
+
+
+def panx_features():
+    tags = tfds.features.ClassLabel(names=["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC"])
+    texts = {key: tfds.features.Sequence(tfds.features.Text()) for key in ("tokens", "langs", "spans")}
+    return tfds.features.FeaturesDict(texts | {"tags": tfds.features.Sequence(tags)})
+
+
 def tatoeba_features():
     names = ("source_sentence", "target_sentence", "source_language", "target_language")
     return tfds.features.FeaturesDict({name: tfds.features.Text() for name in names})
@@ -202,6 +264,114 @@ def test_tydiqa_train_takes_the_language_by_the_id(root, data):
         tasks.load("tydiqa", data, "dev", "fi", "tfds")
 
 
+def test_anli_reads_all_rounds(root, data):
+    files = tasks.load("anli", data, "dev", source="files")
+    names = "cen"
+    rows = {number: [] for number in "123"}
+    for e in files:
+        number, uid = e["id"][1], e["id"].partition("/")[2]
+        row = {"uid": uid, "context": e["text_a"], "hypothesis": e["text_b"], "label": names[e["label"]]}
+        rows[number].append(row)
+    prepare(root, "anli/r1", anli_features(), {"validation": rows["1"], "train": rows["1"]})
+    prepare(root, "anli/r3", anli_features(), {"validation": rows["3"]})
+    with pytest.raises(InputError, match=r"not prepared anli/r2 .*tfds.builder\('anli/r2'\)"):
+        tasks.load("anli", data, "dev", source="tfds")
+    prepare(root, "anli/r2", anli_features(), {"validation": rows["2"]})
+    keys = ("id", "text_a", "text_b", "label")
+    assert content(tasks.load("anli", data, "dev", source="tfds"), *keys) == content(files, *keys)
+    with pytest.raises(InputError, match=r"split of .*r2.* 'train'"):
+        tasks.load("anli", data, "train", source="tfds")
+
+
+def test_snli_leaves_out_rows_without_gold(root, data):
+    files = tasks.load("snli", data, "dev", source="files", limit=50)
+    labels = tasks.get("snli").labels
+    rows = [{"premise": e["text_a"], "hypothesis": e["text_b"], "label": labels[e["label"]]} for e in files]
+    rows.insert(7, rows[0] | {"label": -1})
+    prepare(root, "snli", snli_features(), {"validation": rows})
+    keys = ("text_a", "text_b", "label")
+    assert content(tasks.load("snli", data, "dev", source="tfds"), *keys) == content(files, *keys)
+
+
+def test_qqp_is_the_same_from_both(root, data):
+    files = tasks.load("qqp", data, "dev", source="files", limit=200)
+    names = ("not_duplicate", "duplicate")
+    rows = [
+        {"question1": e["text_a"], "question2": e["text_b"], "label": names[e["label"]], "idx": int(e["id"])}
+        for e in files
+    ]
+    prepare(root, "glue/qqp", qqp_features(), {"validation": rows})
+    assert tasks.load("qqp", data, "dev", source="tfds") == files  # order and ids too
+
+
+def test_pawsx_is_the_same_from_both(root, data):
+    names = ("different_meaning", "paraphrase")
+    files = tasks.load("pawsx", data, "dev", "ko", "files", limit=100)
+    rows = [{"sentence1": e["text_a"], "sentence2": e["text_b"], "label": names[e["label"]]} for e in files]
+    prepare(root, "paws_x_wiki/ko", pawsx_features(), {"validation": rows})
+    keys = ("text_a", "text_b", "label")
+    assert content(tasks.load("pawsx", data, "dev", "ko", "tfds"), *keys) == content(files, *keys)
+
+
+def test_choices_are_the_same_from_both(root, data):
+    keys = ("prompt", "choices", "label")
+    files = tasks.load("hellaswag", data, "train", source="files", limit=80)  # the corpus' train rows have no ctx_b
+    row = {"activity_label": "", "split_type": "", "source_id": ""}
+    rows = [row | {"context": e["prompt"], "endings": e["choices"], "label": e["label"]} for e in files]
+    prepare(root, "hellaswag", hellaswag_features(), {"train": rows, "test": [rows[0] | {"label": -1}]})
+    assert content(tasks.load("hellaswag", data, "train", source="tfds"), *keys) == content(files, *keys)
+    assert "label" not in tasks.load("hellaswag", data, "test", source="tfds")[0]
+
+    files = tasks.load("cosmosqa", data, "dev", source="files", limit=80)
+    rows = []
+    for e in files:
+        context, _, question = e["prompt"].rpartition(" ")
+        answers = {f"answer{i}": choice for i, choice in enumerate(e["choices"])}
+        rows.append(answers | {"id": e["id"], "context": context, "question": question, "label": str(e["label"])})
+    prepare(root, "cosmos_qa", cosmosqa_features(), {"validation": rows, "test": [rows[0] | {"label": -1}]})
+    keys = ("id", *keys)
+    assert content(tasks.load("cosmosqa", data, "dev", source="tfds"), *keys) == content(files, *keys)
+    assert "label" not in tasks.load("cosmosqa", data, "test", source="tfds")[0]
+
+
+def test_tags_are_the_same_from_both(root, data):
+    files = tasks.load("udpos", data, "test", "yo", "files", limit=60)
+    rows = [{"tokens": [*e["words"], "lost"], "upos": [*e["tags"], "_"]} for e in files]
+    prepare(root, "xtreme_pos/xtreme_pos_yo", udpos_features(), {"test": rows})
+    keys = ("words", "tags")
+    assert content(tasks.load("udpos", data, "test", "yo", "tfds"), *keys) == content(files, *keys)
+    with pytest.raises(InputError, match=r"has no 'ta'; it has en, af"):  # TFDS holds Tagalog there
+        tasks.load("udpos", data, "test", "ta", "tfds")
+
+    files = tasks.load("panx", data, "dev", "sw", "files", limit=60)
+    rows = [
+        {"tokens": e["words"], "tags": e["tags"], "langs": ["sw"] * len(e["tags"]), "spans": ["LOC: x"]} for e in files
+    ]
+    prepare(root, "wikiann/sw", panx_features(), {"validation": rows})
+    assert content(tasks.load("panx", data, "dev", "sw", "tfds"), *keys) == content(files, *keys)
+
+
+def test_squad_v2_keeps_unanswerable_questions(root, data):
+    files = tasks.load("mlqa", data, "dev", "en", "files", limit=30)
+    rows = [row | {"is_impossible": False, "plausible_answers": row["answers"]} for row in squad_rows(files)]
+    nothing = {"text": [], "answer_start": []}
+    rows[3] |= {"is_impossible": True, "answers": nothing}
+    prepare(root, "squad/v2.0", squad_v2_features(), {"validation": rows})
+    read = {e["id"]: e["answers"] for e in tasks.load("squad_v2", data, "dev", source="tfds")}
+    assert read.pop(files[3]["id"]) == [] and len(read) == 29 and all(read.values())
+
+
+def test_parts_come_from_where_they_are(root, data, tmp_path):
+    (tmp_path / "intermediate").mkdir()
+    for part in ("anli", "mnli"):
+        (tmp_path / "intermediate" / part).symlink_to(data / "intermediate" / part)
+    rows = [{"premise": "p", "hypothesis": "h", "label": "neutral"}]
+    prepare(root, "snli", snli_features(), {"validation": rows})
+    read = tasks.load("anli_plus", tmp_path, "dev")
+    assert len(read) == 640 + 1000 + 1
+    assert read[-1] == {"id": "snli/0", "text_a": "p", "text_b": "h", "label": 2}
+
+
 def test_tatoeba_is_the_same_from_both(root, data):
     files = tasks.load("tatoeba", data, "test", "sw", "files")
     rows = [
@@ -234,6 +404,15 @@ def test_tatoeba_is_the_same_from_both(root, data):
         ("mlqa", "mlqa/de", squad_features),
         ("tydiqa", "tydi_qa/goldp", squad_features),
         ("tatoeba", "tatoeba/tatoeba_sw", tatoeba_features),
+        ("squad_v2", "squad/v2.0", squad_v2_features),
+        ("anli", "anli/r3", anli_features),
+        ("snli", "snli", snli_features),
+        ("qqp", "glue/qqp", qqp_features),
+        ("pawsx", "paws_x_wiki/ko", pawsx_features),
+        ("hellaswag", "hellaswag", hellaswag_features),
+        ("cosmosqa", "cosmos_qa", cosmosqa_features),
+        ("udpos", "xtreme_pos/xtreme_pos_yo", udpos_features),
+        ("panx", "wikiann/sw", panx_features),
     ],
 )
 def test_the_features_here_are_those_of_the_installed_tfds(root, name, data_set, features):
@@ -288,7 +467,8 @@ def test_the_newest_version_is_read(root):
         folder = root / "xnli" / version
         folder.mkdir(parents=True)
         (folder / "dataset_info.json").write_text("{}")
-    assert sources.find_tfds(tasks.get("xnli"), "dev", "sw").name == "1.10.0"
+    [folder] = sources.find_tfds(tasks.get("xnli"), "dev", "sw")
+    assert folder.name == "1.10.0"
 
 
 def test_reading_never_imports_tensorflow(root, tmp_path):

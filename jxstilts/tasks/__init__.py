@@ -2,7 +2,10 @@
 
 Examples by type; gold fields are absent, not None, where the data is unlabelled:
   classification  {"id": str, "text_a": str, "text_b": str | None, "label": int}
+  choice          {"id": str, "prompt": str, "choices": [str, ...], "label": int (index of the right choice)}
+  tagging         {"id": str, "words": [str, ...], "tags": [str, ...] (one per word; names, not ids)}
   span            {"id": str, "question": str, "context": str, "answers": [{"text": str, "start": int}, ...]}
+                   (no answer in the context, as in SQuAD v2: "answers": [])
   retrieval       {"source": [{"id", "text"}, ...], "target": [{"id", "text"}, ...] (English, the queries),
                    "gold": [(source id, target id), ...]}
   text            {"id": str, "text": str}
@@ -11,15 +14,24 @@ A task is a module-level `TaskSpec` in any file of this folder; nothing else lis
 
 import functools
 import importlib
+import logging
 import os
 import pkgutil
+from collections.abc import Iterable
 from typing import Any
 
 from jxstilts.runtime import InputError, suggest
 from jxstilts.tasks import sources
-from jxstilts.tasks.spec import TaskSpec, Tfds
+from jxstilts.tasks.spec import Recipe, TaskSpec, Tfds
 
-__all__ = ["TaskSpec", "Tfds", "get", "load", "names"]
+__all__ = ["INTERMEDIATE", "Recipe", "TaskSpec", "Tfds", "get", "label_set", "load", "names"]
+
+logger = logging.getLogger(__name__)
+
+# the study's English intermediate tasks
+INTERMEDIATE = (
+    "anli_plus", "mnli", "qqp", "squad_v2", "squad_v1", "hellaswag", "ccg", "cosmosqa", "commonsenseqa",
+)  # fmt: skip
 
 SOURCES = ("auto", "files", "tfds")
 
@@ -46,6 +58,13 @@ def get(name: str) -> TaskSpec:
     return _found()[name]
 
 
+def label_set(spec: TaskSpec, examples: Iterable[dict]) -> tuple[str, ...]:
+    """Returns the class names: those of the task, else (an open tag set) those of the examples, sorted."""
+    if spec.labels or spec.type != "tagging":
+        return spec.labels
+    return tuple(sorted({tag for example in examples for tag in example.get("tags", ())}))
+
+
 def load(
     name: str,
     data_dir: str | os.PathLike,
@@ -56,37 +75,63 @@ def load(
 ) -> Any:
     """Returns the examples of one split in one language, in the form of the task's type (see the module).
 
+    language: where the split can be had machine-translated (`TaskSpec.translated`), any of `languages.LANGUAGES`; a
+      file of original data in the language is taken before a translated one.
     source: "files" reads under `data_dir`; "tfds" reads what TFDS has prepared in its own folder; "auto" takes the
       files where they are there, else TFDS.
     limit: keep only the first examples (retrieval: the first pairs).
-    Raises InputError for an unknown name, split, language or source, and for missing or malformed data.
+    Raises InputError for an unknown name, split, language or source, and for missing or malformed data. Logs a
+    warning, once, where a split read in full has not as many rows as the official release.
     """
     spec = get(name)
     if split not in spec.splits:
         raise InputError(suggest(f"split of task {name!r}", split, spec.splits))
-    if language not in spec.languages + spec.more_languages:
-        raise InputError(suggest(f"language of task {name!r}", language, spec.languages + spec.more_languages))
+    if language not in spec.loadable(split):
+        raise InputError(suggest(f"language of task {name!r}", language, spec.loadable(split)))
     if source not in SOURCES:
         raise InputError(suggest("source", source, SOURCES))
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}; give at least 1, or None for all examples")
     examples = _read(spec, data_dir, split, language, source)
     if limit is None:
+        if language == "en" and split in spec.sizes and len(examples) != spec.sizes[split]:
+            _warn_of_size(name, split, len(examples), spec.sizes[split])
         return examples
     if spec.type == "retrieval":
         return {side: rows[:limit] for side, rows in examples.items()}
     return examples[:limit]
 
 
+_warned: set[tuple[str, str]] = set()
+
+
+def _warn_of_size(name, split, count, official):
+    if (name, split) not in _warned:
+        _warned.add((name, split))
+        logger.warning("%s %s: %s rows; the official release has %s", name, split, f"{count:,}", f"{official:,}")
+
+
 def _read(spec, data_dir, split, language, source):
-    paths = sources.find_files(spec, data_dir, split, language) if source != "tfds" else []
-    if paths:
-        return sources.read_files(spec, paths)
+    if spec.parts:
+        # each part warns of its own size
+        return [
+            example | {"id": f"{part}/{example['id']}"}
+            for part in spec.parts
+            for example in load(part, data_dir, split, language, source)
+        ]
+    if source != "tfds":
+        paths = sources.find_files(spec, data_dir, split, language)
+        if paths:
+            return sources.read_files(spec, paths)
+        paths = sources.find_translated(spec, data_dir, split, language)
+        if paths:
+            logger.info("%s %s %s: machine-translated, %s", spec.name, split, language, ", ".join(map(str, paths)))
+            return sources.read_files(spec, paths, translated=True)
     message = sources.missing_files(spec, data_dir, split, language)
     if source == "files" or (source == "auto" and not sources.in_tfds(spec, split, language)):
         raise InputError(message)
-    folder = sources.find_tfds(spec, split, language)
-    if folder:
-        return sources.read_tfds(spec, folder, split, language)
+    folders = sources.find_tfds(spec, split, language)
+    if folders:
+        return sources.read_tfds(spec, folders, split, language)
     missing = sources.missing_tfds(spec, split, language)
     raise InputError(missing if source == "tfds" else f"{message}. {missing}")

@@ -1,21 +1,26 @@
-"""Extractive question answering in SQuAD's JSON format: SQuAD v1.1, XQuAD, MLQA, TyDiQA-GoldP."""
+"""Extractive question answering in SQuAD's JSON format: SQuAD v1.1 and v2.0, XQuAD, MLQA, TyDiQA-GoldP."""
 
 import functools
+import logging
 import pathlib
 
 from jxstilts.runtime import InputError
-from jxstilts.tasks.spec import TaskSpec, Tfds, parse_json, read_text
+from jxstilts.tasks.spec import Recipe, TaskSpec, Tfds, beside, parse_json, read_text
+
+logger = logging.getLogger(__name__)
 
 
-def read_squad(path: pathlib.Path, repeated_ids: bool = False) -> list[dict]:
+def read_squad(path: pathlib.Path, repeated_ids: bool = False, translated: bool = False) -> list[dict]:
     """Reads a SQuAD-format file; answer offsets count Unicode characters and are checked.
 
     "answers" is absent where the gold answers have been taken out: no answers at all, or XTREME's placeholder (one
     empty text at 0). It is empty only for a question marked `is_impossible` (SQuAD v2). An id that comes again is an
     error, because predictions are matched by id; with `repeated_ids` it gets the question's number instead ("42#17").
+    With `translated`, machine translation may have lost an answer: a question that should have one, and none is at
+    its offset, is left out and counted in the log (the study too leaves out training answers that it cannot find).
     """
     document = parse_json(read_text(path), path)
-    examples, seen = [], set()
+    examples, seen, lost = [], set(), []
     for where, context, question in _questions(document, path):
         identifier = _get(question, "id", str, where)
         where = f"{path}: question {identifier!r}"
@@ -26,10 +31,22 @@ def read_squad(path: pathlib.Path, repeated_ids: bool = False) -> list[dict]:
         seen.add(identifier)
         example = {"id": identifier, "question": _get(question, "question", str, where), "context": context}
         given = _get(question, "answers", list, where) if "answers" in question else []
+        impossible = bool(question.get("is_impossible"))
+        if translated:
+            given = [answer for answer in given if _is_there(answer, context)]
+            if not given and not impossible:
+                lost.append(identifier)
+                continue
         answers = [(_get(answer, "text", str, where), _get(answer, "answer_start", int, where)) for answer in given]
-        examples.append(_with_answers(example, answers, bool(question.get("is_impossible")), where))
+        examples.append(_with_answers(example, answers, impossible, where))
+    if lost:
+        total = len(lost) + len(examples)
+        logger.warning(
+            "%s: left out %d of %d questions, whose answer is not at its offset (first: %r)",
+            path, len(lost), total, lost[0],
+        )  # fmt: skip
     if not examples:
-        raise InputError(f"{path}: no question in the file")
+        raise InputError(f"{path}: no question in the file" + (" has its answer at its offset" if lost else ""))
     labelled = {"answers" in example: example["id"] for example in examples}
     if len(labelled) == 2:
         raise InputError(f"{path}: question {labelled[False]!r} has no answer, but {labelled[True]!r} has")
@@ -52,6 +69,13 @@ def _get(value, key, kind, where):
     return value[key]
 
 
+def _is_there(answer, context):
+    text, start = (answer.get("text"), answer.get("answer_start")) if isinstance(answer, dict) else (None, None)
+    if not isinstance(text, str) or not isinstance(start, int):
+        return False
+    return bool(text) and start >= 0 and context.startswith(text, start)
+
+
 def _with_answers(example, answers, impossible, where):
     if impossible:
         return example | {"answers": []}
@@ -72,9 +96,12 @@ def _squad_from_tfds(rows, language):
     for row in rows:
         example = {"id": row["id"], "question": row["question"], "context": row["context"]}
         answers = list(zip(row["answers"]["text"], row["answers"]["answer_start"], strict=True))
-        examples.append(_with_answers(example, answers, False, f"TFDS question {row['id']!r}"))
+        impossible = row.get("is_impossible", False)
+        examples.append(_with_answers(example, answers, impossible, f"TFDS question {row['id']!r}"))
     return examples
 
+
+read_translated = functools.partial(read_squad, translated=True)
 
 SQUAD = TaskSpec(
     name="squad_v1",
@@ -84,6 +111,15 @@ SQUAD = TaskSpec(
     read=read_squad,
     metric="squad",
     train_task="squad_v1",
+    sizes={"train": 87_599, "dev": 10_570},
+    recipe=Recipe(16, 384, 2, "the study's release, XQuAD script"),
+    translated={
+        "train": (
+            "xtreme_translations/SQuAD/translate-train/squad.translate.train.en-{language}.json",
+            *beside("intermediate/squad/train-v1.1.json"),
+        )
+    },
+    read_translated=read_translated,
     tfds=Tfds(
         names=("squad/v1.1",),
         splits={"train": "train", "dev": "validation"},
@@ -91,6 +127,29 @@ SQUAD = TaskSpec(
         languages=("en",),
     ),
     description="SQuAD v1.1: answers are spans of an English Wikipedia paragraph",
+    url="https://rajpurkar.github.io/SQuAD-explorer/",
+    licence="CC BY-SA 4.0",
+)
+
+SQUAD_V2 = TaskSpec(
+    name="squad_v2",
+    type="span",
+    languages=("en",),
+    splits={"train": ("intermediate/squad/train-v2.0.json",), "dev": ("intermediate/squad/dev-v2.0.json",)},
+    read=read_squad,
+    metric="squad_v2",
+    train_task="squad_v2",
+    sizes={"train": 130_319, "dev": 11_873},
+    recipe=Recipe(16, 384, 2, "not in the study's release; as SQuAD v1.1 there"),
+    translated={"train": beside("intermediate/squad/train-v2.0.json")},
+    read_translated=read_translated,
+    tfds=Tfds(
+        names=("squad/v2.0",),
+        splits={"train": "train", "dev": "validation"},
+        convert=_squad_from_tfds,
+        languages=("en",),
+    ),
+    description="SQuAD v2.0: SQuAD v1.1 and questions that their paragraph does not answer",
     url="https://rajpurkar.github.io/SQuAD-explorer/",
     licence="CC BY-SA 4.0",
 )
@@ -106,6 +165,7 @@ XQUAD = TaskSpec(
     read=read_squad,
     metric="squad",
     train_task="squad_v1",
+    sizes={"test": 1_190},
     tfds=Tfds(
         names=("xquad/{language}",),
         splits={"test": "test"},
@@ -139,6 +199,7 @@ MLQA = TaskSpec(
     read=read_squad,
     metric="mlqa",
     train_task="squad_v1",
+    sizes={"dev": 1_148},
     tfds=Tfds(
         names=("mlqa/{language}",),
         splits={"dev": "validation", "test": "test"},
@@ -181,6 +242,15 @@ TYDIQA = TaskSpec(
     read=functools.partial(read_squad, repeated_ids=True),
     metric="squad",
     train_task="tydiqa",
+    sizes={"train": 3_696, "dev": 440},
+    recipe=Recipe(16, 384, 2, "the study's release, TyDiQA script"),
+    translated={
+        "train": (
+            "xtreme_translations/TyDiQA-GoldP/translate-train/tydiqa.translate.train.en-{language}.json",
+            *beside("xtreme/tydiqa/tydiqa-goldp-v1.1-train/tydiqa.goldp.en.train.json"),
+        )
+    },
+    read_translated=functools.partial(read_squad, repeated_ids=True, translated=True),
     tfds=Tfds(
         names=("tydi_qa/goldp",),
         splits={"train": "train", "dev": "validation-{language}"},

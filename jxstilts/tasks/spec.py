@@ -9,15 +9,30 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from jxstilts.runtime import InputError
+from jxstilts.tasks.languages import LANGUAGES
 
-TYPES = ("classification", "span", "retrieval", "text")
+TYPES = ("classification", "choice", "tagging", "span", "retrieval", "text")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How the study trains on a task; its learning rate is 1e-5 everywhere.
+
+    batch_size: examples per update. max_length: tokens. epochs: passes over the training data. source: in words.
+    """
+
+    batch_size: int
+    max_length: int
+    epochs: int
+    source: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Tfds:
     """Where TensorFlow Datasets holds the same examples.
 
-    names: data sets in order of preference, such as "xquad/{language}"; the first one that is prepared is read.
+    names: data sets in order of preference, such as "xquad/{language}"; the first one that is prepared is read. With
+      `union` all of them are, one after the other, and an id begins with its config: "r1/...".
     splits: our split -> its split; both may hold {language}.
     convert: (rows, language) -> what `TaskSpec.read` returns; a row holds str, int, list and dict only, and class
       labels by their names (None where there is no label).
@@ -30,6 +45,7 @@ class Tfds:
     convert: Callable[[list[dict], str], Any]
     languages: tuple[str, ...]
     module: str = "tensorflow_datasets"
+    union: bool = False
 
 
 def language_only(language: str) -> dict[str, tuple[str, ...]]:
@@ -45,18 +61,24 @@ class TaskSpec:
     languages: codes as XTREME writes them, "en" first where it is there.
     more_languages: further ones that can be read when asked for by name (MLQA's mixed pairs, Tatoeba's other pairs).
     splits: split -> file patterns relative to `data_dir`. The first file that is there is read; with `union` all are.
-    read: parses one file; raises InputError.
+    read: parses one file; raises InputError. None for a task made of `parts`.
     fields: language -> values of each pattern field; a pattern is filled with each (with none: it is left out).
-    labels: class names; the index is the class id.
+    labels: class names; the index is the class id. () for type "tagging": those of the training examples.
     metric: name in `jxstilts.eval.metrics`; None where nothing is scored.
     train_task: the English task that a target is trained on; its own name where it has training data.
+    sizes: split -> rows of the official English release, where a source for the number is known.
+    recipe: how the study trains on it; None where nothing is trained.
+    parts: a task made of others: their examples one after the other, ids as "mnli/17". All have the same labels.
+    translated: split -> patterns of machine-translated copies of the English data, for any language of the table in
+      `languages`; they hold {language} only. An original file of that language comes first.
+    read_translated: parses one of those files; None: `read` does.
     """
 
     name: str
     type: str
     languages: tuple[str, ...]
     splits: Mapping[str, tuple[str, ...]]
-    read: Callable[[pathlib.Path], Any]
+    read: Callable[[pathlib.Path], Any] | None
     description: str
     url: str
     licence: str
@@ -67,20 +89,44 @@ class TaskSpec:
     more_languages: tuple[str, ...] = ()
     fields: Callable[[str], dict[str, tuple[str, ...]]] = language_only
     union: bool = False
+    sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    recipe: Recipe | None = None
+    parts: tuple[str, ...] = ()
+    translated: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    read_translated: Callable[[pathlib.Path], Any] | None = None
 
     def __post_init__(self):
         if self.type not in TYPES:
             raise ValueError(f"task {self.name!r}: type {self.type!r} is none of {TYPES}")
 
+    def loadable(self, split: str) -> tuple[str, ...]:
+        """Returns the languages that `tasks.load` takes for a split: its own, and those it may be translated into."""
+        codes = self.languages + self.more_languages + (tuple(LANGUAGES) if split in self.translated else ())
+        return tuple(dict.fromkeys(codes))
+
     def patterns(self, split: str, language: str) -> list[str]:
-        """Returns the paths, relative to `data_dir`, at which the files of a split and language may lie."""
-        values = self.fields(language)
-        filled = []
-        for pattern in self.splits[split]:
-            keys = dict.fromkeys(key for _, key, _, _ in string.Formatter().parse(pattern) if key)
-            for chosen in itertools.product(*(values[key] for key in keys)):
-                filled.append(pattern.format(**dict(zip(keys, chosen, strict=True))))
-        return filled
+        """Returns the paths, relative to `data_dir`, at which a split's original files in a language may lie."""
+        if language not in self.languages + self.more_languages:
+            return []
+        return _fill(self.splits[split], self.fields(language))
+
+    def translated_patterns(self, split: str, language: str) -> list[str]:
+        """Returns the paths at which machine-translated copies of a split may lie; empty for English."""
+        return [] if language == "en" else _fill(self.translated.get(split, ()), language_only(language))
+
+
+def _fill(patterns, values):
+    filled = []
+    for pattern in patterns:
+        keys = dict.fromkeys(key for _, key, _, _ in string.Formatter().parse(pattern) if key)
+        for chosen in itertools.product(*(values[key] for key in keys)):
+            filled.append(pattern.format(**dict(zip(keys, chosen, strict=True))))
+    return filled
+
+
+def beside(*paths: str) -> tuple[str, ...]:
+    """Returns the patterns of translated copies that lie beside English files: train.tsv -> train.{language}.tsv."""
+    return tuple("{}.{{language}}.{}".format(*path.rsplit(".", 1)) for path in paths)
 
 
 def read_text(path: pathlib.Path) -> str:
@@ -121,7 +167,9 @@ def read_json_lines(path: pathlib.Path, keys: tuple[str, ...]) -> Iterator[tuple
     """Yields (line number from 1, object) of a JSON-lines file; all `keys` must be there, with strings."""
     for number, line in enumerate(read_lines(path), start=1):
         row = parse_json(line, path, number)
-        wrong = [key for key in keys if not isinstance(row, dict) or not isinstance(row.get(key), str)]
+        if not isinstance(row, dict):
+            raise InputError(f"{path}:{number}: expected a JSON object, got {row!r:.60}")
+        wrong = [key for key in keys if not isinstance(row.get(key), str)]
         if wrong:
             raise InputError(f"{path}:{number}: expected a JSON object with strings {', '.join(keys)}; wrong: {wrong}")
         yield number, row
@@ -132,3 +180,49 @@ def class_id(label: Any, labels: tuple[str, ...], where: str) -> int:
     if label not in labels:
         raise InputError(f"{where}: unknown label {label!r}; allowed: {', '.join(labels)}")
     return labels.index(label)
+
+
+def rows_by_header(path: pathlib.Path, lines: list[str], keys: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
+    """Yields (line number from 1, the cells of the columns `keys`) of tab-separated lines below a header line."""
+    columns = lines[0].split("\t")
+    missing = [key for key in keys if key not in columns]
+    if missing:
+        raise InputError(f"{path}:1: expected a header line with {', '.join(keys)}; missing {missing}")
+    places = [columns.index(key) for key in keys]
+    for number, line in enumerate(lines[1:], start=2):
+        cells = line.split("\t")
+        if len(cells) != len(columns):
+            raise InputError(f"{path}:{number}: {len(cells)} columns, the header has {len(columns)}")
+        yield number, [cells[place] for place in places]
+
+
+def rows_by_place(
+    path: pathlib.Path, lines: list[str], allowed: tuple[int, ...], names: str
+) -> Iterator[tuple[int, list[str]]]:
+    """Yields (line number from 1, cells) of tab-separated lines without header.
+
+    allowed: how many columns there may be; every line must have as many as the first. names: what they are.
+    """
+    columns = lines[0].count("\t") + 1
+    if columns not in allowed:
+        raise InputError(f"{path}:1: {columns} columns, expected {names}")
+    for number, line in enumerate(lines, start=1):
+        cells = line.split("\t")
+        if len(cells) != columns:
+            raise InputError(f"{path}:{number}: {len(cells)} columns, line 1 has {columns}")
+        yield number, cells
+
+
+def checked(examples: list[dict], gold: str, path: pathlib.Path) -> list[dict]:
+    """Returns the examples if there are any, their ids differ, and all or none hold the key `gold`."""
+    if not examples:
+        raise InputError(f"{path}: no example in the file")
+    seen = set()
+    for example in examples:
+        if example["id"] in seen:
+            raise InputError(f"{path}: id {example['id']!r} is in the file twice")
+        seen.add(example["id"])
+    labelled = {gold in example: example["id"] for example in examples}
+    if len(labelled) == 2:
+        raise InputError(f"{path}: example {labelled[False]!r} has no {gold}, but {labelled[True]!r} has")
+    return examples
