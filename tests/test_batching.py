@@ -1,4 +1,5 @@
 import collections
+import dataclasses
 
 import numpy as np
 import pytest
@@ -154,6 +155,99 @@ def test_plans_refuse(plan, options):
 def test_select():
     plans = [Plan(((0, 2), (1,)), 8, 2)]
     assert batching.select(plans, np.array([7, 5, 7])) == [Plan(((7, 7), (5,)), 8, 2)]
+
+
+# Units: what belongs in one row.
+
+
+def choice_features(choices):
+    lengths = np.random.default_rng(len(choices)).integers(1, 9, sum(choices))
+    example = np.repeat(np.arange(len(choices)), choices).astype(np.int32)
+    label = np.concatenate([[0] * (count - 1) + [1] for count in choices] or [[]]).astype(np.int32)
+    return features(lengths, example=example, label=label)
+
+
+@pytest.mark.parametrize("type", ["classification", "span", "tagging", "text"])
+def test_a_unit_is_a_feature(type):
+    source = features(np.array([3, 4, 5]), example=np.array([0, 0, 1], np.int32))
+    groups = batching.groups(source, type)
+    assert groups.dtype == np.int64 and groups.tolist() == [0, 1, 2, 3]
+    plans = [Plan(((0, 2), (1,)), 8, 2)]
+    assert batching.expand(plans, groups) == plans
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.integers(1, 5), max_size=30), st.integers(1, 4), st.booleans(), st.integers(0, 3))
+def test_choices_of_a_question_stay_in_one_row(choices, num_rows, packed, seed):
+    source = choice_features(choices)
+    groups = batching.groups(source, "choice")
+    assert groups.dtype == np.int64 and groups.tolist() == [0, *np.cumsum(choices).tolist()]
+    units = np.diff(source.offsets[groups])
+    if packed:
+        options = {"num_rows": num_rows, "length": 64, "max_segments": 3, "seed": seed, "epoch": 1}
+        plans, segments = batching.plan_packed(units, **options), 3
+    else:
+        options = {"batch_size": num_rows, "buckets": BUCKETS, "seed": seed, "epoch": 1}
+        plans, segments = batching.plan_epoch(units, **options), 1
+    planned = [unit for plan in plans for row in plan.rows for unit in row]
+    expanded = batching.expand(plans, groups)
+    assert sorted(ids(expanded)) == list(range(len(source))) and sorted(planned) == list(range(len(choices)))
+    for plan, before in zip(expanded, plans, strict=True):
+        assert (plan.length, plan.num_rows, len(plan.rows)) == (before.length, before.num_rows, len(before.rows))
+        batch = batching.assemble_plan(source, plan, type="choice", max_segments=5 * segments)
+        assert batch["group"].dtype == batch["labels"].dtype == np.int32
+        assert ((batch["group"] >= 0) == (batch["weights"] > 0)).all()
+        for r, row in enumerate(before.rows):
+            place = 0
+            for number, unit in enumerate(row):
+                for feature in range(groups[unit], groups[unit + 1]):
+                    assert batch["index"][r, place] == feature and batch["group"][r, place] == number
+                    assert batch["labels"][r, place] == source.fields["label"][feature]
+                    place += 1
+            assert (batch["group"][r, place:] == -1).all() and batch["labels"][r].sum() == len(row)
+
+
+def test_a_question_twice_in_a_row_is_two_questions():
+    source = choice_features((2, 1))
+    shape = {"type": "choice", "length": 64, "num_rows": 2, "max_segments": 6}
+    batch = batching.assemble(source, [[0, 1, 0, 1, 2, 2], [2, 0, 1]], **shape)
+    assert batch["group"].tolist() == [[0, 0, 1, 1, 2, 3], [0, 1, 1, -1, -1, -1]]
+
+
+@pytest.mark.parametrize("rows", [[[0]], [[1]], [[0, 1, 2], [1, 0]], [[2, 0], [1]], [[0, 1], [3]], [[4]]])
+def test_a_row_with_some_of_a_questions_choices_is_refused(rows):
+    source = choice_features((2, 1, 2))
+    with pytest.raises(InputError, match=r"only some of the choices of question \d: plan questions"):
+        batching.assemble(source, rows, type="choice", length=64, num_rows=2, max_segments=6)
+
+
+def test_choices_need_no_labels():
+    source = features(np.array([3, 4]), example=np.array([0, 0], np.int32))
+    shape = {"type": "choice", "length": 64, "num_rows": 1, "max_segments": 2}
+    batch = batching.assemble(source, [[0, 1]], labelled=False, **shape)
+    assert batch["group"].tolist() == [[0, 0]] and "labels" not in batch
+    with pytest.raises(InputError, match="no gold labels"):
+        batching.assemble(source, [[0, 1]], **shape)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(st.integers(1, 9), max_size=4), max_size=5), st.integers(0, 2), st.data())
+def test_tags_travel_with_their_tokens(sizes, more_rows, data):
+    lengths = np.array([size for row in sizes for size in row], np.int64)
+    plain = features(lengths, example=np.arange(len(lengths), dtype=np.int32))
+    tag = np.arange(len(plain.tokens), dtype=np.int32) - 1
+    source = dataclasses.replace(plain, token_fields={"tag": tag})
+    order = iter(data.draw(st.permutations(range(len(lengths)))))
+    rows = [[next(order) for _ in row] for row in sizes]
+    shape = {"type": "tagging", "length": 40, "num_rows": len(sizes) + more_rows, "max_segments": 4}
+    batch = batching.assemble(source, rows, **shape)
+    assert batch["tags"].dtype == np.int32 and batch["tags"].shape == batch["tokens"].shape
+    real = batch["segments"] > 0
+    assert (batch["tags"][~real] == -1).all()
+    assert (batch["tags"][real] == batch["tokens"][real] - 101).all()  # both count the source's tokens
+    assert sorted(batch["tags"][real].tolist()) == tag.tolist()
+    with pytest.raises(InputError, match="no field 'tag'"):
+        batching.assemble(plain, rows, **shape)
 
 
 # Arrays.

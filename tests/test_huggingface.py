@@ -75,6 +75,7 @@ def test_heads_are_chosen_by_name():
 def test_each_tensor_is_mapped_exactly_once(family, prenorm):
     config = make_config(family, "tiny", prenorm=prenorm, pooler=True)
     specs = [HeadSpec("a", "classification", LABELS), HeadSpec("b", "span"), HeadSpec("c", "mlm")]
+    specs.append(HeadSpec("d", "tagging", LABELS))
     model = Model(config, tuple(specs))
     found = huggingface.places(model, "roberta.", "")
     assert len({place.name for place in found}) == len(found)

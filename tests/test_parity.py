@@ -26,6 +26,11 @@ def test_golden(folder):
     elif name == "span":
         logits = model.head(name).predict(params, hidden[-1], batch)["logits"]
         assert worst(logits, np.stack([wanted["start"], wanted["end"]], -1), mask) < 1e-5
+    elif name == "tagging":
+        assert model.head_specs[0].labels == ("contradiction", "entailment", "neutral")
+        assert worst(model.head(name).logits(params, hidden[-1]), wanted["logits"], mask) < 1e-5
+        classes = model.head(name).predict(params, hidden[-1], batch)["classes"]
+        np.testing.assert_array_equal(np.asarray(classes)[mask == 1], wanted["logits"].argmax(-1)[mask == 1])
     elif name == "mlm":
         every = np.broadcast_to(np.arange(mask.shape[1], dtype=np.int32), mask.shape)
         logits = model.head(name).predict(params, hidden[-1], {"mlm_positions": every})["logits"]
@@ -36,4 +41,4 @@ def test_golden(folder):
 
 
 def test_every_kind_is_covered():
-    assert {"xlmr", "xlmr_classification", "xlmr_span", "xlmr_mlm", "xlmr_xl_mlm"} <= set(FOLDERS)
+    assert {"xlmr", "xlmr_classification", "xlmr_span", "xlmr_mlm", "xlmr_tagging", "xlmr_xl_mlm"} <= set(FOLDERS)

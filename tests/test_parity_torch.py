@@ -33,6 +33,7 @@ NO_GRADIENT = {
     "classification": ["encoder/layers/key/bias"],
     "span": ["encoder/layers/key/bias", "heads/span/bias", "encoder/layers/mlp_norm/bias"],
     "mlm": ["encoder/layers/key/bias"],
+    "tagging": ["encoder/layers/key/bias"],
 }
 
 
@@ -44,7 +45,9 @@ def both(name, folder, **changes):
 
 
 @pytest.mark.parametrize("family", ["XLMRoberta", "XLMRobertaXL"])
-@pytest.mark.parametrize("head", ["ForSequenceClassification", "ForQuestionAnswering", "ForMaskedLM"])
+@pytest.mark.parametrize(
+    "head", ["ForSequenceClassification", "ForQuestionAnswering", "ForMaskedLM", "ForTokenClassification"]
+)
 def test_hidden_states_and_logits(family, head, tmp_path):
     oracle, loaded = both(family + head, tmp_path / "model")
     batch = make_golden.inputs((20, 13, 5, 20), SIZES["vocab_size"])
@@ -56,7 +59,8 @@ def test_hidden_states_and_logits(family, head, tmp_path):
     @jax.jit
     def run(params):
         hidden = loaded.model.encode(params, rows, all_hidden=True)
-        return hidden, loaded.model.encode(params, rows), loaded.model.predict(params, name, rows)["logits"]
+        last = loaded.model.encode(params, rows)
+        return hidden, last, loaded.model.head(name).logits(params, last, rows)
 
     hidden, last, logits = run(loaded.params)
     assert worst(hidden, wanted["hidden"], mask) < 1e-5
@@ -117,6 +121,9 @@ def task_batches(head):
         if head == "classification":
             labels = generator.integers(0, 3, (4, 1))
             theirs["labels"], ours["labels"] = torch.from_numpy(labels[:, 0]), labels
+        elif head == "tagging":
+            tags = np.where(ours["segments"] > 0, generator.choice([-1, 0, 1, 2, 2, 2], (4, 16)), -1)
+            theirs["labels"], ours["tags"] = torch.from_numpy(np.where(tags < 0, -100, tags)), tags
         elif head == "span":
             start = generator.integers(1, 10, (4, 1))
             end = start + generator.integers(0, 4, (4, 1))
@@ -180,6 +187,7 @@ def train_ours(loaded, config, batches):
         ("classification", "XLMRobertaForSequenceClassification"),
         ("span", "XLMRobertaForQuestionAnswering"),
         ("mlm", "XLMRobertaForMaskedLM"),
+        ("tagging", "XLMRobertaForTokenClassification"),
     ],
 )
 def test_training(head, name, tmp_path):
@@ -205,6 +213,7 @@ EXPORTS = [
     ("xlmr_classification", "AutoModelForSequenceClassification"),
     ("xlmr_span", "AutoModelForQuestionAnswering"),
     ("xlmr_mlm", "AutoModelForMaskedLM"),
+    ("xlmr_tagging", "AutoModelForTokenClassification"),
     ("xlmr_xl_classification", "AutoModelForSequenceClassification"),
     ("xlmr_xl_mlm", "AutoModelForMaskedLM"),
 ]

@@ -79,12 +79,12 @@ def test_labels_are_absent_or_everywhere(small):
         tokenize.tokenize([*unlabelled, pair("e", "f", label=1)], "classification", small, max_length=64)
 
 
-def truncated(a, b, room):
-    """BERT's rule, one token at a time."""
-    a, b = list(a), list(b)
-    while len(a) + len(b) > room:
-        (a if len(a) > len(b) else b).pop()
-    return a, b
+def truncated(a, b, room, place=-1):
+    """jiant's rule, one token at a time: the longest part loses it, the first of equals."""
+    parts = [list(a), list(b)]
+    while sum(map(len, parts)) > room:
+        del parts[np.argmax([len(part) for part in parts])][place]
+    return parts
 
 
 @settings(max_examples=100, deadline=None)
@@ -97,6 +97,49 @@ def test_longest_first_truncation(length_a, length_b, max_length, single):
     kept_a, kept_b = truncated(ids(small, a), ids(small, b), max_length - 4)
     expected = [CLS, *ids(small, a)[: max_length - 2], SEP] if single else [CLS, *kept_a, SEP, SEP, *kept_b, SEP]
     assert rows(features) == [expected]
+
+
+@pytest.mark.parametrize("room, kept", [(9, (4, 5)), (8, (4, 4)), (7, (3, 4)), (3, (1, 2)), (2, (1, 1))])
+def test_the_first_text_loses_the_token_when_both_are_equally_long(small, room, kept):
+    word = next(word for word in "the king a in of he".split() if len(ids(small, word)) == 1)
+    text = " ".join([word] * 5)
+    token = ids(small, word)
+    choice = {"id": "x", "prompt": text, "choices": [text]}
+    for type, example in (("classification", pair(text, text)), ("choice", choice)):
+        features = tokenize.tokenize([example], type, small, max_length=room + 4)
+        assert rows(features) == [[CLS, *token * kept[0], SEP, SEP, *token * kept[1], SEP]]
+
+
+# Choices.
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 30), st.lists(st.integers(0, 30), min_size=1, max_size=5), st.integers(6, 40))
+def test_choices_lose_tokens_at_the_front(prompt, choices, max_length):
+    small = samples.small_tokenizer()
+    words = " ".join(samples.TEXTS[:3]).split()
+    texts = [" ".join(words[i : i + length]) for i, length in enumerate(choices)]
+    other = {"id": "y", "prompt": "the king", "choices": ["in Paris", "of Paris"], "label": 1}
+    example = {"id": "x", "prompt": " ".join(words[:prompt]), "choices": texts, "label": len(texts) - 1}
+    features = tokenize.tokenize([other, example], "choice", small, max_length=max_length)
+    expected = []
+    for text in texts:
+        a, b = truncated(ids(small, example["prompt"]), ids(small, text), max_length - 4, place=0)
+        expected.append([CLS, *a, SEP, SEP, *b, SEP])
+    assert rows(features)[2:] == expected
+    assert features.fields["example"].tolist() == [0, 0, *[1] * len(texts)]
+    assert features.fields["label"].tolist() == [0, 1, *[0] * (len(texts) - 1), 1]
+    assert features.fields["label"].dtype == features.fields["example"].dtype == np.int32
+
+
+def test_choices_without_labels_and_wrong_ones(small):
+    example = {"id": "q7", "prompt": "the king", "choices": ["a", "b"]}
+    assert set(tokenize.tokenize([example], "choice", small, max_length=32).fields) == {"example"}
+    for changes in ({"label": 2}, {"label": -1}, {"choices": []}):
+        with pytest.raises(InputError, match=r"example 'q7' has . choices and the label"):
+            tokenize.tokenize([example | changes], "choice", small, max_length=32)
+    with pytest.raises(InputError, match="1 of 2 examples have 'label'"):
+        tokenize.tokenize([example, example | {"label": 0}], "choice", small, max_length=32)
 
 
 # Text.
@@ -186,6 +229,60 @@ def test_answers_in_many_scripts(context, answer):
         assert len(text) <= len(answer) + 6  # no more than the rest of its first and last token
 
 
+@pytest.mark.parametrize("model", ["bpe", "unigram"])
+@pytest.mark.parametrize(
+    "context, answer",
+    [
+        ("Ọmọ náà ń ṣeré ní ọjà, bàbá rẹ̀ sì ń wò ó.", "bàbá rẹ̀"),
+        ("השׁוּעל החוּם המהיר קופץ", "החוּם"),  # points are combining marks
+        ("הַשּׁוּעָל הַחוּם הַמָּהִיר קוֹפֵץ מֵעַל הַכֶּלֶב 1889", "1889"),
+        ("สุนัขจิ้งจอกสีน้ำตาลกระโดดข้ามสุนัขขี้เกียจ", "ข้าม"),
+        ("敏捷的棕色狐狸跳过了懒狗", "敏捷"),  # the first and the last characters
+        ("敏捷的棕色狐狸跳过了懒狗", "懒狗"),
+        ("a é ẹ́ o", "ẹ́"),
+    ],
+)
+def test_every_window_that_holds_the_answer_reads_it(model, context, answer):
+    small = samples.small_tokenizer(model)
+    example = question(context, answer, question="?")
+    for max_length in range(8, 40, 3):
+        options = {"max_length": max_length, "doc_stride": 2, "max_query_length": 2}
+        features = tokenize.tokenize([example], "span", small, **options)
+        found = read_answers(features, [example])
+        whole = tokenizer.encode(small, [context])[0]
+        assert all(answer in text and len(text) <= len(answer) + 6 for _, text in found)
+        if features.lengths.max() >= 5 + len(whole):
+            assert found
+
+
+def test_answer_at_the_edges_of_windows(small):
+    """The window that ends, or begins, with the answer has it; the one that is a token short of it has not."""
+    flat, _, start, end = tokenizer.encode(small, [CONTEXT], spans=True)
+    asked, room, stride = ids(small, "Who?"), 12, 5
+    for first in range(len(flat) - 3):
+        span = slice(start[first], end[first + 2])
+        if start[first] < 0 or end[first + 2] < 0 or (start[first] == start[first + 1]):
+            continue
+        example = question(CONTEXT, question="Who?")
+        example["answers"] = [{"text": CONTEXT[span], "start": int(span.start)}]
+        options = {"max_length": room + 4 + len(asked), "doc_stride": stride, "max_query_length": 9}
+        features = tokenize.tokenize([example], "span", small, **options)
+        holds = [b <= first and first + 2 < b + n for b, n in reference_windows(len(flat), room, stride)]
+        assert (features.fields["start"] > 0).tolist() == holds and any(holds)
+        assert {text for _, text in read_answers(features, [example])} == {CONTEXT[span]}
+
+
+def test_the_first_of_several_answers_and_an_empty_context(small):
+    example = question(CONTEXT, "the tower", "two million")
+    features = tokenize.tokenize([example], "span", small, max_length=384)
+    assert read_answers(features, [example]) == [(0, "the tower")]
+    for answers in ([], [{"text": "", "start": 0}]):
+        empty = {"id": "q", "question": "Who?", "context": "", "answers": answers}
+        features = tokenize.tokenize([empty, example], "span", small, max_length=384)
+        assert rows(features)[0] == [CLS, *ids(small, "Who?"), SEP, SEP, SEP]
+        assert features.fields["start"][0] == features.fields["end"][0] == 0 and features.fields["start"][1] > 0
+
+
 def reference_windows(total, room, stride):
     """BERT's loop over document spans."""
     found, start = [], 0
@@ -254,8 +351,16 @@ def test_concatenate(small):
         tokenize.concatenate([])
 
 
+def test_concatenate_counts_examples_on(small):
+    one = {"id": "q", "prompt": "the king", "choices": ["a", "b"], "label": 0}
+    parts = [tokenize.tokenize([one] * count, "choice", small, max_length=32) for count in (1, 0, 2)]
+    whole = tokenize.concatenate(parts)
+    assert whole.fields["example"].tolist() == [0, 0, 1, 1, 2, 2]
+    assert whole.fields["example"].dtype == np.int32
+
+
 def test_no_examples(small):
-    for type in ("classification", "text", "span"):
+    for type in ("classification", "choice", "text", "span", "tagging"):
         features = tokenize.tokenize([], type, small, max_length=128)
         assert len(features) == 0 and features.tokens.dtype == np.int32
 
@@ -263,8 +368,10 @@ def test_no_examples(small):
 @pytest.mark.parametrize(
     "type, options, message",
     [
-        ("tagging", {"max_length": 64}, "unknown feature type 'tagging'"),
+        ("taging", {"max_length": 64}, "unknown feature type 'taging'; did you mean 'tagging'"),
         ("classification", {"max_length": 5}, "max_length 5"),
+        ("choice", {"max_length": 5}, "max_length 5"),
+        ("tagging", {"max_length": 2}, "max_length 2"),
         ("text", {"max_length": 2}, "max_length 2"),
         ("span", {"max_length": 68}, "max_length 68 leaves no room .* max_query_length 64"),
         ("span", {"max_length": 384, "doc_stride": 0}, "doc_stride"),

@@ -10,14 +10,17 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from jxstilts.data.features import Features
 from jxstilts.data.ragged import offsets_of, spread
-from jxstilts.data.tokenize import Features
 from jxstilts.runtime import InputError, suggest
 
-# What each type adds to a batch when it is labelled: batch key -> (feature field, whether it is a token index).
+# What each type adds to a batch when it is labelled: batch key -> (feature field, what it is: a value or the index of
+# a token, of each segment, or a value of each token).
 LABELS = {
-    "classification": {"labels": ("label", False)},
-    "span": {"start": ("start", True), "end": ("end", True)},
+    "classification": {"labels": ("label", "value")},
+    "choice": {"labels": ("label", "value")},
+    "span": {"start": ("start", "index"), "end": ("end", "index")},
+    "tagging": {"tags": ("tag", "token")},
     "text": {},
 }
 
@@ -29,6 +32,29 @@ class Plan:
     rows: tuple[tuple[int, ...], ...]
     length: int
     num_rows: int
+
+
+def groups(features: Features, type: str) -> np.ndarray:
+    """Returns which features belong in one row: those of unit u are groups[u]:groups[u+1], int64 [U+1].
+
+    A unit is a question with all its choices, else one feature. Plans are made for units: their lengths are
+    np.diff(features.offsets[groups]); `expand` turns them into plans for features.
+    """
+    if type != "choice":
+        return np.arange(len(features) + 1)
+    begins = np.flatnonzero(np.diff(features.fields["example"], prepend=-1))
+    return np.append(begins, len(features)).astype(np.int64)
+
+
+def expand(plans: Sequence["Plan"], groups: np.ndarray) -> list["Plan"]:
+    """Returns plans made for the units of `groups` as plans for features: each unit becomes its features, in order."""
+    at = np.asarray(groups).tolist()
+    return [
+        dataclasses.replace(
+            plan, rows=tuple(tuple(i for unit in row for i in range(at[unit], at[unit + 1])) for row in plan.rows)
+        )
+        for plan in plans
+    ]
 
 
 def permutation(count: int, *key: int) -> np.ndarray:
@@ -174,8 +200,10 @@ def assemble(
 
     Returns tokens, segments (0 = padding, 1.. = place in the row), positions (from 0 in each segment) int32 [B, T];
     first (index of the segment's first token), index (feature id, -1 = none) int32 and weights (0 = none) float32
-    [B, S]; and if labelled: classification labels int32 [B, S]; span start, end int32 [B, S], token index in the row.
-    Raises InputError if something does not fit or labels are asked for and absent.
+    [B, S]; choice: group (number of the question in its row, from 0; -1 = none) int32 [B, S]. If labelled:
+    classification labels int32 [B, S]; choice labels int32 [B, S] (1 = right); span start, end int32 [B, S], token
+    index in the row; tagging tags int32 [B, T] (-1 = none). Raises InputError if something does not fit, a question
+    lacks some of its choices, or labels are asked for and absent.
     """
     if type not in LABELS:
         raise InputError(suggest("feature type", type, LABELS))
@@ -195,31 +223,58 @@ def assemble(
         raise InputError(f"a row of {(first + sizes).max()} tokens does not fit the row length {length}")
 
     cells = spread(row_of * length + first, sizes)
-    batch = {}
-    for name, value, empty in (
-        ("tokens", features.tokens[spread(features.offsets[ids], sizes)], pad_id),
-        ("segments", np.repeat(slot + 1, sizes), 0),
-        ("positions", spread(np.zeros(len(ids)), sizes), 0),
-    ):
+    source = spread(features.offsets[ids], sizes)
+
+    def per_token(value: np.ndarray, empty: int) -> np.ndarray:
         flat = np.full(num_rows * length, empty, np.int32)
         flat[cells] = value
-        batch[name] = flat.reshape(num_rows, length)
+        return flat.reshape(num_rows, length)
 
     def per_segment(value: np.ndarray | float, empty: float, dtype: type) -> np.ndarray:
         table = np.full((num_rows, max_segments), empty, dtype)
         table[row_of, slot] = value
         return table
 
-    batch["first"] = per_segment(first, 0, np.int32)
-    batch["weights"] = per_segment(1, 0, np.float32)
-    batch["index"] = per_segment(ids, -1, np.int32)
-    if labelled:
-        for key, (field, is_token_index) in LABELS[type].items():
-            if field not in features.fields:
-                raise InputError(f"these {type} examples have no gold labels (no field {field!r}): they cannot be used")
-            value = features.fields[field][ids]
-            batch[key] = per_segment(value + first if is_token_index else value, 0, np.int32)
+    batch = {
+        "tokens": per_token(features.tokens[source], pad_id),
+        "segments": per_token(np.repeat(slot + 1, sizes), 0),
+        "positions": per_token(spread(np.zeros(len(ids)), sizes), 0),
+        "first": per_segment(first, 0, np.int32),
+        "weights": per_segment(1, 0, np.float32),
+        "index": per_segment(ids, -1, np.int32),
+    }
+    if type == "choice":
+        batch["group"] = per_segment(_questions(features.fields["example"], ids, slot), -1, np.int32)
+    for key, (field, kind) in LABELS[type].items() if labelled else ():
+        fields = features.token_fields if kind == "token" else features.fields
+        if field not in fields:
+            raise InputError(f"these {type} examples have no gold labels (no field {field!r}): they cannot be used")
+        if kind == "token":
+            batch[key] = per_token(fields[field][source], -1)
+        else:
+            batch[key] = per_segment(fields[field][ids] + (first if kind == "index" else 0), 0, np.int32)
     return batch
+
+
+def _questions(example: np.ndarray, ids: np.ndarray, slot: np.ndarray) -> np.ndarray:
+    """Returns the number in its row of the question that each planned choice belongs to, int64 [planned features].
+
+    example int32 [N]: the question of each feature; ids, slot int64 [planned features]: feature and place in the row.
+    """
+    # The same question may stand in a row twice (sampling with replacement): each time is a question of its own.
+    begins = (slot == 0) | (ids != np.roll(ids, 1) + 1) | (example[ids] != example[np.maximum(ids - 1, 0)])
+    ends = np.append(begins[1:], True)[: len(begins)]
+    before, after = ids - 1, ids + 1
+    inner = begins & (before >= 0) & (example[before] == example[ids])
+    inner |= ends & (after < len(example)) & (example[np.minimum(after, len(example) - 1)] == example[ids])
+    if inner.any():
+        raise InputError(
+            f"a row holds only some of the choices of question {example[ids[inner][0]]}: plan questions (groups) and "
+            "expand the plans"
+        )
+    number = np.cumsum(begins)
+    at_row = np.maximum.accumulate(np.where(slot == 0, number, 0))
+    return number - at_row
 
 
 def assemble_plan(features: Features, plan: Plan, **options) -> dict[str, np.ndarray]:

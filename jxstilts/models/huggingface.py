@@ -58,7 +58,8 @@ ALLOWED: dict[str, tuple] = {  # what the encoder computes; a config.json that s
     "add_cross_attention": (False,),
     "problem_type": (None, "single_label_classification"),
 }
-LABELLED = ("classification",)  # head types with one output per label
+LABELLED = ("classification", "tagging")  # head types with one output per label
+NOT_COMPUTED = ("ForMultipleChoice",)  # classes whose head has the tensors of one listed here, but is another
 BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")  # constants that old versions stored
 TIED = {  # a second name of the same array
     "lm_head.decoder.weight": "embeddings.word_embeddings.weight",
@@ -278,6 +279,9 @@ def _find_heads(config_json: dict, path: pathlib.Path, tensors: dict, outer: str
         type: {outer + name for name in kind.huggingface_keys.values()} & set(tensors) for type, kind in kinds.items()
     }
     architectures = tuple(config_json.get("architectures") or ())
+    for name in architectures:
+        if name.endswith(NOT_COMPUTED) and any(found.values()):
+            raise InputError(f"{path}: the head of {name} is not computed here; save its encoder alone and read that")
     specs = []
     for type, names in found.items():
         rivals = any(names & others for other, others in found.items() if other != type)
@@ -324,6 +328,12 @@ def _exported_head(model: Model, name: str | None) -> HeadSpec | None:
     if name is None and len(specs) > 1:
         raise InputError(
             f"the model has several heads ({', '.join(specs)}); choose one (head), or the encoder alone (encoder_only)"
+        )
+    other = next((spec for spec in model.head_specs if spec.name == name), None)
+    if other is not None and name not in specs:
+        raise InputError(
+            f"no Hugging Face class computes the head {name!r} (type {other.type}); "
+            "export the encoder alone (encoder_only)"
         )
     if name is not None and name not in specs:
         raise InputError(suggest("head with a Hugging Face class", name, specs))

@@ -57,7 +57,7 @@ class HeadSpec:
     name: str
     type: str
     labels: tuple[str, ...] = ()
-    pooler: bool = False  # classification only: read the encoder's pooler output, as the study's code does
+    pooler: bool = False  # classification and choice: read the encoder's pooler output, as the study's code does
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,6 +22,7 @@ MODELS = {  # folder -> class
     "xlmr_classification": "XLMRobertaForSequenceClassification",
     "xlmr_span": "XLMRobertaForQuestionAnswering",
     "xlmr_mlm": "XLMRobertaForMaskedLM",
+    "xlmr_tagging": "XLMRobertaForTokenClassification",
     "xlmr_xl_classification": "XLMRobertaXLForSequenceClassification",
     "xlmr_xl_mlm": "XLMRobertaXLForMaskedLM",
 }
@@ -31,7 +32,7 @@ def build(name: str, seed: int = 0, **changes) -> torch.nn.Module:
     """Returns a transformers model whose every parameter is random, biases and LayerNorms too: none can hide."""
     kind = getattr(transformers, name)
     sizes = SIZES | changes
-    if name.endswith("SequenceClassification"):
+    if name.endswith(("SequenceClassification", "TokenClassification")):
         sizes |= {"id2label": dict(enumerate(LABELS)), "label2id": {label: i for i, label in enumerate(LABELS)}}
     model = kind(kind.config_class(**sizes, attn_implementation="eager")).eval()
     generator = torch.Generator().manual_seed(seed)

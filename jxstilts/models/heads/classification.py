@@ -44,13 +44,15 @@ class Head(HeadBase):
     }
 
     @property
-    def _layers(self) -> _Layers:
+    def outputs(self) -> int:
         if not self.spec.labels:
             raise InputError(f"the classification head {self.spec.name!r} needs labels")
+        return len(self.spec.labels)
+
+    @property
+    def _layers(self) -> _Layers:
         config = self.config
-        return _Layers(
-            config.width, len(self.spec.labels), config.init_std, config.hidden_dropout, **self.compute.kinds
-        )
+        return _Layers(config.width, self.outputs, config.init_std, config.hidden_dropout, **self.compute.kinds)
 
     def init(self, key: jax.Array):
         return self._layers.init(key, jnp.zeros((1, self.config.width)))["params"]
