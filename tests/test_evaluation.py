@@ -79,7 +79,9 @@ def test_batches_and_meshes_change_no_prediction(model, params, tokenizer, pairs
     right = sum(results[0].predictions[row["id"]] == row["label"] for row in pairs)
     assert results[0].metrics["accuracy"] == pytest.approx(100 * right / 37)
     counts = np.bincount([row["label"] for row in pairs])
-    assert results[0].baseline == pytest.approx(100 * counts.max() / 37)
+    assert results[0].baseline == {"accuracy": pytest.approx(100 * counts.max() / 37)}
+    low, high = results[0].interval["accuracy"]
+    assert low < results[0].metrics["accuracy"] == results[0].major < high
 
 
 def test_classification_equals_one_example_at_a_time(model, params, tokenizer, pairs):
@@ -133,12 +135,6 @@ def test_best_span_equals_brute_force(seed, length, longest):
     assert (found is None) == (not allowed)
     if allowed:
         assert found[0] == pytest.approx(max(allowed)[0])
-
-
-def test_no_valid_span_gives_an_empty_answer():
-    fields = {"char_start": np.full(4, -1), "char_end": np.full(4, -1), "max_context": np.ones(4, bool)}
-    windows = {0: (0, np.zeros((4, 2)), fields)}
-    assert spans.decode([{"id": "a", "context": "text"}, {"id": "b", "context": "t"}], windows) == {"a": "", "b": ""}
 
 
 @settings(max_examples=25, deadline=None)

@@ -1,7 +1,7 @@
 """Evaluation of a model on a task: a pure function of its arguments."""
 
-import collections
 import dataclasses
+import itertools
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -10,13 +10,21 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jxstilts.data import batching, prepare
-from jxstilts.eval import metrics, predict, retrieval, spans
+from jxstilts.eval import baselines, metrics, predict, retrieval, spans
 from jxstilts.mesh import batch_divisor
 from jxstilts.models.model import HeadSpec, Model, Params
 from jxstilts.runtime import InputError
 from jxstilts.tasks import TaskSpec
 
-LENGTHS = {"classification": 256, "span": 384, "retrieval": 512}  # protocol 3.3
+LENGTHS = {"classification": 256, "choice": 256, "tagging": 256, "span": 384, "retrieval": 512}  # protocol 3.3
+# What a head says of each type's features: the name of the array, and whether it is per token or per segment.
+OUTPUTS = {
+    "classification": ("logits", False),
+    "choice": ("logits", False),
+    "tagging": ("classes", True),
+    "span": ("logits", True),
+    "text": ("embeddings", False),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,12 +38,18 @@ class Options:
     n_best: int = 20
     tokens_per_batch: int = 8192
     layer: int = -1  # retrieval: which hidden state, 0 = embeddings, -1 = last
-    max_features: int = 0  # only the first N rows or windows (dev selection: 500); 0 = all
+    max_features: int = 0  # only the first N rows, windows, questions or sentences (dev selection: 500); 0 = all
+    long_sentences: str = "split"  # tagging: "split" into several rows, or "truncate" (the study's dev rule)
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """One task in one language. metrics: 0-100; values: {metric: {example id: 0..1}}; predictions: by example id."""
+    """One task in one language.
+
+    metrics, interval, baseline: {value name: 0-100}; the 95 % interval over examples is (low, high), the baseline is
+    that of a trivial rule (see `baselines`). major: the one number for model choice. values: the metric's state,
+    {column: {example id: number}}. predictions: by example id.
+    """
 
     task: str
     language: str
@@ -44,7 +58,9 @@ class Result:
     n: int
     values: Mapping[str, Mapping[str, float]]
     predictions: dict[str, Any]
-    baseline: float | None  # classification: the share of the most frequent label, 0-100
+    interval: dict[str, tuple[float, float]]
+    major: float
+    baseline: dict[str, float] | None
 
 
 def evaluate(
@@ -70,7 +86,10 @@ def evaluate(
     Raises InputError: no such head, a head with other labels than the task, unlabelled examples.
     """
     options = options or Options()
-    kinds = {"classification": _classification, "span": _spans, "retrieval": _retrieval}
+    kinds = {
+        "classification": _classification, "choice": _choice, "tagging": _tagging, "span": _spans,
+        "retrieval": _retrieval,
+    }  # fmt: skip
     if task.type not in kinds:
         raise InputError(f"task {task.name!r} is of type {task.type!r}, which has no evaluation")
     run = _Run(model, params, tokenizer, fit(options, task.type, model), mesh, cache_dir)
@@ -79,11 +98,11 @@ def evaluate(
     state = metric.update(predictions, examples)
     if isinstance(predictions, list):
         predictions = dict(zip((example["id"] for example in examples), predictions, strict=True))
-    n = len(next(iter(state.values())))
-    baseline = None
-    if task.type == "classification":
-        baseline = 100 * max(collections.Counter(example["label"] for example in examples).values()) / n
-    return Result(task.name, language, split, metric.compute(state), n, state, predictions, baseline)
+    found = metric.compute(state)
+    return Result(
+        task.name, language, split, found, len(next(iter(state.values()))), state, predictions,
+        metric.interval(state), metric.major(found), baselines.values(task, metric, examples),
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,25 +119,40 @@ class _Run:
             examples, type, self.tokenizer, self.cache_dir, max_length=self.options.max_length, **more
         )
 
-    def outputs(self, model, head, features, type, name):
-        """Yields (feature index, its array) of output `name`, each feature once, in no order."""
-        ids = np.arange(len(features))
-        if self.options.max_features:
-            ids = ids[: self.options.max_features]
+    def outputs(self, model, head, features, type, limit=0):
+        """Yields (feature index, its array), each feature once, in no order; limit: only the first rows' features.
+
+        The array is [...] of its segment, or [T, ...] of its own tokens (see OUTPUTS).
+        """
+        name, per_token = OUTPUTS[type]
+        groups = batching.groups(features, type)
+        units = np.arange(len(groups) - 1)
+        if limit:
+            units = units[:limit]
+        segments = int(np.diff(groups).max(initial=1))
         plans = batching.plan_evaluation(
-            features.lengths[ids],
+            np.diff(features.offsets[groups])[units],
             tokens_per_batch=self.options.tokens_per_batch,
-            buckets=batching.length_buckets(self.options.max_length),
+            buckets=batching.length_buckets(self.options.max_length * segments),
             multiple_of=batch_divisor(self.mesh) if self.mesh else 1,
         )
         batches = batching.batches(
-            features, batching.select(plans, ids),
-            type=type, max_segments=1, pad_id=self.model.config.pad_id, labelled=False,
+            features, batching.expand(plans, groups),
+            type=type, max_segments=segments, pad_id=self.model.config.pad_id, labelled=False,
         )  # fmt: skip
+        lengths = features.lengths
         for batch, arrays in predict.predict_all(model, self.params, head, batches, self.mesh):
-            for row, index in enumerate(batch["index"][:, 0]):
-                if index >= 0:
-                    yield int(index), arrays[name][row]
+            for row, slot in np.argwhere(batch["index"] >= 0).tolist():
+                index = int(batch["index"][row, slot])
+                if per_token:
+                    first = batch["first"][row, slot]
+                    yield index, arrays[name][row, first : first + lengths[index]]
+                else:
+                    yield index, arrays[name][row, slot]
+
+    def first(self, examples):
+        """The examples that `max_features` leaves."""
+        return examples[: self.options.max_features or None]
 
 
 def fit(options: Options, type: str, model: Model) -> Options:
@@ -150,11 +184,34 @@ def pick_head(model: Model, task: TaskSpec, head: str | None) -> HeadSpec:
 
 def _classification(run, task, examples, head):
     head = pick_head(run.model, task, head)
-    if run.options.max_features:
-        examples = examples[: run.options.max_features]
+    examples = run.first(examples)
     features = run.features(examples, "classification")
-    found = {i: int(out[0].argmax()) for i, out in run.outputs(run.model, head.name, features, task.type, "logits")}
+    found = {i: int(logits.argmax()) for i, logits in run.outputs(run.model, head.name, features, task.type)}
     return [found[i] for i in range(len(examples))], examples
+
+
+def _choice(run, task, examples, head):
+    head = pick_head(run.model, task, head)
+    examples = run.first(examples)
+    features = run.features(examples, "choice")
+    scores = np.empty(len(features), np.float32)
+    for index, logits in run.outputs(run.model, head.name, features, task.type):
+        scores[index] = logits.item()
+    groups = batching.groups(features, "choice")
+    return [int(scores[a:b].argmax()) for a, b in itertools.pairwise(groups.tolist())], examples
+
+
+def _tagging(run, task, examples, head):
+    head = pick_head(run.model, task, head)
+    examples = run.first(examples)
+    features = run.features(examples, "tagging", labels=head.labels, long_sentences=run.options.long_sentences)
+    tags: list[list[str | None]] = [[None] * len(example["words"]) for example in examples]
+    for index, classes in run.outputs(run.model, head.name, features, task.type):
+        words = features.token_fields["word"][features.offsets[index] : features.offsets[index + 1]]
+        mine = tags[features.fields["example"][index]]
+        for place in np.flatnonzero(words >= 0).tolist():
+            mine[words[place]] = head.labels[classes[place]]
+    return {example["id"]: found for example, found in zip(examples, tags, strict=True)}, examples
 
 
 def _spans(run, task, examples, head):
@@ -162,13 +219,16 @@ def _spans(run, task, examples, head):
     options = run.options
     features = run.features(examples, "span", doc_stride=options.doc_stride, max_query_length=options.max_query_length)
     windows = {}
-    for index, logits in run.outputs(run.model, head.name, features, task.type, "logits"):
+    for index, logits in run.outputs(run.model, head.name, features, task.type, options.max_features):
         begin, end = features.offsets[index], features.offsets[index + 1]
         fields = {name: values[begin:end] for name, values in features.token_fields.items()}
-        windows[index] = (int(features.fields["example"][index]), logits[: end - begin], fields)
+        windows[index] = (int(features.fields["example"][index]), logits, fields)
     if options.max_features:  # only the questions that the first windows belong to
         examples = examples[: 1 + max(example for example, _, _ in windows.values())]
-    answers = spans.decode(examples, windows, n_best=options.n_best, max_answer_length=options.max_answer_length)
+    answers = spans.decode(
+        examples, windows, n_best=options.n_best, max_answer_length=options.max_answer_length,
+        null_scores=task.metric == "squad_v2",
+    )  # fmt: skip
     return answers, examples
 
 
@@ -186,12 +246,12 @@ def embed(
     run = _Run(model, params, tokenizer, fit(options or Options(), "retrieval", model), mesh, cache_dir)
     reader = model.with_heads(HeadSpec("embedding", "embedding"))
     features = run.features(sentences, "text")
-    rows = dict(run.outputs(reader, "embedding", features, "text", "embeddings"))
-    return np.stack([rows[i][0] for i in range(len(sentences))], axis=1)
+    rows = dict(run.outputs(reader, "embedding", features, "text"))
+    return np.stack([rows[i] for i in range(len(sentences))], axis=1)
 
 
 def _retrieval(run, task, examples, head):
-    options = dataclasses.replace(run.options, max_features=0)
+    options = run.options
     layers = run.model.config.layers
     if not -layers - 1 <= options.layer <= layers:
         raise InputError(f"layer={options.layer}: the model has the hidden states 0 to {layers}")

@@ -108,8 +108,9 @@ def add(
         rows += [
             {
                 **labels, **mine, "task": task, "language": language, "split": split, "metric": metric,
-                "value": value, "n": result.n, "limit": request.limit, "baseline": result.baseline,
-                "jxstilts_version": jxstilts.__version__,
+                "value": value, "low": result.interval[metric][0], "high": result.interval[metric][1],
+                "baseline": (result.baseline or {}).get(metric), "major": result.major, "n": result.n,
+                "limit": request.limit, "jxstilts_version": jxstilts.__version__,
             }
             for metric, value in result.metrics.items()
         ]  # fmt: skip

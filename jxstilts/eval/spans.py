@@ -1,6 +1,7 @@
 """From start and end scores of windows to one answer per question (SQuAD; protocol 3.4)."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -40,22 +41,30 @@ def decode(
     *,
     n_best: int = 20,
     max_answer_length: int = 30,
-) -> dict[str, str]:
+    null_scores: bool = False,
+) -> dict[str, Any]:
     """Returns {example id: answer text}; the empty string where no window holds a valid span.
 
     Args:
         windows: feature index -> (example index, logits [T, 2], {"char_start", "char_end", "max_context"} [T]).
+        null_scores: return {example id: {"text": the same, "no_answer": how much better it scores to give none}}.
+            The null score is the least over the question's windows of the start and end score of their first token,
+            `<s>`; where there is no valid span, so that nothing can be given anyway, it stands alone.
     The text is cut out of the original context by character offsets, so no detokenisation takes place.
     """
     best: dict[int, tuple[float, int, int]] = {}
+    null: dict[int, float] = {}
     for feature in sorted(windows):
         example, logits, fields = windows[feature]
+        none = float(logits[0, 0]) + float(logits[0, 1])
+        null[example] = min(none, null.get(example, none))
         found = window_candidates(logits, fields["char_start"], fields["max_context"], n_best, max_answer_length)
         if found and (example not in best or found[0] > best[example][0]):
             score, first, last = found
             best[example] = (score, int(fields["char_start"][first]), int(fields["char_end"][last]))
-    answers = {}
+    answers: dict[str, Any] = {}
     for index, example in enumerate(examples):
-        _, begin, end = best.get(index, (0.0, 0, 0))
-        answers[example["id"]] = example["context"][begin:end].strip()
+        score, begin, end = best.get(index, (0.0, 0, 0))
+        text = example["context"][begin:end].strip()
+        answers[example["id"]] = {"text": text, "no_answer": null.get(index, 0.0) - score} if null_scores else text
     return answers

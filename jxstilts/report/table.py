@@ -1,15 +1,21 @@
 """The tables of a study as Markdown text: one headline table, and one table per task with every language.
 
-Reads results.jsonl only. A row of the headline is an arm: a model and the intermediate task it went through.
+Tasks that were evaluated in a single language (the English dev sets of intermediate tasks) stand in one table, with
+intervals and baselines. Reads results.jsonl only. A row of the headline is an arm: a model and the intermediate task
+it went through.
 """
 
 import pathlib
 from collections.abc import Iterable
 
 from jxstilts.runtime import InputError, atomic_write
+from jxstilts.tasks.languages import LANGUAGES
 from jxstilts.tracking import read_rows
 
-METRICS = {"accuracy": "accuracy", "f1": "F1", "exact_match": "EM"}
+METRICS = {
+    "f1": "F1", "exact_match": "EM", "best_f1": "best F1", "best_exact_match": "best EM",
+    "has_answer_f1": "F1 if answerable", "no_answer_accuracy": "accuracy if not answerable",
+}  # fmt: skip
 
 
 def write(workdir: str | pathlib.Path) -> pathlib.Path:
@@ -25,12 +31,45 @@ def text(workdir: str | pathlib.Path) -> str:
     rows = read_rows(path)
     if not rows:
         raise InputError(f"{path}: no results yet; run the study first")
-    arms = _unique((row["model"], row["intermediate"]) for row in rows)
     tasks = _unique(row["task"] for row in rows)
-    parts = [f"# {rows[0]['study']}: zero-shot results", "", *_headline(rows, arms, tasks), ""]
+    by_task = {task: [row for row in rows if row["task"] == task] for task in tasks}
+    alone = {task: _unique(row["language"] for row in by_task[task]) for task in tasks}
+    alone = {task: languages[0] for task, languages in alone.items() if len(languages) == 1}
+    parts = [f"# {rows[0]['study']}: results", ""]
+    transfer = [row for row in rows if alone.get(row["task"]) != "en"]
+    arms = _unique((row["model"], row["intermediate"]) for row in transfer)
+    if transfer:
+        parts[0] = f"# {rows[0]['study']}: zero-shot results"
+        parts += [*_headline(transfer, arms, _unique(row["task"] for row in transfer)), ""]
+    single = [row for row in rows if row["task"] in alone]
+    for language, split in _unique((row["language"], row["split"]) for row in single):
+        mine = [row for row in single if (row["language"], row["split"]) == (language, split)]
+        name = LANGUAGES[language].name if language in LANGUAGES else language
+        parts += [f"## {name} {split}", "", *_single(mine), ""]
     for task in tasks:
-        parts += [f"## {task}", "", *_languages([row for row in rows if row["task"] == task], arms), ""]
+        if task not in alone:
+            parts += [f"## {task}", "", *_languages(by_task[task], arms), ""]
     return "\n".join(parts).rstrip()
+
+
+def _single(rows: list[dict]) -> list[str]:
+    """A row for each phase, task and metric, with what says whether the value means something."""
+    header = ["task", "model", "phase", "metric", "n", "value", "95 % interval", "baseline", "above it"]
+    body = []
+    for row in rows:
+        low, high, baseline = (row.get(key) for key in ("low", "high", "baseline"))
+        above = "-" if low is None or baseline is None else "yes" if low > baseline else "no"
+        body.append([
+            row["task"], row["model"], row["phase"], METRICS.get(row["metric"], row["metric"]),
+            str(row["n"]), f"{row['value']:.1f}", "-" if low is None else f"{low:.1f} to {high:.1f}",
+            "-" if baseline is None else f"{baseline:.1f}", above,
+        ])  # fmt: skip
+    notes = ["Baseline: what a trivial rule scores on the same rows. Above it: the whole interval lies above it."]
+    for task in _unique(row["task"] for row in rows):
+        caps = _caps([row for row in rows if row["task"] == task])
+        if caps:
+            notes.append(f"- {task}: {caps}")
+    return [*_markdown(header, body), "", *notes]
 
 
 def _headline(rows: list[dict], arms: list[tuple], tasks: list[str]) -> list[str]:
@@ -52,11 +91,20 @@ def _headline(rows: list[dict], arms: list[tuple], tasks: list[str]) -> list[str
 def _note(task: str, rows: list[dict]) -> str:
     counts = sorted({row["n"] for row in rows})
     shown = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    caps = _caps(rows)
+    capped = f" ({caps})" if caps else ""
+    baselines = []
+    for metric in _unique(row["metric"] for row in rows):
+        values = [row["baseline"] for row in rows if row["metric"] == metric and row["baseline"] is not None]
+        if values:
+            baselines.append(f"{METRICS.get(metric, metric)} {sum(values) / len(values):.1f}")
+    trivial = f"; a trivial rule scores {', '.join(baselines)}" if baselines else ""
+    return f"- {task}: {rows[0]['split']} split, {shown} rows per language{capped}{trivial}"
+
+
+def _caps(rows: list[dict]) -> str:
     caps = sorted({row["limit"] for row in rows if row["limit"]})
-    capped = f" (capped at {', '.join(map(str, caps))} by config)" if caps else ""
-    baselines = [row["baseline"] for row in rows if row["baseline"] is not None]
-    chance = f"; majority class {sum(baselines) / len(baselines):.1f}" if baselines else ""
-    return f"- {task}: {rows[0]['split']} split, {shown} rows per language{capped}{chance}"
+    return f"capped at {', '.join(map(str, caps))} by config" if caps else ""
 
 
 def _languages(rows: list[dict], arms: list[tuple]) -> list[str]:

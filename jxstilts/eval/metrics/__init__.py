@@ -4,10 +4,10 @@ import functools
 import importlib
 import pkgutil
 
-from jxstilts.eval.metrics.base import ExampleMean, Metric
+from jxstilts.eval.metrics.base import Metric, SumMetric
 from jxstilts.runtime import InputError, suggest
 
-__all__ = ["ExampleMean", "Metric", "get", "names"]
+__all__ = ["Metric", "SumMetric", "get", "names"]
 
 
 @functools.cache

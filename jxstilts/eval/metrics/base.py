@@ -1,13 +1,16 @@
-"""The contract of a metric, and the common case: a mean over examples."""
+"""The contract of a metric, and the common case: a function of sums over examples."""
 
 import abc
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
+
+import numpy as np
 
 from jxstilts.runtime import InputError
 
 State = dict[str, dict[str, float]]
+CELLS = 2_000_000  # draws x distinct examples held at once by the bootstrap: some tens of MB
 
 
 class Metric(abc.ABC):
@@ -33,12 +36,26 @@ class Metric(abc.ABC):
     def compute(self, state: Any) -> dict[str, float]:
         """Returns {name: value from 0 to 100}."""
 
+    @abc.abstractmethod
+    def interval(self, state: Any) -> dict[str, tuple[float, float]]:
+        """Returns {name: (low, high)}, the 95 % interval of each value of `compute` over other draws of examples."""
 
-class ExampleMean(Metric):
-    """A metric whose every value is a mean over examples; `{}` is the empty state.
+    def major(self, values: Mapping[str, float]) -> float:
+        """Returns the one number by which models are chosen (protocol 3.3)."""
+        return values["accuracy"]
 
-    The state is {value name: {example id: number from 0 to 1}}, so that paired statistics can be drawn from it later.
+
+class SumMetric(Metric):
+    """A metric whose values are functions of sums over examples; `{}` is the empty state.
+
+    The state is {column: {example id: number}}, the same ids in every column, so that paired statistics can be drawn
+    from it later. A subclass decides the columns in `update` and what their sums say in `score`; by default each
+    column holds numbers from 0 to 1 and is a value, its mean.
     """
+
+    def score(self, sums: Mapping[str, Any], n: int) -> dict[str, Any]:
+        """Returns {value name: 0 to 100} of n examples from {column: sum}; sums may be arrays, one entry per draw."""
+        return {name: 100 * total / n for name, total in sums.items()}
 
     def merge(self, a: State, b: State) -> State:
         """Returns the union of two states. Raises InputError where both hold the same example."""
@@ -52,13 +69,53 @@ class ExampleMean(Metric):
         return merged
 
     def compute(self, state: State) -> dict[str, float]:
-        """Returns 100 times the mean of each value; the order of merging cannot change it."""
+        """Returns the values of a state; the order of merging cannot change them."""
+        n = self._count(state)
+        values = self.score({name: math.fsum(column.values()) for name, column in state.items()}, n)
+        return {name: float(value) for name, value in values.items()}
+
+    def interval(
+        self, state: State, level: float = 0.95, draws: int = 1000, seed: int = 0
+    ) -> dict[str, tuple[float, float]]:
+        """Returns the percentile bootstrap over examples of every value of `compute`; the same for the same state.
+
+        Draws are multinomial counts of the distinct examples, so that 100,000 right-or-wrong answers cost as much as
+        two; a draw in which a value is not defined takes no part in it.
+        """
+        n, names = self._count(state), sorted(state)
+        ids = sorted(state[names[0]])
+        table = np.array([[state[name][i] for name in names] for i in ids], np.float64)  # [n, columns]
+        distinct, counts = np.unique(table, axis=0, return_counts=True)
+        columns = dict(zip(names, distinct.T, strict=True))
+        rng = np.random.default_rng(seed)
+        step = max(1, CELLS // len(distinct))
+        parts = []
+        for begin in range(0, draws, step):
+            weights = rng.multinomial(n, counts / n, min(step, draws - begin)).astype(np.float64)
+            parts.append(self.draw(columns, weights, n))
+        tails = [50 * (1 - level), 50 * (1 + level)]
+        found = {}
+        for name in self.compute(state):
+            values = np.concatenate([part[name] for part in parts])
+            low, high = np.percentile(values[~np.isnan(values)], tails)
+            found[name] = (float(low), float(high))
+        return found
+
+    def draw(self, columns: Mapping[str, np.ndarray], weights: np.ndarray, n: int) -> dict[str, np.ndarray]:
+        """Returns each value [draws] of weighted examples; columns [distinct examples], weights [draws, distinct]."""
+        return self.score({name: weights @ column for name, column in columns.items()}, n)
+
+    def _count(self, state: State) -> int:
+        """Returns the number of examples. Raises InputError for none, or for columns that hold different ones."""
         if not state or not all(state.values()):
             raise InputError(f"metric {self.name!r}: there is no example to score")
-        return {name: 100 * math.fsum(values.values()) / len(values) for name, values in state.items()}
+        first, *others = state.values()
+        if any(other.keys() != first.keys() for other in others):
+            raise InputError(f"metric {self.name!r}: the columns of this state hold different examples")
+        return len(first)
 
-    def _state(self, scores: list[tuple[str, Mapping[str, float]]]) -> State:
-        """Returns the state of (example id, {value name: number}) pairs."""
+    def _state(self, scores: Iterable[tuple[str, Mapping[str, float]]]) -> State:
+        """Returns the state of (example id, {column: number}) pairs."""
         state: State = {}
         for identifier, values in scores:
             for name, value in values.items():
@@ -67,3 +124,8 @@ class ExampleMean(Metric):
                     raise InputError(f"metric {self.name!r}: two examples have the id {identifier!r}")
                 column[identifier] = float(value)
         return state
+
+
+def ratio(part: Any, whole: Any) -> Any:
+    """Returns part / whole, and 0 where whole is 0; floats or arrays."""
+    return np.where(whole > 0, part, 0.0) / np.where(whole > 0, whole, 1.0)

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 
-from jxstilts.eval.metrics.base import ExampleMean, State
+from jxstilts.eval.metrics.base import State, SumMetric
 from jxstilts.runtime import InputError
 
 
-class RetrievalAccuracy(ExampleMean):
+class RetrievalAccuracy(SumMetric):
     """Share of queries (English sentences) whose nearest source sentence is a gold one. Value: "accuracy"."""
 
     name = "retrieval"

@@ -7,7 +7,7 @@ import string
 import unicodedata
 from collections.abc import Mapping, Sequence
 
-from jxstilts.eval.metrics.base import ExampleMean, State
+from jxstilts.eval.metrics.base import State, SumMetric
 from jxstilts.runtime import InputError, suggest
 
 ASCII_PUNCTUATION = frozenset(string.punctuation)
@@ -26,7 +26,7 @@ MLQA_ARTICLES = {
 HAN_OR_WORD = re.compile(r"[\u4e00-\u9fa5]|[^\s\u4e00-\u9fa5]+")
 
 
-class _Span(ExampleMean):
+class _Span(SumMetric):
     """Token F1 and exact match, the best over the gold answers. Values: "f1" and "exact_match"."""
 
     @abc.abstractmethod
@@ -55,10 +55,15 @@ class _Span(ExampleMean):
             )
         found = self.words(prediction)
         golds = [self.words(answer["text"]) for answer in answers]
-        return {"f1": max(_f1(found, gold) for gold in golds), "exact_match": float(found in golds)}
+        return {"f1": max(token_f1(found, gold) for gold in golds), "exact_match": float(found in golds)}
+
+    def major(self, values: Mapping[str, float]) -> float:
+        """Returns the mean of F1 and exact match."""
+        return (values["f1"] + values["exact_match"]) / 2
 
 
-def _f1(found, gold):
+def token_f1(found: Sequence[str], gold: Sequence[str]) -> float:
+    """Returns the F1 of two lists of words, 0 to 1, in which a word counts as often as it is there."""
     # two answers without any word score 0, as in the official scripts, though they match exactly
     common = (collections.Counter(found) & collections.Counter(gold)).total()
     return 2 * common / (len(found) + len(gold)) if common else 0.0

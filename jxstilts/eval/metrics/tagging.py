@@ -1,0 +1,104 @@
+"""Tags of words: accuracy, and F1 of the chunks that they mark, as the study's tagging tasks are scored."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jxstilts.eval.metrics.base import State, SumMetric, ratio
+from jxstilts.runtime import InputError
+
+MISSING = ""  # stands for the tags of a sentence that has no prediction
+
+
+class TagAccuracy(SumMetric):
+    """Share of words with the gold tag, over all sentences together. Value: "accuracy".
+
+    Words that no prediction was made for (None: cut off an over-long sentence) are left out, as in the study's code.
+    """
+
+    name = "tag_accuracy"
+
+    def update(self, predictions: Mapping[str, Sequence[str | None]], examples: Sequence[dict]) -> State:
+        """Scores {sentence id: a tag or None per word}; a sentence without a prediction counts as wrong in every word.
+
+        Raises InputError for a sentence without gold tags or with another number of predictions than words.
+        """
+        pairs = [self._pair(predictions, example) for example in examples]
+        columns = self._counts([gold for gold, _ in pairs], [found for _, found in pairs])
+        return self._state((example["id"], counts) for example, counts in zip(examples, columns, strict=True))
+
+    def _pair(self, predictions, example) -> tuple[list[str], list[str]]:
+        """Returns the gold and the predicted tags of the words that count."""
+        if "tags" not in example:
+            raise InputError(f"metric {self.name!r}: sentence {example['id']!r} has no gold tags, so nothing to score")
+        gold = example["tags"]
+        found = predictions.get(example["id"])
+        if found is None:
+            return list(gold), [MISSING] * len(gold)
+        if len(found) != len(gold):
+            raise InputError(
+                f"metric {self.name!r}: sentence {example['id']!r} has {len(gold)} words, not {len(found)} as predicted"
+            )
+        kept = [(a, b) for a, b in zip(gold, found, strict=True) if b is not None]
+        return [a for a, _ in kept], [b for _, b in kept]
+
+    def _counts(self, gold: list[list[str]], found: list[list[str]]) -> list[dict[str, int]]:
+        """Returns the columns of each sentence."""
+        return [
+            {"right": sum(map(str.__eq__, a, b)), "total": len(a)} for a, b in zip(gold, found, strict=True)
+        ]  # fmt: skip
+
+    def score(self, sums: Mapping[str, Any], n: int) -> dict[str, Any]:
+        """Returns the share of right words; 0 when there is no word."""
+        return {"accuracy": 100 * ratio(sums["right"], sums["total"])}
+
+
+class Seqeval(TagAccuracy):
+    """Chunk F1, precision and recall of seqeval 1.2.2 (conlleval's lenient rules), and accuracy over words.
+
+    Values: "f1", "precision", "recall", "accuracy". Tags without a B- or I- prefix (UPOS) are chunks by seqeval's
+    rules too: equal neighbours make one chunk, and CCONJ and SCONJ are one type (protocol 3.5). Each chunk is counted
+    in the sentence in which it ends. One sequence of all sentences is given to seqeval, as its own scores do it: a
+    one-letter tag (UPOS X) at the head of a sentence gets its beginning from the sentence before, so for such tags a
+    set that is scored in parts can differ a little from one scored at once.
+    """
+
+    name = "seqeval"
+
+    def _counts(self, gold, found):
+        columns = super()._counts(gold, found)
+        ends = np.cumsum([len(tags) + 1 for tags in gold])  # seqeval puts one O after each sentence
+        counts = np.zeros((3, len(gold)), np.int64)
+        sides = [_chunks(gold), _chunks(found)]
+        for row, chunks in enumerate((sides[0] & sides[1], sides[1], sides[0])):
+            last = np.fromiter((end for _, _, end in chunks), np.int64, len(chunks))
+            np.add.at(counts[row], np.searchsorted(ends, last, side="right"), 1)
+        for column, (correct, predicted, there) in zip(columns, counts.T.tolist(), strict=True):
+            column.update(correct=correct, predicted=predicted, gold=there)
+        return columns
+
+    def score(self, sums: Mapping[str, Any], n: int) -> dict[str, Any]:
+        """Returns the micro-averaged values; 0 where nothing is predicted or there."""
+        precision = ratio(sums["correct"], sums["predicted"])
+        recall = ratio(sums["correct"], sums["gold"])
+        return {
+            "f1": 100 * ratio(2 * precision * recall, precision + recall),
+            "precision": 100 * precision,
+            "recall": 100 * recall,
+            **super().score(sums, n),
+        }
+
+    def major(self, values: Mapping[str, float]) -> float:
+        """Returns the chunk F1."""
+        return values["f1"]
+
+
+def _chunks(sentences: list[list[str]]) -> set[tuple[str, int, int]]:
+    """Returns the (type, first word, last word) of seqeval; words are counted through all sentences, one O between."""
+    from seqeval.metrics.sequence_labeling import get_entities  # costs a second, which most evaluations need not pay
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns at every tag without a prefix
+        return set(get_entities([[tag or "O" for tag in tags] for tags in sentences]))

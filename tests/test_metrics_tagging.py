@@ -1,0 +1,166 @@
+"""Tagging metrics against seqeval itself and against counts by hand."""
+
+import itertools
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from seqeval.metrics import accuracy_score, f1_score, precision_score, recall_score
+
+from jxstilts.eval import metrics
+from jxstilts.runtime import InputError
+
+UPOS = "ADJ ADP ADV AUX CCONJ DET INTJ NOUN NUM PART PRON PROPN PUNCT SCONJ SYM VERB X".split()
+NER = "O B-LOC I-LOC B-ORG I-ORG B-PER I-PER".split()
+
+
+def sentences(*pairs):
+    """(gold, predicted) tags as strings or lists -> (predictions, examples)."""
+    pairs = [(list(gold), list(found)) for gold, found in pairs]
+    examples = [{"id": str(i), "words": ["w"] * len(gold), "tags": gold} for i, (gold, _) in enumerate(pairs)]
+    return {str(i): found for i, (_, found) in enumerate(pairs)}, examples
+
+
+def score(name, *pairs):
+    metric = metrics.get(name)
+    return metric.compute(metric.update(*sentences(*pairs)))
+
+
+# --- accuracy of words -----------------------------------------------------------------------------------------------
+
+
+def test_tag_accuracy_is_over_words_not_sentences():
+    pairs = [("AB", "AB"), ("ABCABC", "ABCXXX")]
+    assert score("tag_accuracy", *pairs) == {"accuracy": 100 * 5 / 8}
+    metric = metrics.get("tag_accuracy")
+    assert metric.update(*sentences(*pairs)) == {"right": {"0": 2.0, "1": 3.0}, "total": {"0": 2.0, "1": 6.0}}
+
+
+@pytest.mark.parametrize("name", ["tag_accuracy", "seqeval"])
+def test_cut_off_words_are_left_out(name):
+    whole = score(name, (["B-LOC", "O"], ["B-LOC", "O"]), (["O"], ["B-PER"]))
+    cut = score(name, (["B-LOC", "O", "B-PER"], ["B-LOC", "O", None]), (["O", "O"], ["B-PER", None]))
+    assert cut == whole
+    nothing = score(name, (["O", "B-PER"], [None, None]))
+    assert set(nothing.values()) == {0.0}
+
+
+@pytest.mark.parametrize("name", ["tag_accuracy", "seqeval"])
+def test_a_sentence_without_prediction_is_wrong_in_every_word(name):
+    metric = metrics.get(name)
+    examples = [{"id": "a", "words": ["x", "y"], "tags": ["O", "B-PER"]}]
+    assert set(metric.compute(metric.update({}, examples)).values()) == {0.0}
+
+
+@pytest.mark.parametrize("name", ["tag_accuracy", "seqeval"])
+def test_what_cannot_be_scored_is_refused(name):
+    metric = metrics.get(name)
+    with pytest.raises(InputError, match="sentence 'a' has no gold tags"):
+        metric.update({"a": ["O"]}, [{"id": "a", "words": ["x"]}])
+    with pytest.raises(InputError, match="sentence 'a' has 2 words, not 1 as predicted"):
+        metric.update({"a": ["O"]}, [{"id": "a", "words": ["x", "y"], "tags": ["O", "O"]}])
+    with pytest.raises(InputError, match="two examples have the id 'a'"):
+        metric.update({}, [{"id": "a", "words": ["x"], "tags": ["O"]}] * 2)
+
+
+# --- seqeval ---------------------------------------------------------------------------------------------------------
+
+
+def live(pairs):
+    gold, found = [list(g) for g, _ in pairs], [list(f) for _, f in pairs]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return {
+            "f1": 100 * f1_score(gold, found),
+            "precision": 100 * precision_score(gold, found),
+            "recall": 100 * recall_score(gold, found),
+            "accuracy": 100 * accuracy_score(gold, found),
+        }
+
+
+def tagged(tags):
+    words = st.lists(st.tuples(tags, tags), min_size=1, max_size=8)
+    return st.lists(words.map(lambda pairs: tuple(map(list, zip(*pairs, strict=True)))), min_size=1, max_size=8)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.one_of(
+        tagged(st.sampled_from(NER)),
+        tagged(st.sampled_from(UPOS)),
+        tagged(st.sampled_from(["NOUN", "X", "SYM", "SCONJ", "CCONJ"])),
+        tagged(st.sampled_from([*NER, "E-PER", "S-LOC", "B", "I", "X", ".", "O"])),
+    )
+)
+def test_seqeval_equals_seqeval(pairs):
+    found = score("seqeval", *pairs)
+    assert found == live(pairs)  # bit for bit
+
+
+def test_seqeval_by_hand():
+    values = score(
+        "seqeval",
+        (["B-LOC", "I-LOC", "O", "B-PER"], ["I-LOC", "I-LOC", "O", "O"]),  # I- opens a chunk: LOC is right
+        (["B-ORG", "I-ORG"], ["B-ORG", "B-ORG"]),  # one chunk against two others
+    )
+    assert values == pytest.approx({"f1": 100 / 3, "precision": 100 / 3, "recall": 100 / 3, "accuracy": 50.0})
+
+
+def test_seqeval_on_pos_tags_has_its_known_oddities():
+    assert score("seqeval", (["NOUN", "NOUN"], ["NOUN", "VERB"]))["recall"] == 0  # equal neighbours are one chunk
+    assert score("seqeval", (["SCONJ", "NOUN"], ["CCONJ", "NOUN"])) == {  # one type, since the first letter is cut
+        "f1": 100.0, "precision": 100.0, "recall": 100.0, "accuracy": 50.0,
+    }  # fmt: skip
+    assert score("seqeval", (["SYM", "SYM"], ["SYM", "NOUN"]))["recall"] == 50  # what begins with S never joins
+
+
+def restated(tags):
+    """Chunks of B-/I- tags, as conlleval counts them, written from the rule: (type, first word, last word)."""
+    begins = []
+    for place, tag in enumerate(tags):
+        before = tags[place - 1] if place else "O"
+        if tag != "O" and (tag[0] == "B" or before == "O" or before[2:] != tag[2:]):
+            begins.append(place)
+    chunks = set()
+    for begin, limit in itertools.zip_longest(begins, begins[1:], fillvalue=len(tags)):
+        inside = itertools.takewhile(lambda place: tags[place] != "O", range(begin, limit))
+        chunks.add((tags[begin][2:], begin, list(inside)[-1]))
+    return chunks
+
+
+@settings(max_examples=200, deadline=None)
+@given(tagged(st.sampled_from(NER)))
+def test_entity_counts_per_sentence_equal_the_restatement(pairs):
+    predictions, examples = sentences(*pairs)
+    state = metrics.get("seqeval").update(predictions, examples)
+    for number, (gold, found) in enumerate(pairs):
+        there, predicted = restated(gold), restated(found)
+        counts = [state[name][str(number)] for name in ("correct", "predicted", "gold", "total")]
+        assert counts == [len(there & predicted), len(predicted), len(there), len(gold)]
+
+
+@settings(max_examples=100, deadline=None)
+@given(tagged(st.sampled_from([tag for tag in UPOS if tag != "X"] + NER)), st.data())
+def test_scoring_in_parts_equals_scoring_at_once(pairs, data):
+    """Without one-letter tags, whose chunks seqeval begins in the sentence before."""
+    metric = metrics.get("seqeval")
+    predictions, examples = sentences(*pairs)
+    whole, merged = metric.update(predictions, examples), {}
+    for number in data.draw(st.permutations(range(len(examples)))):
+        merged = metric.merge(merged, metric.update(predictions, [examples[number]]))
+    assert merged == whole and metric.compute(merged) == metric.compute(whole)
+
+
+def test_interval_of_f1_holds_the_value():
+    rng = np.random.default_rng(0)
+    pairs = []
+    for _ in range(150):
+        gold = [str(tag) for tag in rng.choice(NER, 12)]
+        pairs.append((gold, [tag if rng.random() < 0.8 else "O" for tag in gold]))
+    metric = metrics.get("seqeval")
+    state = metric.update(*sentences(*pairs))
+    values, found = metric.compute(state), metric.interval(state)
+    assert values.keys() == found.keys()
+    assert all(found[name][0] < values[name] < found[name][1] for name in values)

@@ -1,0 +1,95 @@
+"""The tables of a study from its results, cell by cell."""
+
+import json
+
+import pytest
+
+from jxstilts.report import table
+from jxstilts.runtime import InputError
+
+
+def row(**changes):
+    return {
+        "study": "toy", "evaluation": "e", "phase": "mnli", "model": "small", "intermediate": "none", "target": "",
+        "task": "xnli", "language": "en", "split": "dev", "metric": "accuracy", "value": 50.0, "low": 45.0,
+        "high": 55.0, "baseline": 33.3, "major": 50.0, "n": 100, "limit": 0, **changes,
+    }  # fmt: skip
+
+
+def report(tmp_path, *rows):
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return table.text(tmp_path)
+
+
+def cells(text, heading):
+    """The rows of the table under a heading, header first."""
+    part = text.split(f"{heading}\n", 1)[1].split("\n#")[0]
+    lines = [line for line in part.split("\n") if line.startswith("|") and not line.startswith("|-")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_no_results_yet(tmp_path):
+    with pytest.raises(InputError, match="no results yet"):
+        table.text(tmp_path)
+
+
+def test_headline_and_languages(tmp_path):
+    text = report(
+        tmp_path,
+        row(),
+        row(language="de", value=40.0, baseline=33.5),
+        row(intermediate="mnli", value=60.0),
+        row(intermediate="mnli", language="de", value=44.0, baseline=33.5, n=90, limit=90),
+    )
+    assert text.startswith("# toy: zero-shot results")
+    assert cells(text, "zero-shot results") == [
+        ["model", "intermediate", "xnli (2) accuracy"], ["small", "none", "45.0"], ["small", "mnli", "52.0"],
+    ]  # fmt: skip
+    assert "- xnli: dev split, 90 to 100 rows per language (capped at 90 by config)" in text
+    assert "; a trivial rule scores accuracy 33.4\n" in text
+    assert cells(text, "## xnli") == [
+        ["language", "n", "small, none", "small, mnli"], ["en", "100", "50.0", "60.0"], ["de", "100", "40.0", "44.0"],
+        ["mean without en", "", "40.0", "44.0"],
+    ]  # fmt: skip
+
+
+def test_english_dev_sets_stand_in_one_table(tmp_path):
+    text = report(
+        tmp_path,
+        row(task="mnli"),
+        row(task="hellaswag", phase="hs", value=26.0, low=20.0, high=32.0, baseline=25.6, limit=200),
+        row(task="squad_v2", phase="sq", metric="best_f1", value=52.0, low=50.5, high=53.0, baseline=50.1),
+    )
+    assert text.startswith("# toy: results\n\n## English dev\n") and "zero-shot" not in text and "## mnli" not in text
+    assert cells(text, "## English dev") == [
+        ["task", "model", "phase", "metric", "n", "value", "95 % interval", "baseline", "above it"],
+        ["mnli", "small", "mnli", "accuracy", "100", "50.0", "45.0 to 55.0", "33.3", "yes"],
+        ["hellaswag", "small", "hs", "accuracy", "100", "26.0", "20.0 to 32.0", "25.6", "no"],
+        ["squad_v2", "small", "sq", "best F1", "100", "52.0", "50.5 to 53.0", "50.1", "yes"],
+    ]
+    assert "- hellaswag: capped at 200 by config" in text
+
+
+def test_both_kinds_together(tmp_path):
+    text = report(
+        tmp_path, row(task="mnli"), row(), row(language="de"), row(task="tatoeba", language="de", split="test")
+    )
+    assert cells(text, "zero-shot results")[0] == [
+        "model", "intermediate", "xnli (2) accuracy", "tatoeba (1) accuracy",
+    ]  # fmt: skip
+    headings = [line for line in text.split("\n") if line.startswith("##")]
+    assert headings == [
+        "## English dev",
+        "## German test",
+        "## xnli",
+    ]
+
+
+def test_rows_of_earlier_versions_have_no_interval(tmp_path):
+    old = {key: value for key, value in row(baseline=None).items() if key not in ("low", "high", "major")}
+    assert cells(report(tmp_path, old), "## English dev")[1][-3:] == ["-", "-", "-"]
+
+
+def test_write_leaves_a_file(tmp_path):
+    text = report(tmp_path, row())
+    assert table.write(tmp_path).read_text() == text + "\n"
