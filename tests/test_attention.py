@@ -9,7 +9,7 @@ import pytest
 from golden.batches import HERE, expected, one_per_row, packed, worst
 
 from jxstilts.models import bundle
-from jxstilts.models.attention import BACKENDS, attend
+from jxstilts.models.attention import BACKENDS, attend, drop
 from jxstilts.models.layers import Compute
 from jxstilts.runtime import InputError
 
@@ -131,3 +131,29 @@ def test_backend_refuses_what_it_cannot_do(monkeypatch, backend, platform, optio
 
 def test_dropout_without_a_key_is_evaluation(monkeypatch):
     np.testing.assert_array_equal(call("xla", dropout=0.5), call("xla"))
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_dropout_masks_are_as_good_as_independent(rate):
+    """Rate, and correlations between columns, rows, neighbouring keys: within 5 standard errors of independent bits."""
+    shape = (16, 4, 32, 64)
+    key = jax.random.key(3)
+    keys = (key, jax.random.key(4), jax.random.fold_in(key, 1), *jax.random.split(key))
+    masks = [np.asarray(drop(jnp.ones(shape), rate, key)) > 0 for key in keys]
+    scale = (rate * (1 - rate)) ** 0.5
+    bits = (masks[0] - (1 - rate)) / scale
+    assert abs(bits.mean()) < 5 / bits.size**0.5
+    columns, rows = bits.reshape(-1, 64), bits.reshape(64, -1).T
+    for table in (columns, rows):
+        correlation = table.T @ table / len(table)
+        assert np.abs(correlation[~np.eye(table.shape[1], dtype=bool)]).max() < 5 / len(table) ** 0.5
+    for other in masks[1:]:
+        assert abs((bits * (other - (1 - rate)) / scale).mean()) < 5 / bits.size**0.5
+
+
+def test_dropout_keeps_the_mean_and_its_gradient_has_the_same_mask():
+    x, key = jnp.ones((8, 16, 32)), jax.random.key(0)
+    kept = drop(x, 0.25, key)
+    assert set(np.unique(kept).tolist()) == {0.0, np.float32(1 / 0.75).item()}
+    gradient = jax.grad(lambda x: drop(x, 0.25, key).sum())(x)
+    np.testing.assert_array_equal(gradient, kept)
