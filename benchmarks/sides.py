@@ -45,13 +45,13 @@ class Ours:
         from jxstilts.mesh import make_mesh
         from jxstilts.train import objectives, optimizer, step
 
-        self.model, self.mesh = model, make_mesh({}, jax.devices()[:1])
+        self.model, self.mesh, self._head = model, make_mesh({}, jax.devices()[:1]), head
         self.parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
         optim = optimizer.make(recipe, steps)
         shardings, _ = step.state_shardings(model, optim, self.mesh)
         self.state = jax.jit(lambda p: step.new_state(p, optim, seed), out_shardings=shardings)(params)
         context = objectives.Context(model.config.vocab_size, model.config.vocab_size - 1, ())
-        self._step = step.make_train_step(model, head, "task", optim, self.mesh, context=context)
+        self._step = step.make_train_step(model, {head: step.Loss(head)}, optim, self.mesh, context=context)
         self._encode = jax.jit(model.encode)
         self._predict = jax.jit(lambda params, batch: model.predict(params, head, batch)["logits"])
 
@@ -65,7 +65,7 @@ class Ours:
 
         losses = []
         for batch in batches:
-            self.state, metrics = self._step(self.state, self._put(batch))
+            self.state, metrics = self._step(self.state, {self._head: self._put(batch)})
             losses.append(metrics["loss"])
         jax.block_until_ready(self.state)
         return [float(loss) for loss in losses]

@@ -104,16 +104,18 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
 
 def _pretrain(scale: dict, languages: tuple[str, ...]) -> dict:
-    return {
-        "init": "random",
-        "task": "text",
+    text = {
         "objective": "mlm",
         "languages": languages,
         "sampling_exponent": 0.3,
         "packed": True,
-        "steps": scale["steps"],
         "batch_size": scale["batch_size"],
         "max_length": scale["max_length"],
+    }
+    return {
+        "init": "random",
+        "tasks": {"text": text},
+        "steps": scale["steps"],
         "optimizer": {"learning_rate": scale["learning_rate"], "warmup": 0.1, "beta2": 0.98, "eps": 1e-6},
     }
 
@@ -121,27 +123,20 @@ def _pretrain(scale: dict, languages: tuple[str, ...]) -> dict:
 def _mnli(scale: dict, init: str) -> dict:
     return {
         "init": init,
-        "task": "mnli",
+        "tasks": {"mnli": {"limit": scale.get("limit", 0), "batch_size": 32, "max_length": scale["max_length"]}},
         "epochs": scale["epochs"],
-        "limit": scale.get("limit", 0),
-        "batch_size": 32,
-        "max_length": scale["max_length"],
         "optimizer": {"learning_rate": scale["learning_rate"], "warmup": 0.1},
         "select": {"metric": "accuracy", "rows": 500, "every": scale["every"]},
     }
 
 
 def _qa(scale: dict, init: str) -> dict:
+    # No gold answers in XTREME's TyDiQA dev files: the last English training rows are held out for the selection.
+    tydiqa = {"limit": scale["limit"], "holdout": 200, "batch_size": 16, "max_length": 256}
     return {
         "init": init,
-        "task": "tydiqa",
+        "tasks": {"tydiqa": tydiqa},
         "epochs": scale["epochs"],
-        "limit": scale["limit"],
-        "batch_size": 16,
-        "max_length": 256,
-        "doc_stride": 128,
-        "max_query_length": 64,
         "optimizer": {"learning_rate": scale["learning_rate"], "warmup": 0.1},
-        # No gold answers in XTREME's TyDiQA dev files: the last English training rows are held out for the selection.
-        "select": {"metric": "f1_em", "rows": 300, "every": scale["every"], "holdout": 200},
+        "select": {"metric": "major", "rows": 300, "every": scale["every"]},
     }

@@ -104,7 +104,10 @@ def param_shardings(axes: Any, shapes: Any, mesh: Mesh) -> tuple[Any, list[str]]
     return placed, notes
 
 
-def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Puts this process's rows of a batch on its devices: host arrays [B/processes, ...] -> global arrays [B, ...]."""
+def put_batch(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:
+    """Puts this process's rows of a batch on its devices: host arrays [B/processes, ...] -> global arrays [B, ...].
+
+    Of a dict of batches: of each.
+    """
     sharding = batch_sharding(mesh)
-    return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
+    return jax.tree.map(lambda array: jax.make_array_from_process_local_data(sharding, array), dict(batch))

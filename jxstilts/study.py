@@ -72,29 +72,31 @@ def from_config(config: Any) -> Study:
         raise InputError("config.data_dir is empty; give --config.data_dir=FOLDER (see docs/data.md for its layout)")
     if not pathlib.Path(study.data_dir).is_dir():
         raise InputError(f"config.data_dir={study.data_dir!r}: no such folder")
+    resolved = {name: phase.resolve(f"config.phases.{name}") for name, phase in study.phases.items()}
+    study = dataclasses.replace(study, phases=resolved)
     for name, phase in study.phases.items():
         known = ("random", *study.phases)
         if phase.init not in known and "/" not in phase.init and not pathlib.Path(phase.init).exists():
             hint = "or give a folder or a hub id (owner/name)"
             raise InputError(f"config.phases.{name}.init: {suggest('phase', phase.init, known)}; {hint}")
-        if phase.task:
-            _check_task(f"config.phases.{name}", phase.task, phase.languages)
+        for key, stream in phase.tasks.items():
+            _check_task(f"config.phases.{name}.tasks.{key}", stream.task, stream.languages, "train")
     for name, evaluation in study.evaluations.items():
         where = f"config.evaluations.{name}"
         if evaluation.phase not in study.phases:
             raise InputError(f"{where}.phase: {suggest('phase', evaluation.phase, study.phases)}")
         for task in evaluation.what.tasks:
-            _check_task(f"{where}.what", task, evaluation.what.languages)
+            _check_task(f"{where}.what", task, evaluation.what.languages, evaluation.what.split_of(task))
     order(study)
     return study
 
 
-def _check_task(where: str, name: str, languages: tuple[str, ...]) -> None:
+def _check_task(where: str, name: str, languages: tuple[str, ...], split: str) -> None:
     try:
         spec = tasks.get(name)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
-    known = spec.languages + spec.more_languages
+    known = spec.loadable(split)
     for language in languages:
         if language not in known:
             raise InputError(f"{where}.languages: {suggest(f'language of task {name!r}', language, known)}")
@@ -171,26 +173,32 @@ def _run_phase(study, name, model, tokenizer_dir, workdir, cache_dir, mesh, stop
 
 
 def _dev_evaluator(study, phase, tokenizer_dir, cache_dir, mesh) -> phases.Evaluator:
-    """The selection rule: the first rows of the training task's English dev rows."""
-    spec = tasks.get(phase.task)
-    _, examples = inputs.examples(phase, study.data_dir)
+    """The selection rule: the first English dev rows of every task that the phase trains.
+
+    Gives each task's metrics (of several tasks as TASK/METRIC) and "major", the mean of the tasks' major metrics.
+    """
     tokenizer = tokenizers.load(tokenizer_dir)
-    options = evaluator.Options(
-        max_length=phase.max_length,
-        doc_stride=phase.doc_stride,
-        max_query_length=phase.max_query_length,
-        max_features=phase.select.rows,
-    )
+    rows = {
+        key: inputs.dev_rows(stream, phase.select.rows, study.data_dir)
+        for key, stream in phase.tasks.items()
+        if stream.objective == "task"
+    }
 
     def check(model: Model, params: Any) -> dict[str, float]:
-        result = evaluator.evaluate(
-            model, params, spec, examples,
-            tokenizer=tokenizer, head=phase.head or phase.task, options=options, mesh=mesh, cache_dir=cache_dir,
-        )  # fmt: skip
-        values = dict(result.metrics)
-        if {"f1", "exact_match"} <= set(values):
-            values["f1_em"] = (values["f1"] + values["exact_match"]) / 2  # protocol 3.3: the major metric of QA
-        return values
+        values, majors = {}, []
+        for key, examples in rows.items():
+            stream = phase.tasks[key]
+            options = evaluator.Options(
+                max_length=stream.max_length, doc_stride=stream.doc_stride, max_query_length=stream.max_query_length,
+                long_sentences=stream.long_sentences, max_features=phase.select.rows,
+            )  # fmt: skip
+            result = evaluator.evaluate(
+                model, params, tasks.get(stream.task), examples,
+                tokenizer=tokenizer, head=inputs.head_name(stream), options=options, mesh=mesh, cache_dir=cache_dir,
+            )  # fmt: skip
+            values |= {f"{key}/{name}" if len(rows) > 1 else name: value for name, value in result.metrics.items()}
+            majors.append(result.major)
+        return values | {"major": sum(majors) / len(majors)}
 
     return check
 

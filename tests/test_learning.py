@@ -21,8 +21,10 @@ def get_config(task):
         "model": {"preset": "tiny", "hidden_dropout": 0.0, "attention_dropout": 0.0, "init_std": 0.18},
         "tokenizer": {"vocab_size": 120, "model": "bpe", "languages": ("en", "de")},
         "phases": {"train": {
-            "task": name, unit: amount, "batch_size": 32, "max_length": 64, "doc_stride": 24, "max_query_length": 12,
-            "sort_window": 1, "optimizer": {"learning_rate": 3e-3}, "select": {"every": 10000}, "save_every": 10000,
+            "tasks": {name: {
+                "batch_size": 32, "max_length": 64, "doc_stride": 24, "max_query_length": 12, "sort_window": 1,
+            }},
+            unit: amount, "optimizer": {"learning_rate": 3e-3}, "select": {"every": 10000}, "save_every": 10000,
         }},
         "evaluations": {"train": {
             "phase": "train", "model": "tiny", "intermediate": "none",

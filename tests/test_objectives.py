@@ -74,13 +74,13 @@ def test_a_model_learns_by_mlm(one_device):
     sizes = {"vocab_size": 500, "init_std": 0.18, "hidden_dropout": 0.0, "attention_dropout": 0.0}
     model = Model(make_config("xlmr", "tiny", **sizes), (HeadSpec("mlm", "mlm"),))
     optim = optimizer.make(optimizer.Optimizer(learning_rate=5e-3), 100)
-    train = step.make_train_step(model, "mlm", "mlm", optim, one_device, context=CONTEXT)
+    train = step.make_train_step(model, {"text": step.Loss("mlm", "mlm")}, optim, one_device, context=CONTEXT)
     state = jax.jit(lambda key: step.new_state(model.init(key), optim, 0))(jax.random.key(0))
     losses = []
     for _ in range(100):
         rows = batch(rng, rows=32, length=24)
         ordinary = ~np.isin(np.asarray(rows["tokens"]), CONTEXT.special_ids)
         rows["tokens"] = jnp.asarray(np.where(ordinary, rng.integers(4, 30, (32, 1)), rows["tokens"]), jnp.int32)
-        state, metrics = train(state, rows)
+        state, metrics = train(state, {"text": rows})
         losses.append(float(metrics["loss"]))
     assert losses[0] > 5.0 and np.mean(losses[-10:]) < 0.5

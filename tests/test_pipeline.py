@@ -109,12 +109,12 @@ def test_the_seed_decides(packed, whole):
 
 def test_refusals():
     with pytest.raises(InputError, match="8 rows cannot be shared by 3 processes"):
-        pipeline.iterate(source(), process_count=3)
+        list(pipeline.iterate(source(), process_count=3))
     with pytest.raises(InputError, match="start_step 26"):
         pipeline.iterate(source(), start_step=26)
     empty = pipeline.BatchSource(FEATURES, lambda epoch: [], 5, type="text")
     with pytest.raises(InputError, match="no features to train on"):
-        pipeline.iterate(empty)
+        list(pipeline.iterate(empty))
     assert list(pipeline.iterate(source(steps=0))) == []
 
 

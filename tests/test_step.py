@@ -55,14 +55,13 @@ def run_steps(mesh, head="classification", steps=5, accumulation=1, dropout=0.1,
     init = jax.jit(lambda key: step.new_state(model.init(key), optim, seed=3), out_shardings=shardings)
     state = init(jax.random.key(0)) if start is None else start
     objective = "mlm" if head == "mlm" else "task"
-    train = step.make_train_step(
-        model, spec.name, objective, optim, mesh, context=CONTEXT, accumulation=accumulation
-    )  # fmt: skip
-    losses = []
+    losses = {head: step.Loss(spec.name, objective)}
+    train = step.make_train_step(model, losses, optim, mesh, context=CONTEXT, accumulation=accumulation)
+    found = []
     for number in range(steps):
-        state, metrics = train(state, put_batch(make_batch(number), mesh))
-        losses.append(float(metrics["loss"]))
-    return np.array(losses), state
+        state, metrics = train(state, {head: put_batch(make_batch(0), mesh)})
+        found.append(float(metrics["loss"]))
+    return np.array(found), state
 
 
 @functools.cache

@@ -106,9 +106,9 @@ def test_stopped_after_any_step_equals_unbroken(unbroken, config_file, data_dir,
 
 
 def test_changed_phase_is_refused_by_key(unbroken, config_file, data_dir):
-    plan = make(config_file, data_dir, "--config.phases.mnli.batch_size=8")
+    plan = make(config_file, data_dir, "--config.phases.mnli.tasks.mnli.batch_size=8")
     with pytest.raises(
-        InputError, match=r"phases/mnli holds a phase made with another config: phase.batch_size: 16 -> 8"
+        InputError, match=r"phases/mnli holds a phase made with another config: phase.tasks.mnli.batch_size: 16 -> 8"
     ):
         study.run(plan, unbroken, devices=jax.devices()[:1])
 
@@ -133,8 +133,8 @@ def test_changed_evaluation_runs_again(unbroken, config_file, data_dir, tmp_path
 @pytest.mark.parametrize(
     ("overrides", "text"),
     [
-        (["--config.phases.mnli.task=mnly"], "config.phases.mnli: unknown task 'mnly'; did you mean 'mnli'"),
-        (["--config.phases.pretrain.languages=('en','dee')"], "did you mean 'de'"),
+        (["--config.phases.mnli.tasks.mnli.task=mnly"], "config.phases.mnli.tasks.mnli.task: unknown task 'mnly'; did you mean 'mnli'"),
+        (["--config.phases.pretrain.tasks.text.languages=('en','dee')"], "did you mean 'de'"),
         (
             ["--config.evaluations.xnli.phase=mnl"],
             r"config.evaluations.xnli.phase: unknown phase 'mnl'; did you mean 'mnli'",
@@ -157,10 +157,10 @@ def test_bad_configs_are_refused_before_anything_runs(config_file, data_dir, tmp
 @pytest.mark.parametrize(
     ("overrides", "text"),
     [
-        (["--config.phases.mnli.max_length=4000"], "positions for 128 tokens"),
+        (["--config.phases.mnli.tasks.mnli.max_length=4000"], "positions for 128 tokens"),
         (["--config.phases.mnli.select.metric=f1"], "select.metric: unknown metric 'f1'"),
         (["--config.phases.mnli.keep_heads=('mlm2',)"], "no head 'mlm2' to take over"),
-        (["--config.phases.qa.select.holdout=60"], "holdout=60, but task 'tydiqa' has 60 training rows"),
+        (["--config.phases.qa.tasks.tydiqa.holdout=60"], "holdout=60, but task 'tydiqa' has 60 training rows"),
         (["--config.phases.mnli.optimizer.learning_rate=1e20"], "loss of step .* is (nan|inf)"),
     ],
 )

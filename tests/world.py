@@ -84,17 +84,22 @@ def get_config(arg=None):
         "tokenizer": {"vocab_size": 120, "model": "bpe", "languages": ("en", "de")},
         "phases": {
             "pretrain": {
-                "task": "text", "objective": "mlm", "languages": ("en", "de"), "packed": True, "steps": 12,
-                "batch_size": 8, "max_length": 64, "optimizer": fast, "save_every": 5, "log_every": 3,
+                "tasks": {"text": {
+                    "objective": "mlm", "languages": ("en", "de"), "packed": True, "batch_size": 8, "max_length": 64,
+                }},
+                "steps": 12, "optimizer": fast, "save_every": 5, "log_every": 3,
             },
             "mnli": {
-                "init": "pretrain", "task": "mnli", "epochs": 2.0, "batch_size": 16, "max_length": 48,
+                "init": "pretrain", "tasks": {"mnli": {"batch_size": 16, "max_length": 48}}, "epochs": 2.0,
                 "optimizer": fast, "select": {"metric": "accuracy", "rows": 24, "every": 4}, "log_every": 2,
             },
             "qa": {
-                "init": "mnli", "task": "tydiqa", "epochs": 1.0, "batch_size": 8, "max_length": 64, "doc_stride": 24,
-                "max_query_length": 12, "optimizer": fast, "log_every": 2,
-                "select": {"metric": "f1_em", "rows": 12, "every": 3, "holdout": 12},
+                "init": "mnli",
+                "tasks": {"tydiqa": {
+                    "batch_size": 8, "max_length": 64, "doc_stride": 24, "max_query_length": 12, "holdout": 12,
+                }},
+                "epochs": 1.0, "optimizer": fast, "log_every": 2,
+                "select": {"metric": "major", "rows": 12, "every": 3},
             },
         },
         "evaluations": {

@@ -73,24 +73,25 @@ class BatchSource:
         return self._plans[epoch]
 
 
-def iterate(
-    source: BatchSource, *, start_step: int = 0, process_index: int = 0, process_count: int = 1, prefetch: int = 2
-):
+def iterate(source, *, start_step: int = 0, process_index: int = 0, process_count: int = 1, prefetch: int = 2):
     """Returns a Grain iterator over the batches from `start_step` on, with this process's rows of each.
 
-    A process has rows [i * B / n, (i + 1) * B / n) of a batch of B. `prefetch` batches are made ahead in threads (0:
-    none). get_state() is {"next_index": step}, the same for every process; set_state() goes to any step.
+    source: len(source) steps; source[step] is a batch, or a dict of batches. A process has rows
+    [i * B / n, (i + 1) * B / n) of a batch of B. `prefetch` batches are made ahead in threads (0: none). get_state()
+    is {"next_index": step}, the same for every process; set_state() goes to any step.
     """
     import grain
 
-    if len(source) and source.plan(0).num_rows % process_count:
-        raise InputError(f"a batch of {source.plan(0).num_rows} rows cannot be shared by {process_count} processes")
     if not 0 <= start_step <= len(source):
         raise InputError(f"start_step {start_step} is outside a run of {len(source)} steps")
 
-    def own(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        rows = len(batch["tokens"]) // process_count
-        return {name: array[process_index * rows : (process_index + 1) * rows] for name, array in batch.items()}
+    def own(batch):
+        if isinstance(batch, dict):
+            return {name: own(value) for name, value in batch.items()}
+        if len(batch) % process_count:
+            raise InputError(f"a batch of {len(batch)} rows cannot be shared by {process_count} processes")
+        rows = len(batch) // process_count
+        return batch[process_index * rows : (process_index + 1) * rows]
 
     options = grain.ReadOptions(num_threads=prefetch, prefetch_buffer_size=prefetch)
     iterator = iter(grain.MapDataset.source(source).map(own).to_iter_dataset(options))

@@ -1,6 +1,7 @@
-"""What a phase reads: its head, its examples, and the batches of every step."""
+"""What a phase reads: its heads, its examples, and the batches of every step."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,60 +12,84 @@ from jxstilts.data import tokenizer as tokenizers
 from jxstilts.mesh import batch_divisor
 from jxstilts.models.model import HeadSpec, Model, family_module
 from jxstilts.runtime import InputError
-from jxstilts.train import objectives
+from jxstilts.train import mixture, objectives
+from jxstilts.train.mixture import Stream
 
-MAX_SEGMENTS = 16  # of a packed row
+MAX_SEGMENTS = 16  # of a packed row of text
 
 
 @dataclasses.dataclass(frozen=True)
 class Data:
     """Batches for every step, and what the step and the log have to know about them."""
 
-    source: pipeline.BatchSource
+    source: mixture.MixtureSource
     steps: int
     context: objectives.Context
     flops_per_token: float  # forward and backward, of the encoder
     notes: tuple[str, ...]
 
 
-def heads(phase: Any, model: Model, start_heads: tuple[HeadSpec, ...]) -> tuple[str, Model]:
-    """Returns (name of the head that is trained, the model with the phase's heads and dropout).
+def head_name(stream: Stream) -> str:
+    """Returns the name of the head that a stream trains."""
+    return stream.head or objectives.get(stream.objective).HEAD or stream.task
 
-    start_heads: the starting point's; the phase's `keep_heads` are taken from them.
+
+def heads(phase: Any, model: Model, start_heads: tuple[HeadSpec, ...], data_dir: str) -> Model:
+    """Returns the model with the phase's heads and dropout.
+
+    start_heads: the starting point's; the phase's `keep_heads` are taken from them, with their labels. A task with an
+    open label set (CCG) gets the labels of its training examples; the bundle keeps them.
+    Raises InputError for a head that two tasks cannot share, and a task that nothing can train.
     """
     if phase.dropout is not None:
         config = dataclasses.replace(model.config, hidden_dropout=phase.dropout, attention_dropout=phase.dropout)
         model = dataclasses.replace(model, config=config)
-    kept = [spec for spec in start_heads if spec.name in phase.keep_heads]
-    if not phase.task:
-        return "", model.with_heads(*kept)
-    spec = tasks.get(phase.task)
-    fixed = objectives.get(phase.objective).HEAD
-    if fixed is None and spec.type not in ("classification", "span"):
-        raise InputError(f"task {spec.name!r} is of type {spec.type!r}: train it with another config objective, as mlm")
-    name = phase.head or fixed or spec.name
-    if name not in phase.keep_heads:
-        own = HeadSpec(name, fixed or spec.type, () if fixed else spec.labels, phase.pooler and not fixed)
-        kept.append(own)
-    return name, model.with_heads(*kept)
+    specs = {spec.name: spec for spec in start_heads if spec.name in phase.keep_heads}
+    for key, stream in phase.tasks.items():
+        task, name = tasks.get(stream.task), head_name(stream)
+        fixed = objectives.get(stream.objective).HEAD
+        if fixed is None and task.type in ("text", "retrieval"):
+            raise InputError(f"tasks.{key}: {task.name!r} is of type {task.type!r}: it needs another objective, as mlm")
+        if name in phase.keep_heads:
+            continue
+        labels = () if fixed else task.labels
+        if task.type == "tagging" and not fixed and not labels:
+            labels = tasks.label_set(task, training_rows(stream, data_dir))
+        own = HeadSpec(name, fixed or task.type, labels, stream.pooler and not fixed)
+        if specs.setdefault(name, own) != own:
+            raise InputError(f"tasks.{key}: the head {name!r} is shared by tasks of other types or labels")
+    return model.with_heads(*specs.values())
 
 
-def examples(phase: Any, data_dir: str) -> tuple[list[dict], list[dict] | None]:
-    """Returns (English training examples, dev examples of `phase.select`, None when nothing is selected).
+def training_rows(stream: Stream, data_dir: str, language: str = "en") -> list[dict]:
+    """Returns the training examples in one language, without those that are held out; `limit` counts what is left."""
+    rows = tasks.load(stream.task, data_dir, "train", language, stream.source)
+    if stream.holdout and language == "en":
+        rows = rows[: -_held_out(stream, rows)]
+    return rows[: stream.limit] if stream.limit else rows
 
-    With `select.holdout` the last examples of the training set are held out and serve as dev, which a data set without
-    a labelled dev split needs. `limit` counts what is left for training.
+
+def dev_rows(stream: Stream, count: int, data_dir: str) -> list[dict]:
+    """Returns the English dev examples that select the best checkpoint: the first `count` of the dev split.
+
+    With `holdout`, the last English training examples, which a data set without a labelled dev split needs. Of a task
+    made of several, as many rows of each part.
     """
-    select = phase.select
-    rows = tasks.load(phase.task, data_dir, "train", phase.languages[0], phase.source)
-    dev = None
-    if select.metric and select.holdout:
-        if select.holdout >= len(rows):
-            raise InputError(f"select.holdout={select.holdout}, but task {phase.task!r} has {len(rows)} training rows")
-        rows, dev = rows[: -select.holdout], rows[-select.holdout :]
-    elif select.metric:
-        dev = tasks.load(phase.task, data_dir, "dev", "en", phase.source, limit=select.rows)
-    return (rows[: phase.limit] if phase.limit else rows), dev
+    if stream.holdout:
+        rows = tasks.load(stream.task, data_dir, "train", "en", stream.source)
+        return rows[-_held_out(stream, rows) :]
+    parts = tasks.get(stream.task).parts
+    if not parts:
+        return tasks.load(stream.task, data_dir, "dev", "en", stream.source, limit=count)
+    each = max(count // len(parts), 1)
+    rows = [(part, tasks.load(part, data_dir, "dev", "en", stream.source, limit=each)) for part in parts]
+    return [{**row, "id": f"{part}/{row['id']}"} for part, found in rows for row in found]
+
+
+def _held_out(stream, rows):
+    if stream.holdout >= len(rows):
+        raise InputError(f"holdout={stream.holdout}, but task {stream.task!r} has {len(rows)} training rows")
+    return stream.holdout
 
 
 def make(phase: Any, model: Model, tokenizer_dir: Any, place: Any) -> Data:
@@ -72,66 +97,134 @@ def make(phase: Any, model: Model, tokenizer_dir: Any, place: Any) -> Data:
 
     Raises InputError for rows longer than the model's positions and for batches that do not divide over the mesh.
     """
-    if phase.max_length > model.config.max_length:
-        raise InputError(
-            f"max_length={phase.max_length}, but the model has positions for {model.config.max_length} tokens"
-        )
-    unit = batch_divisor(place.mesh) * phase.accumulation
-    if phase.batch_size % unit:
-        raise InputError(
-            f"batch_size={phase.batch_size} does not divide over {unit // phase.accumulation} devices of the data and "
-            f"fsdp axes times accumulation={phase.accumulation}; make it a multiple of {unit}"
-        )
     tokenizer = tokenizers.load(tokenizer_dir)
-    spec = tasks.get(phase.task)
-    build = _text if spec.type == "text" else _task
-    features, planner, options, notes = build(phase, spec, tokenizer, place)
-    first = planner(0)
-    steps = phase.steps or max(round(phase.epochs * len(first)), 1)
-    source = pipeline.BatchSource(features, planner, steps, pad_id=model.config.pad_id, **options)
-    real = batching.efficiency(first, features.lengths)
-    notes = (*notes, f"{len(features):,} inputs, {len(first)} steps an epoch, {real:.1%} of the tokens are real")
+    labels = {spec.name: spec.labels for spec in model.head_specs}
+    made, notes = {}, []
+    for key, stream in phase.tasks.items():
+        _check(key, stream, phase.accumulation, model, place.mesh)
+        build = _text if tasks.get(stream.task).type == "text" else _task
+        made[key] = build(phase, stream, tokenizer, labels[head_name(stream)], place)
+        notes += [f"{key}: {note}" if len(phase.tasks) > 1 else note for note in made[key].notes]
+    sizes = {key: one.size for key, one in made.items()}
+    epochs = {key: one.steps for key, one in made.items()}
+    steps = phase.steps or mixture.count_steps(phase.tasks, phase.sampling, epochs, phase.epochs)
+    order = mixture.draw(phase.tasks, phase.sampling, sizes, steps, phase.seed)
+    names = list(made)
+    mixed = [key for key in names if phase.tasks[key].mode == "mixed"]
+    counts = {key: steps if key in mixed else int((order == i).sum()) for i, key in enumerate(names)}
+    sources = {
+        key: pipeline.BatchSource(one.features, one.planner, counts[key], pad_id=model.config.pad_id, **one.options)
+        for key, one in made.items()
+    }
+    if len(names) > 1:
+        shares = ", ".join(f"{key} {counts[key] / steps:.1%}" for key in names)
+        notes.append(f"of {steps:,} steps: {shares}")
     context = objectives.Context(len(tokenizer), tokenizer.mask_token_id, tuple(sorted(tokenizer.all_special_ids)))
-    flops = family_module(model.family).training_flops(model.config, phase.max_length)
-    return Data(source, steps, context, flops, notes)
+    flops = [
+        family_module(model.family).training_flops(model.config, stream.max_length) for stream in phase.tasks.values()
+    ]
+    per_token = float(np.average(flops, weights=[counts[key] for key in names]))
+    return Data(mixture.MixtureSource(order, sources, mixed), steps, context, per_token, tuple(notes))
 
 
-def _task(phase, spec, tokenizer, place):
-    rows, _ = examples(phase, place.data_dir)
-    options = {"max_length": phase.max_length}
+def _check(key, stream, accumulation, model, mesh):
+    if stream.max_length > model.config.max_length:
+        raise InputError(
+            f"tasks.{key}.max_length={stream.max_length}, but the model has positions for "
+            f"{model.config.max_length} tokens"
+        )
+    unit = batch_divisor(mesh) * accumulation
+    if stream.batch_size % unit:
+        raise InputError(
+            f"tasks.{key}.batch_size={stream.batch_size} does not divide over {unit // accumulation} devices of the "
+            f"data and fsdp axes times accumulation={accumulation}; make it a multiple of {unit}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Made:
+    """One stream: its features, the plans of an epoch, how batches are assembled, its inputs and steps per epoch."""
+
+    features: tokenize.Features
+    planner: Any
+    options: Mapping[str, Any]
+    size: int
+    steps: int
+    notes: tuple[str, ...]
+
+
+def _task(phase, stream, tokenizer, labels, place) -> _Made:
+    spec = tasks.get(stream.task)
+    rows = [training_rows(stream, place.data_dir, language) for language in stream.languages]
+    options = {"max_length": stream.max_length}
     if spec.type == "span":
-        options |= {"doc_stride": phase.doc_stride, "max_query_length": phase.max_query_length}
-    features = prepare.features(rows, spec.type, tokenizer, place.cache_dir, **options)
-    lengths, buckets = features.lengths, batching.length_buckets(phase.max_length)
+        options |= {"doc_stride": stream.doc_stride, "max_query_length": stream.max_query_length}
+    if spec.type == "tagging":
+        options |= {"labels": labels, "long_sentences": stream.long_sentences}
+    features = prepare.features(
+        [row for part in rows for row in part], spec.type, tokenizer, place.cache_dir, **options
+    )
+    groups = batching.groups(features, spec.type)
+    lengths = features.offsets[groups[1:]] - features.offsets[groups[:-1]]  # of what belongs in one row
+    choices = int(np.diff(groups).max(initial=1))
+    longest = stream.max_length if choices == 1 else min(16 * -(-int(lengths.max()) // 16), choices * stream.max_length)
+    buckets = batching.length_buckets(longest, count=stream.buckets)
+    draw = _languages(stream, rows, features, groups, lengths, phase.seed)
 
     def planner(epoch: int) -> list[batching.Plan]:
-        return batching.plan_epoch(
-            lengths, batch_size=phase.batch_size, buckets=buckets,
-            seed=phase.seed, epoch=epoch, sort_window=phase.sort_window,
+        ids = draw(epoch)
+        plans = batching.plan_epoch(
+            lengths[ids], batch_size=stream.batch_size, buckets=buckets,
+            seed=phase.seed, epoch=epoch, sort_window=stream.sort_window,
         )  # fmt: skip
+        return batching.expand(batching.select(plans, ids), groups)
 
-    return features, planner, {"type": spec.type, "max_segments": 1}, (f"{len(rows):,} training rows",)
+    first = planner(0)
+    notes = (
+        f"{sum(map(len, rows)):,} training rows"
+        + (f" in {', '.join(stream.languages)}" if stream.languages != ("en",) else ""),
+        f"{len(lengths):,} inputs, {len(first)} steps an epoch, "
+        f"{batching.efficiency(first, features.lengths):.1%} of the tokens are real",
+    )
+    return _Made(features, planner, {"type": spec.type, "max_segments": choices}, len(lengths), len(first), notes)
 
 
-def _text(phase, spec, tokenizer, place):
+def _languages(stream, rows, features, groups, lengths, seed):
+    """Returns epoch -> the units of that epoch: all of them, or a mixture of languages by `sampling_exponent`."""
+    everything = np.arange(len(lengths))
+    if len(rows) == 1 or stream.sampling_exponent == 1:
+        return lambda epoch: everything
+    # the unit's language, by the example that it is made of
+    example = features.fields["example"][groups[:-1]] if "example" in features.fields else everything
+    language = np.searchsorted(np.cumsum([len(part) for part in rows]), example, side="right")
+    members = {name: everything[language == i] for i, name in enumerate(stream.languages)}
+    shares = pipeline.language_probabilities(
+        {name: int(lengths[ids].sum()) for name, ids in members.items()}, stream.sampling_exponent
+    )
+    return lambda epoch: pipeline.mixture_ids(members, lengths, shares, seed=seed, epoch=epoch)
+
+
+def _text(phase, stream, tokenizer, labels, place) -> _Made:
     parts = {}
-    for language in phase.languages:
-        lines = tasks.load(spec.name, place.data_dir, "train", language, phase.source, limit=phase.limit or None)
+    for language in stream.languages:
+        lines = tasks.load(stream.task, place.data_dir, "train", language, stream.source, limit=stream.limit or None)
         parts[language] = prepare.features(
-            lines, "text", tokenizer, place.cache_dir, max_length=phase.max_length, join_lines=phase.packed
+            lines, "text", tokenizer, place.cache_dir, max_length=stream.max_length, join_lines=stream.packed
         )
     features = tokenize.concatenate(list(parts.values()))
     sizes = {language: len(part.tokens) for language, part in parts.items()}
-    shares = pipeline.language_probabilities(sizes, phase.sampling_exponent)
+    shares = pipeline.language_probabilities(sizes, stream.sampling_exponent)
     begins = np.cumsum([0, *(len(part) for part in parts.values())])
     groups = {language: np.arange(begins[i], begins[i + 1]) for i, language in enumerate(parts)}
-    packing = {"num_rows": phase.batch_size, "length": phase.max_length, "max_segments": MAX_SEGMENTS}
+    packing = {"num_rows": stream.batch_size, "length": stream.max_length, "max_segments": MAX_SEGMENTS}
 
     def planner(epoch: int) -> list[batching.Plan]:
         return pipeline.plan_mixture(groups, features.lengths, shares, seed=phase.seed, epoch=epoch, **packing)
 
-    note = (
-        f"{len(features.tokens):,} tokens of text in {len(parts)} languages, "
-        f"drawn with p ~ tokens^{phase.sampling_exponent}"
+    first = planner(0)
+    notes = (
+        f"{len(features.tokens):,} tokens of text in {len(parts)} languages, drawn with p ~ tokens^"
+        f"{stream.sampling_exponent}; {len(first)} steps an epoch, "
+        f"{batching.efficiency(first, features.lengths):.1%} of the tokens are real",
     )
-    return features, planner, {"type": "text", "max_segments": MAX_SEGMENTS}, (note,)
+    return _Made(features, planner, {"type": "text", "max_segments": MAX_SEGMENTS}, len(features), len(first), notes)

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from jxstilts import runtime, tracking
+from jxstilts import runtime, tasks, tracking
 from jxstilts.checkpoint import Checkpoints
 from jxstilts.config import differences, fingerprint, plain
 from jxstilts.data import pipeline
@@ -26,20 +26,24 @@ from jxstilts.mesh import put_batch
 from jxstilts.models import bundle
 from jxstilts.models.model import Model, Params
 from jxstilts.runtime import InputError
-from jxstilts.train import handover, inputs, step
+from jxstilts.train import handover, inputs, mixture, step
 from jxstilts.train import optimizer as optimizers
+from jxstilts.train.mixture import Sampling, Stream
 from jxstilts.train.optimizer import Optimizer
 
 
 @dataclasses.dataclass(frozen=True)
 class Select:
-    """How the best checkpoint is chosen: on English dev rows only (protocol 3.3). metric="" keeps the last one."""
+    """How the best checkpoint is chosen: on English dev rows only (protocol 3.3). metric="" keeps the last one.
+
+    metric: "major" is the mean over the tasks of each task's major metric; or a metric's name (several tasks:
+    TASK/NAME).
+    """
 
     metric: str = ""
-    rows: int = 500  # the first rows (questions: windows) of the dev split
+    rows: int = 500  # the first rows (questions: windows) of each task's dev split
     every: int = 1000  # steps
     patience: int = 30  # evaluations without improvement before the phase stops early
-    holdout: int = 0  # take the last N English training rows as dev, where the dev split has no labels
 
     def __post_init__(self):
         if min(self.rows, self.every, self.patience) < 1:
@@ -48,28 +52,16 @@ class Select:
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """A phase's config. Exactly one of `epochs` and `steps` is positive; both 0: the start itself, untrained."""
+    """A phase's config. epochs and steps both 0: as the recipe of its only task says; no tasks: the start itself."""
 
     init: str = "random"  # "random", another phase, or a path or hub id of a model
-    task: str = ""
-    objective: str = "task"
-    languages: tuple[str, ...] = ("en",)
-    source: str = "auto"
-    limit: int = 0  # training rows per language; 0 = all
-    sampling_exponent: float = 0.3  # text only: languages are drawn with p ~ tokens ** exponent
-    packed: bool = False  # text only: several lines share a row
-    head: str = ""  # default: the task's name
+    tasks: dict[str, Stream] = dataclasses.field(default_factory=dict)
+    sampling: Sampling = dataclasses.field(default_factory=Sampling)  # several tasks: which one a step takes
     keep_heads: tuple[str, ...] = ()
-    pooler: bool = False
     dropout: float | None = None  # overrides the model's hidden and attention dropout
     epochs: float = 0.0
     steps: int = 0
-    batch_size: int = 32
     accumulation: int = 1
-    max_length: int = 256
-    doc_stride: int = 128
-    max_query_length: int = 64
-    sort_window: int = 50  # batches that are sorted by length together; 1 = purely random batches
     optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
     select: Select = dataclasses.field(default_factory=Select)
     save_every: int = 500  # steps
@@ -79,12 +71,26 @@ class Phase:
     def __post_init__(self):
         if self.epochs > 0 and self.steps > 0:
             raise InputError(f"a phase has epochs or steps, not both: epochs={self.epochs}, steps={self.steps}")
-        if (self.epochs > 0 or self.steps > 0) and not self.task:
-            raise InputError("a phase that trains needs a task")
-        if self.batch_size < 1 or self.accumulation < 1 or self.batch_size % self.accumulation:
-            raise InputError(
-                f"batch_size={self.batch_size} must be a positive multiple of accumulation={self.accumulation}"
-            )
+        if (self.epochs > 0 or self.steps > 0) and not self.tasks:
+            raise InputError("a phase that trains needs tasks")
+        for name, stream in self.tasks.items():
+            if self.accumulation < 1 or stream.batch_size % self.accumulation:
+                raise InputError(
+                    f"tasks.{name}.batch_size={stream.batch_size} must be a multiple of "
+                    f"accumulation={self.accumulation}, which is at least 1"
+                )
+
+    def resolve(self, where: str) -> "Phase":
+        """Returns the phase with every default filled in; `where` is its config path for messages."""
+        streams = mixture.resolve(self.tasks, f"{where}.tasks")
+        epochs = self.epochs
+        if streams and not epochs and not self.steps:
+            sampled = [stream for stream in streams.values() if stream.mode == "sampled"]
+            recipe = tasks.get(sampled[0].task).recipe
+            if len(sampled) > 1 or recipe is None:
+                raise InputError(f"{where}: give epochs or steps; only a single task with a recipe has a default")
+            epochs = recipe.epochs
+        return dataclasses.replace(self, tasks=streams, epochs=float(epochs))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,14 +163,14 @@ def run(
     record = claim(folder, own)
     if record is not None:
         return record
-    head, model = inputs.heads(phase, model, start.model.head_specs if start else ())
+    model = inputs.heads(phase, model, start.model.head_specs if start else (), place.data_dir)
     params, taken = handover.take_over(model, start.params if start else None, phase.keep_heads, phase.seed, place.mesh)
     progress = tracking.Progress(name, phase.steps, place.quiet)
     for text in (f"{key}: {', '.join(value) or '-'}" for key, value in plain(taken).items()):
         progress.note(text)
     provenance = {"phase": name, "identity": own, "handover": plain(taken)}
     finish = partial(_finish, folder, model, tokenizer_dir, provenance)
-    if not phase.steps and not phase.epochs:
+    if not phase.tasks:
         return finish(params, {"steps": 0, "best": None})
 
     # 2. The data and the step.
@@ -173,8 +179,12 @@ def run(
     optim = optimizers.make(phase.optimizer, data.steps)
     rate = optimizers.schedule(phase.optimizer, data.steps)
     shardings, notes = step.state_shardings(model, optim, place.mesh)
+    losses = {
+        key: step.Loss(inputs.head_name(stream), stream.objective, stream.amount if stream.mode == "mixed" else 1.0)
+        for key, stream in phase.tasks.items()
+    }
     train_step = step.make_train_step(
-        model, head, phase.objective, optim, place.mesh, context=data.context, accumulation=phase.accumulation
+        model, losses, optim, place.mesh, context=data.context, accumulation=phase.accumulation
     )
     for text in (*notes, *data.notes):
         progress.note(text)
@@ -288,9 +298,11 @@ class _Log:
                     f"{self.name}: the loss of step {number} is {value['loss']}; the last checkpoint is step "
                     f"{self.checkpoints.latest()}; lower config.phases.{self.name}.optimizer.learning_rate"
                 )
-        row = {key: float(sum(value[key] for value in values)) for key in values[0]}
+        row = {}  # a step has the metrics of the tasks that it took
+        for key in dict.fromkeys(key for value in values for key in value):
+            found = [float(value[key]) for value in values if key in value]
+            row[key] = sum(found) / (1 if key in ("tokens", "examples") else len(found))
         rates = self.meter.read(last, row["examples"], row["tokens"])
-        row = {key: value if key in ("tokens", "examples") else value / len(values) for key, value in row.items()}
         row |= {"learning_rate": float(self.rate(last - 1)), **rates}
         self.writer.write(last, row)
         self.progress.show(last, row)

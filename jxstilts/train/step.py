@@ -3,6 +3,9 @@
 state = {"params", "opt_state", "step" int32, "rng" uint32 key data}
 """
 
+import dataclasses
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -43,26 +46,37 @@ def state_shardings(model: Model, optimizer: optax.GradientTransformation, mesh:
     return {"params": placed, "opt_state": moments, "step": whole, "rng": whole}, notes
 
 
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """What one stream of batches trains: a head of the model, by an objective; `weight` scales its mean loss."""
+
+    head: str
+    objective: str = "task"
+    weight: float = 1.0
+
+
 def make_train_step(
     model: Model,
-    head: str,
-    objective: str,
+    losses: Mapping[str, Loss],
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
     *,
     context: objectives.Context,
     accumulation: int = 1,
 ):
-    """Returns `train_step(state, batch) -> (state, metrics)`, jitted with explicit shardings.
+    """Returns `train_step(state, batches) -> (state, metrics)`, jitted with explicit shardings.
 
-    The batch's rows are split into `accumulation` micro-batches; sums of losses, weights and gradients are added over
-    them and over the devices and divided once, so the loss does not depend on how the batch is cut. metrics: loss,
-    accuracy, gradient_norm, tokens (real), examples; device scalars, nothing is read back.
+    batches: stream name -> batch, for one stream or several of `losses`; what is minimised is the sum of their mean
+    losses times their weights. A batch's rows are split into `accumulation` micro-batches; sums of losses, weights
+    and gradients are added over them and over the devices and divided once, so the loss does not depend on how the
+    batch is cut. metrics: loss, accuracy, gradient_norm, tokens (real), examples; where there is more than one stream
+    in `losses`, STREAM/loss and STREAM/accuracy instead of accuracy. Device scalars, nothing is read back.
     """
     shardings, _ = state_shardings(model, optimizer, mesh)
-    prepare = objectives.get(objective).prepare
+    order = list(losses)
+    prepare = {name: objectives.get(loss.objective).prepare for name, loss in losses.items()}
 
-    def micro(params, batch, key):
+    def micro(params, head, batch, key):
         def total(params):
             sums = model.loss(params, head, batch, key)
             return sums["loss"][0], sums
@@ -70,24 +84,37 @@ def make_train_step(
         (_, sums), gradients = jax.value_and_grad(total, has_aux=True)(params)
         return gradients, sums
 
-    def train_step(state, batch):
+    def of_stream(params, name, batch, key):
+        """-> (gradients of the weighted mean loss, metrics, the prepared batch's tokens and examples)"""
+        prepare_key, dropout_key = jax.random.split(key)
+        batch = prepare[name](batch, prepare_key, context)
+        if accumulation == 1:
+            gradients, sums = micro(params, losses[name].head, batch, dropout_key)
+        else:
+            one = partial(micro, head=losses[name].head)
+            gradients, sums = _accumulate(one, params, batch, dropout_key, accumulation)
+        scale = losses[name].weight / jnp.maximum(sums["loss"][1], 1e-6)
+        values = {key: total / jnp.maximum(count, 1e-6) for key, (total, count) in sums.items()}
+        counts = {"tokens": (batch["segments"] > 0).sum(), "examples": (batch["weights"] > 0).sum()}
+        return jax.tree.map(lambda g: g * scale, gradients), values, counts
+
+    def train_step(state, batches):
         params = state["params"]
         key = jax.random.fold_in(jax.random.wrap_key_data(state["rng"]), state["step"])
-        prepare_key, dropout_key = jax.random.split(key)
-        batch = prepare(batch, prepare_key, context)
-        if accumulation == 1:
-            gradients, sums = micro(params, batch, dropout_key)
-        else:
-            gradients, sums = _accumulate(micro, params, batch, dropout_key, accumulation)
-        weight = jnp.maximum(sums["loss"][1], 1e-6)
-        gradients = jax.tree.map(lambda g: g / weight, gradients)
+        parts = [
+            of_stream(params, name, batch, jax.random.fold_in(key, order.index(name)))
+            for name, batch in batches.items()
+        ]
+        gradients = jax.tree.map(lambda *leaves: sum(leaves), *(part[0] for part in parts))
         updates, opt_state = optimizer.update(gradients, state["opt_state"], params)
-        metrics = {name: total / jnp.maximum(count, 1e-6) for name, (total, count) in sums.items()}
-        metrics |= {
-            "gradient_norm": optax.tree_utils.tree_norm(gradients),
-            "tokens": (batch["segments"] > 0).sum(),
-            "examples": (batch["weights"] > 0).sum(),
-        }
+        metrics = {key: sum(part[2][key] for part in parts) for key in ("tokens", "examples")}
+        metrics["gradient_norm"] = optax.tree_utils.tree_norm(gradients)
+        metrics["loss"] = sum(losses[name].weight * part[1]["loss"] for name, part in zip(batches, parts, strict=True))
+        for name, (_, values, _) in zip(batches, parts, strict=True):
+            if len(losses) > 1:
+                metrics |= {f"{name}/{key}": value for key, value in values.items()}
+            else:
+                metrics |= {key: value for key, value in values.items() if key != "loss"}
         # The tree of the argument again: donated buffers are matched to results in order, without copies.
         params = optax.apply_updates(params, updates)
         return {"params": params, "opt_state": opt_state, "step": state["step"] + 1, "rng": state["rng"]}, metrics
@@ -110,9 +137,9 @@ def _accumulate(micro, params, batch, key, count):
 
     def body(total, part):
         index, part = part
-        found = micro(params, part, jax.random.fold_in(key, index))
+        found = micro(params, batch=part, key=jax.random.fold_in(key, index))
         return jax.tree.map(jnp.add, total, found), None
 
-    shapes = jax.eval_shape(micro, params, jax.tree.map(lambda x: x[0], parts), key)
+    shapes = jax.eval_shape(lambda p, b, k: micro(p, batch=b, key=k), params, jax.tree.map(lambda x: x[0], parts), key)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     return jax.lax.scan(body, zeros, (jnp.arange(count), parts))[0]

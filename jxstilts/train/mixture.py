@@ -1,0 +1,169 @@
+"""What a phase trains on: one or several tasks, and which of them each optimizer step takes (protocol 1.6)."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from jxstilts import tasks
+from jxstilts.data.pipeline import BatchSource
+from jxstilts.runtime import InputError, suggest
+
+METHODS = ("proportional", "capped", "temperature", "uniform")
+MODES = ("sampled", "alternate", "mixed")
+
+
+@dataclasses.dataclass(frozen=True)
+class Stream:
+    """One task of a phase. batch_size and max_length 0: as in the task's recipe (see `jxstilts tasks`)."""
+
+    task: str = ""  # "" = the stream's own name
+    objective: str = "task"
+    languages: tuple[str, ...] = ("en",)  # others: machine-translated copies, or the task's own data
+    source: str = "auto"
+    limit: int = 0  # training rows per language; 0 = all
+    holdout: int = 0  # take the last N English training rows as dev, where the dev split has no labels
+    sampling_exponent: float | None = None  # languages are drawn with p ~ tokens ** this; default: text 0.3, tasks 1
+    head: str = ""  # "" = the task's name; streams that name the same head share it
+    pooler: bool = False  # the head reads the encoder's pooler, as the study's code does
+    batch_size: int = 0
+    max_length: int = 0
+    doc_stride: int = 128
+    max_query_length: int = 64
+    long_sentences: str = "truncate"  # tagging: "truncate" (the study) or "split" (XTREME)
+    packed: bool = False  # text only: several lines share a row
+    sort_window: int = 50  # batches that are sorted by length together; 1 = purely random batches
+    buckets: int = 6  # row lengths, each compiled once
+    mode: str = "sampled"  # "alternate": `amount` of all steps, evenly spaced; "mixed": beside the task in every step
+    amount: float = 0.0  # alternate: share of the steps, mixed: weight of the loss
+
+    def __post_init__(self):
+        if self.mode not in MODES:
+            raise InputError(suggest("mode", self.mode, MODES))
+        if self.mode == "alternate" and not 0 < self.amount < 1:
+            raise InputError(f"amount={self.amount}: the share of the steps of an alternate task is between 0 and 1")
+        if self.mode == "mixed" and not self.amount > 0:
+            raise InputError(f"amount={self.amount}: the weight of a mixed task's loss is above 0")
+        if self.mode == "sampled" and self.amount:
+            raise InputError(f"amount={self.amount} needs mode='alternate' or mode='mixed'")
+        if self.buckets < 1 or self.sort_window < 1:
+            raise InputError("buckets and sort_window are at least 1")
+        if min(self.batch_size, self.max_length, self.limit, self.holdout) < 0:
+            raise InputError("batch_size, max_length, limit and holdout are 0 or more")
+        if not self.languages:
+            raise InputError("languages is empty")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How the task of a step is drawn among the sampled ones: p ~ min(n, cap) ** (1 / temperature), n its inputs."""
+
+    method: str = "proportional"
+    cap: int = 0  # capped, temperature; 0 = none
+    temperature: float = 1.0  # temperature only
+
+    def __post_init__(self):
+        if self.method not in METHODS:
+            raise InputError(suggest("sampling method", self.method, METHODS))
+        if self.method == "capped" and self.cap < 1:
+            raise InputError("sampling.method='capped' needs sampling.cap")
+        if self.method in ("proportional", "uniform") and self.cap:
+            raise InputError(f"sampling.cap={self.cap} has no effect with method={self.method!r}; use 'capped'")
+        if self.temperature <= 0 or (self.temperature != 1 and self.method != "temperature"):
+            raise InputError(f"sampling.temperature={self.temperature} is above 0, and for method='temperature' only")
+
+    def probabilities(self, sizes: Sequence[int]) -> np.ndarray:
+        """Returns float64 [tasks], their sum 1, for tasks of `sizes` inputs."""
+        power = 0.0 if self.method == "uniform" else 1.0 / self.temperature
+        weights = np.array([min(n, self.cap) if self.cap else n for n in sizes], np.float64) ** power
+        return weights / weights.sum()
+
+
+def resolve(streams: Mapping[str, Stream], where: str) -> dict[str, Stream]:
+    """Returns the streams with every default filled in. Raises InputError that begins with the config path."""
+    filled = {}
+    for name, stream in streams.items():
+        key = f"{where}.{name}"
+        try:
+            spec = tasks.get(stream.task or name)
+        except InputError as error:
+            raise InputError(f"{key}{'.task' if stream.task else ''}: {error}") from error
+        missing = [field for field in ("batch_size", "max_length") if not getattr(stream, field)]
+        if missing and spec.recipe is None:
+            raise InputError(f"{key}.{missing[0]}: task {spec.name!r} has no default; give it")
+        exponent = stream.sampling_exponent
+        filled[name] = dataclasses.replace(
+            stream,
+            task=spec.name,
+            sampling_exponent=exponent if exponent is not None else 0.3 if spec.type == "text" else 1.0,
+            **{field: getattr(spec.recipe, field) for field in missing},
+        )
+    if streams and not any(stream.mode == "sampled" for stream in streams.values()):
+        raise InputError(f"{where}: one task at least needs mode='sampled'")
+    if sum(stream.amount for stream in streams.values() if stream.mode == "alternate") >= 1:
+        raise InputError(f"{where}: the shares (amount) of the alternate tasks add up to 1 or more")
+    return filled
+
+
+def count_steps(streams: Mapping[str, Stream], sampling: Sampling, whole: Mapping[str, int], epochs: float) -> int:
+    """Returns epochs * sum over the sampled tasks of ceil(min(n, cap) / batch size), and the alternate tasks' steps.
+
+    whole: the steps of each stream's whole epoch, ceil(n / batch size) where no rows are packed.
+    """
+    own = [
+        min(whole[name], -(-sampling.cap // stream.batch_size)) if sampling.cap else whole[name]
+        for name, stream in streams.items()
+        if stream.mode == "sampled"
+    ]
+    share = sum(stream.amount for stream in streams.values() if stream.mode == "alternate")
+    return max(round(epochs * sum(own) / (1 - share)), 1)
+
+
+def draw(
+    streams: Mapping[str, Stream], sampling: Sampling, sizes: Mapping[str, int], steps: int, seed: int
+) -> np.ndarray:
+    """Returns int32 [steps]: which stream (by place in `streams`) each step takes, a function of the seed.
+
+    Sampled tasks are drawn independently. Alternate tasks take the steps at which their share is due.
+    """
+    names = list(streams)
+    sampled = [i for i, name in enumerate(names) if streams[name].mode == "sampled"]
+    ends = np.cumsum(sampling.probabilities([sizes[names[i]] for i in sampled]))
+    # The raw stream of a numpy bit generator never changes, so a run draws the same under a later numpy.
+    uniform = (np.random.Philox(key=(seed, 3)).random_raw(steps) >> np.uint64(11)) * 2.0**-53
+    drawn = np.array(sampled, np.int32)[np.minimum(np.searchsorted(ends, uniform, side="right"), len(ends) - 1)]
+    taken = dict.fromkeys((i for i, name in enumerate(names) if streams[name].mode == "alternate"), 0)
+    if taken:
+        for step in range(steps):
+            due = {i: streams[names[i]].amount * (step + 1) - count for i, count in taken.items()}
+            latest = max(due, key=due.__getitem__)
+            if due[latest] >= 1 - 1e-9:
+                drawn[step] = latest
+                taken[latest] += 1
+    return drawn
+
+
+class MixtureSource:
+    """Random access to the batches of a run: source[step] = {stream: batch}, one task and all the mixed ones.
+
+    order: int [steps], the stream of each step (see `draw`); sources: stream -> its batches, one after the other.
+    """
+
+    def __init__(self, order: np.ndarray, sources: Mapping[str, BatchSource], mixed: Sequence[str] = ()):
+        self.sources, self._mixed, self._order = dict(sources), tuple(mixed), order
+        self._names = list(sources)
+        self._steps = [np.flatnonzero(order == i) for i in range(len(self._names))]
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __repr__(self) -> str:
+        return f"MixtureSource(steps={len(self)}, streams={', '.join(self._names)})"
+
+    def __getitem__(self, step: int) -> dict[str, dict[str, np.ndarray]]:
+        if not 0 <= step < len(self):
+            raise IndexError(f"step {step} of a run of {len(self)} steps")
+        chosen = int(self._order[step])
+        index = int(np.searchsorted(self._steps[chosen], step))
+        batches = {self._names[chosen]: self.sources[self._names[chosen]][index]}
+        return batches | {name: self.sources[name][step] for name in self._mixed}
