@@ -21,7 +21,7 @@ def german(words: list[str]) -> list[str]:
 
 
 def write(folder: pathlib.Path, seed: int = 0) -> pathlib.Path:
-    """Writes the data_dir: text, mnli, xnli, tydiqa, xquad and tatoeba in English and German."""
+    """Writes the data_dir: text, mnli, qqp, commonsenseqa, ccg, xnli, tydiqa, xquad, tatoeba; English and German."""
     rng = np.random.default_rng(seed)
 
     def put(name: str, text: str) -> None:
@@ -65,6 +65,26 @@ def write(folder: pathlib.Path, seed: int = 0) -> pathlib.Path:
     pairs = [sentence(rng) for _ in range(12)]
     put("xtreme/tatoeba/tatoeba.deu-eng.eng", "".join(" ".join(line) + "\n" for line in pairs))
     put("xtreme/tatoeba/tatoeba.deu-eng.deu", "".join(" ".join(german(line)) + "\n" for line in pairs))
+
+    for split, count in (("train", 60), ("dev", 12)):
+        rows = [(sentence(rng), rng.integers(2)) for _ in range(count)]
+        lines = [
+            f"{i}\t{i}\t{i}\t{' '.join(a)}\t{' '.join(a if same else sentence(rng))}\t{same}"
+            for i, (a, same) in enumerate(rows)
+        ]
+        header = "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate"
+        put(f"intermediate/qqp/{split}.tsv", "\n".join([header, *lines]) + "\n")
+        put(f"intermediate/qqp/{split}.de.tsv", "\n".join([header, *lines[:9]]) + "\n")
+        lines = []
+        for i in range(count):
+            choices = list(rng.choice(WORDS, 5, replace=False))
+            right = int(rng.integers(5))
+            stem = f"which is {choices[right]}"
+            question = {"stem": stem, "choices": [{"label": "ABCDE"[j], "text": c} for j, c in enumerate(choices)]}
+            lines.append(json.dumps({"id": f"c{i}", "answerKey": "ABCDE"[right], "question": question}))
+        put(f"intermediate/commonsenseqa/{split}_rand_split.jsonl", "\n".join(lines) + "\n")
+        lines = [" ".join(f"{word}|X|C{len(word)}" for word in sentence(rng)) for _ in range(count)]
+        put(f"intermediate/ccg/{split}.txt", "\n".join(lines) + "\n")
     return folder
 
 
