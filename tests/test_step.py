@@ -58,7 +58,7 @@ def run_steps(mesh, head="classification", steps=5, accumulation=1, dropout=0.1,
     losses = {head: step.Loss(spec.name, objective)}
     train = step.make_train_step(model, losses, optim, mesh, context=CONTEXT, accumulation=accumulation)
     found = []
-    for number in range(steps):
+    for _ in range(steps):
         state, metrics = train(state, {head: put_batch(make_batch(0), mesh)})
         found.append(float(metrics["loss"]))
     return np.array(found), state

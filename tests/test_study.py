@@ -133,7 +133,10 @@ def test_changed_evaluation_runs_again(unbroken, config_file, data_dir, tmp_path
 @pytest.mark.parametrize(
     ("overrides", "text"),
     [
-        (["--config.phases.mnli.tasks.mnli.task=mnly"], "config.phases.mnli.tasks.mnli.task: unknown task 'mnly'; did you mean 'mnli'"),
+        (
+            ["--config.phases.mnli.tasks.mnli.task=mnly"],
+            "config.phases.mnli.tasks.mnli.task: unknown task 'mnly'; did you mean 'mnli'",
+        ),
         (["--config.phases.pretrain.tasks.text.languages=('en','dee')"], "did you mean 'de'"),
         (
             ["--config.evaluations.xnli.phase=mnl"],

@@ -56,7 +56,8 @@ def _single(rows: list[dict]) -> list[str]:
     """A row for each phase, task and metric, with what says whether the value means something."""
     header = ["task", "model", "phase", "metric", "n", "value", "95 % interval", "baseline", "above it"]
     body = []
-    for row in rows:
+    tasks = _unique(row["task"] for row in rows)
+    for row in sorted(rows, key=lambda row: tasks.index(row["task"])):
         low, high, baseline = (row.get(key) for key in ("low", "high", "baseline"))
         above = "-" if low is None or baseline is None else "yes" if low > baseline else "no"
         body.append([

@@ -72,18 +72,12 @@ def training_rows(stream: Stream, data_dir: str, language: str = "en") -> list[d
 def dev_rows(stream: Stream, count: int, data_dir: str) -> list[dict]:
     """Returns the English dev examples that select the best checkpoint: the first `count` of the dev split.
 
-    With `holdout`, the last English training examples, which a data set without a labelled dev split needs. Of a task
-    made of several, as many rows of each part.
+    With `holdout`, the last English training examples, which a data set without a labelled dev split needs.
     """
-    if stream.holdout:
-        rows = tasks.load(stream.task, data_dir, "train", "en", stream.source)
-        return rows[-_held_out(stream, rows) :]
-    parts = tasks.get(stream.task).parts
-    if not parts:
+    if not stream.holdout:
         return tasks.load(stream.task, data_dir, "dev", "en", stream.source, limit=count)
-    each = max(count // len(parts), 1)
-    rows = [(part, tasks.load(part, data_dir, "dev", "en", stream.source, limit=each)) for part in parts]
-    return [{**row, "id": f"{part}/{row['id']}"} for part, found in rows for row in found]
+    rows = tasks.load(stream.task, data_dir, "train", "en", stream.source)
+    return rows[-_held_out(stream, rows) :]
 
 
 def _held_out(stream, rows):
