@@ -29,11 +29,12 @@ def build(options: Any, config: Any, spec: Any, steps: int) -> tuple["Ours", "Th
 
     model = Model(config, (spec,), Compute(dtype=options.dtype, attention=options.attention))
     params = jax.jit(model.init)(jax.random.key(options.seed))
+    recipe = Optimizer(learning_rate=1e-5, warmup=0.1, weight_decay=0.01)
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "model"
         huggingface.export(huggingface.Loaded(model, params), path)
-        theirs = Theirs(path, spec.type, Optimizer(), steps, options)
-    return Ours(model, spec.name, params, Optimizer(), steps, options.seed), theirs
+        theirs = Theirs(path, spec.type, recipe, steps, options)
+    return Ours(model, spec.name, params, recipe, steps, options.seed), theirs
 
 
 class Ours:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -25,6 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Interrupted as error:
         print(f"jxstilts: {error}. Run the same command again to go on.", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader of our output, say `head`, has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -42,15 +46,21 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = add("evaluate", _evaluate, "evaluate a bundle or a Hugging Face model, zero-shot")
     evaluate.add_argument("--model", required=True, help="a bundle, a Hugging Face folder or a hub id")
-    evaluate.add_argument("--tasks", required=True, help="comma-separated names, see `jxstilts tasks`")
+    evaluate.add_argument("--tasks", required=True, help="comma-separated names, see `jxstilts tasks`; or xtreme")
     evaluate.add_argument("--languages", default="", help="comma-separated; default: all of each task")
     evaluate.add_argument("--data_dir", required=True)
     evaluate.add_argument("--out", required=True, help="folder for results.jsonl and predictions/")
     evaluate.add_argument("--head", help="name of the head, where the model has several")
     evaluate.add_argument("--split", default="", help="default: dev where a task has one, else test")
     evaluate.add_argument("--limit", type=int, default=0, help="rows per language; 0 = all")
-    evaluate.add_argument("--max_length", type=int, default=0, help="tokens; 0 = 384 for questions, else 256")
-    evaluate.add_argument("--layer", type=int, default=-1, help="retrieval: hidden state, 0 = embeddings, -1 = last")
+    evaluate.add_argument("--protocol", default="authors", help="lengths, layers, long sentences: authors or xtreme")
+    evaluate.add_argument("--max_length", type=int, default=0, help="tokens; 0 = by the protocol")
+    evaluate.add_argument(
+        "--layer",
+        default="",
+        help="retrieval: hidden state (0 = embeddings, -1 = last), or all for a curve; default: by protocol",
+    )
+    evaluate.add_argument("--pooling", default="mean", help="retrieval: mean, mean_without_specials or first")
     evaluate.add_argument("--tokens_per_batch", type=int, default=8192)
     evaluate.add_argument("--dtype", default="float32", help="float32 or bfloat16")
 
@@ -63,6 +73,15 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("target")
     export.add_argument("--head", help="name of the head to export; default: the only one")
     export.add_argument("--encoder_only", action="store_true", help="leave all heads out")
+
+    score = add("score", _score, "score a folder of predictions in XTREME's layout by the official rules")
+    score.add_argument("--predictions", required=True, help="folder of TASK/test-XX.tsv or .json")
+    score.add_argument("--labels", required=True, help="folder of the same; questions also as SQuAD-format JSON")
+    score.add_argument("--tasks", default="", help="comma-separated; default: all that have a folder in both")
+    score.add_argument("--languages", default="", help="comma-separated; default: all of each task")
+    score.add_argument("--split", default="test", help="test, or dev (dev-XX files; tasks without a dev set: test)")
+    score.add_argument("--benchmark", default="xtreme")
+    score.add_argument("--json", action="store_true", help="print one JSON object")
 
     report = add("report", _report, "print and write the tables of a study folder")
     report.add_argument("workdir")
@@ -85,23 +104,30 @@ def _run(options) -> None:
 
 def _evaluate(options) -> None:
     from jxstilts import mesh, runtime
-    from jxstilts.eval import evaluator, results
+    from jxstilts.eval import benchmarks, evaluator, results
     from jxstilts.models import bundle
     from jxstilts.models.layers import Compute
 
     runtime.start()
     out = pathlib.Path(options.out)
     devices = mesh.make_mesh()
+    names = _names(options.tasks)
+    whole = [name for name in names if name in benchmarks.BENCHMARKS]
+    if whole and len(names) > 1:
+        raise InputError(f"--tasks={options.tasks}: name tasks, or one benchmark ({whole[0]}) alone")
     request = results.Request(
-        tasks=tuple(filter(None, options.tasks.split(","))),
-        languages=tuple(filter(None, options.languages.split(","))),
+        tasks=() if whole else names,
+        benchmark=whole[0] if whole else "",
+        languages=_names(options.languages),
         split=options.split,
         limit=options.limit,
         head=options.head or "",
+        all_layers=options.layer == "all",
         options=evaluator.Options(
-            max_length=options.max_length, layer=options.layer, tokens_per_batch=options.tokens_per_batch
+            protocol=options.protocol, max_length=options.max_length, layer=_layer(options.layer),
+            pooling=options.pooling, tokens_per_batch=options.tokens_per_batch,
         ),
-    )
+    )  # fmt: skip
     results.check(request, "--tasks", "--languages")
     loaded = bundle.load(options.model, compute=Compute(dtype=options.dtype), mesh=devices)
     labels = {
@@ -115,6 +141,29 @@ def _evaluate(options) -> None:
         )  # fmt: skip
     options.workdir = out
     _report(options)
+
+
+def _score(options) -> None:
+    from jxstilts.eval import scoring
+
+    scored = scoring.score(
+        options.predictions, options.labels,
+        benchmark=options.benchmark, task_names=_names(options.tasks), languages=_names(options.languages),
+        split=options.split,
+    )  # fmt: skip
+    print(json.dumps(scoring.as_json(scored), indent=1) if options.json else scoring.as_text(scored))
+
+
+def _layer(text: str) -> int | None:
+    if text in ("", "all"):
+        return None
+    if not text.lstrip("-").isdecimal():
+        raise InputError(f"--layer={text}: a number, or all")
+    return int(text)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, text.split(",")))
 
 
 def _import(options) -> None:

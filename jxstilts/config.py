@@ -88,6 +88,7 @@ def complete(kind: type, values: Mapping[str, Any], where: str = "config") -> An
     Raises InputError for keys that `kind` does not have.
     """
     from ml_collections import ConfigDict
+    from ml_collections.config_dict import placeholder
 
     hints = typing.get_type_hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind)}
@@ -110,6 +111,9 @@ def complete(kind: type, values: Mapping[str, Any], where: str = "config") -> An
             value = field.default_factory()
         else:
             raise InputError(f"{where}: no value for {name}")
+        if value is None:  # a typed place, so that the command line can fill it
+            kinds = [option for option in typing.get_args(hint) if option is not type(None)]
+            value = placeholder(kinds[0])
         filled[name] = ConfigDict(value) if isinstance(value, dict) else value
     return filled
 

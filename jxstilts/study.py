@@ -85,7 +85,7 @@ def from_config(config: Any) -> Study:
         where = f"config.evaluations.{name}"
         if evaluation.phase not in study.phases:
             raise InputError(f"{where}.phase: {suggest('phase', evaluation.phase, study.phases)}")
-        for task in evaluation.what.tasks:
+        for task in evaluation.what.names():
             _check_task(f"{where}.what", task, evaluation.what.languages, evaluation.what.split_of(task))
     order(study)
     return study

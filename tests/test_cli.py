@@ -9,6 +9,7 @@ import world
 
 from jxstilts import cli, tasks
 from jxstilts.data import tokenizer as tokenizers
+from jxstilts.eval import submission
 from jxstilts.models import bundle
 from jxstilts.models.model import HeadSpec, Model, make_config
 
@@ -58,10 +59,42 @@ def test_evaluate_prints_and_keeps_results(run, model, data_dir, tmp_path):
     assert "xnli (2) accuracy" in out and "xquad (2) F1/EM" in out and "tatoeba (1) accuracy" in out
     rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     assert {(row["task"], row["split"]) for row in rows} == {("xnli", "dev"), ("xquad", "test"), ("tatoeba", "test")}
+    files = {path.relative_to(tmp_path / "predictions").as_posix() for path in tmp_path.glob("predictions/*/*/*")}
+    assert files == {
+        f"evaluate/{name}"
+        for name in (
+            "xnli/dev-en.tsv", "xnli/dev-de.tsv", "xquad/test-en.json", "xquad/test-de.json", "tatoeba/test-de.tsv",
+        )
+    }  # fmt: skip
     before = (tmp_path / "results.jsonl").stat().st_mtime_ns
     assert run(*arguments) == out
     assert (tmp_path / "results.jsonl").stat().st_mtime_ns == before
     assert "xnli (2) accuracy" in run("report", tmp_path)
+
+
+def test_what_evaluate_writes_is_scored_as_it_is(run, model, data_dir, tmp_path):
+    """The values of `jxstilts score` are those that the evaluation itself has kept."""
+    which = ["--tasks=xnli,xquad,tatoeba", "--languages=en,de"]
+    run(*evaluate(model, data_dir, tmp_path, *which, "--max_length=96"))
+    rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    labels = tmp_path / "labels"
+    for task, split, language in {(row["task"], row["split"], row["language"]) for row in rows}:
+        submission.write_labels(labels, task, split, language, tasks.load(task, data_dir, split, language))
+    (labels / "xquad/test-en.json").write_bytes((data_dir / "xtreme/xquad/xquad.en.json").read_bytes())
+    arguments = ["score", f"--predictions={tmp_path / 'predictions/evaluate'}", f"--labels={labels}", *which]
+    found = json.loads(run(*arguments, "--split=dev", "--json"))
+    kept = {(row["task"], row["language"], row["metric"]): row["value"] for row in rows}
+    again = {
+        (task, language, metric): value
+        for task, values in found["tasks"].items()
+        for language, metrics in values["languages"].items()
+        for metric, value in metrics.items()
+    }
+    assert again == pytest.approx(kept) and len(kept) == 7
+    assert found["overall"] is None
+    assert "xtreme, dev" in run(*arguments, "--split=dev")
+    line = run(*arguments, code=2)
+    assert "test-en.tsv" in line and "there is a dev file: --split=dev" in line
 
 
 def test_export_and_import_are_inverse(run, model, data_dir, tmp_path):
@@ -73,7 +106,7 @@ def test_export_and_import_are_inverse(run, model, data_dir, tmp_path):
     }
     for source, out in ((tmp_path / "hf", "one"), (model, "two")):
         run(*evaluate(source, data_dir, tmp_path / out, "--tasks=xnli", "--languages=de"))
-    files = [tmp_path / out / "predictions/evaluate/xnli/dev-de.json" for out in ("one", "two")]
+    files = [tmp_path / out / "predictions/evaluate/xnli/dev-de.tsv" for out in ("one", "two")]
     assert files[0].read_bytes() == files[1].read_bytes()
 
 

@@ -120,3 +120,21 @@ def test_differences_name_the_keys():
     old, new = {"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}, "d": 4}
     assert config.differences(old, new) == ["a.c: 2 -> 3", "d: None -> 4"]
     assert config.fingerprint(old) != config.fingerprint(new)
+
+
+@dataclasses.dataclass(frozen=True)
+class Unset:
+    rate: float | None = None
+    inner: Inner = dataclasses.field(default_factory=Inner)
+
+
+def test_what_is_unset_can_be_set_on_the_command_line(tmp_path):
+    (tmp_path / "c.py").write_text(
+        "from test_config import Unset\nfrom jxstilts.config import complete\n"
+        "def get_config(arg=None):\n    return complete(Unset, {})\n"
+    )
+    read = lambda *more: config.build(Unset, dict(config.load([f"--config={tmp_path}/c.py", *more]).items()), "config")  # noqa: E731
+    assert read() == Unset()
+    assert read("--config.rate=1e-3").rate == 1e-3
+    with pytest.raises(InputError, match="rate"):
+        read("--config.rate=fast")

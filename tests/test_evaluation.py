@@ -194,10 +194,29 @@ def test_head_with_other_labels_is_refused(model, params, tokenizer, pairs):
         evaluator.evaluate(none, params, tasks.get("mnli"), pairs, tokenizer=tokenizer)
 
 
-def test_unlabelled_rows_are_refused(model, params, tokenizer, pairs):
+def test_unlabelled_rows_get_predictions_and_no_score(model, params, tokenizer, pairs):
     bare = [{key: value for key, value in row.items() if key != "label"} for row in pairs]
-    with pytest.raises(InputError, match="gold label"):
-        evaluator.evaluate(model, params, tasks.get("mnli"), bare, tokenizer=tokenizer)
+    labelled = evaluator.evaluate(model, params, tasks.get("mnli"), pairs, tokenizer=tokenizer)
+    found = evaluator.evaluate(model, params, tasks.get("mnli"), bare, tokenizer=tokenizer)
+    assert found.predictions == labelled.predictions and found.n == len(pairs)
+    assert (found.metrics, found.values, found.interval, found.major, found.baseline) == ({}, {}, {}, None, None)
+    with pytest.raises(InputError, match="all or none"):  # some with and some without: a fault of the data
+        evaluator.evaluate(model, params, tasks.get("mnli"), [*pairs, {**bare[0], "id": "x"}], tokenizer=tokenizer)
+
+
+def test_languages_in_one_stream_are_as_one_by_one(model, params, tokenizer, pairs, monkeypatch):
+    """Whether their rows share batches or not, and whatever the groups."""
+    given = [("en", pairs), ("de", pairs[3:]), ("sw", pairs[:5]), ("th", pairs[:1])]
+    apart = [
+        evaluator.evaluate(model, params, tasks.get("xnli"), rows, tokenizer=tokenizer, head="mnli", language=language)
+        for language, rows in given
+    ]
+    for tokens in (1, 200, 10**9):
+        monkeypatch.setattr(evaluator, "STREAM", tokens)
+        found = evaluator.evaluate_languages(
+            model, params, tasks.get("xnli"), iter(given), tokenizer=tokenizer, head="mnli"
+        )
+        assert list(found) == apart
 
 
 def test_bad_layer(model, params, tokenizer):

@@ -142,7 +142,7 @@ def test_batches_and_meshes_change_no_tag(run, sentences):
 
 def test_split_sentences_are_joined_and_truncated_ones_end_in_none(run, tokenizer, sentences):
     whole = run(TAGGING, sentences)
-    split = run(TAGGING, sentences, max_length=12)
+    split = run(TAGGING, sentences, max_length=12, long_sentences="split")
     cut = run(TAGGING, sentences, max_length=12, long_sentences="truncate")
     for row in sentences:
         kept = np.cumsum([len(tokenizer(word, add_special_tokens=False)["input_ids"]) for word in row["words"]])
@@ -156,12 +156,12 @@ def test_split_sentences_are_joined_and_truncated_ones_end_in_none(run, tokenize
     total = sum(len(row["words"]) for row in sentences)
     assert sum(split.values["total"].values()) == sum(whole.values["total"].values()) == total
     assert sum(cut.values["total"].values()) < total
-    long = run(TAGGING, sentences, long_sentences="truncate")
-    assert long == whole
+    assert run(TAGGING, sentences, max_length=12) == cut  # the study's protocol is the default
+    assert run(TAGGING, sentences, max_length=12, protocol="xtreme") == split
 
 
 def test_first_sentences_only_even_when_they_are_split(run, sentences):
-    few = run(TAGGING, sentences, max_features=3, max_length=12)
+    few = run(TAGGING, sentences, max_features=3, max_length=12, long_sentences="split")
     assert list(few.predictions) == ["s0", "s1", "s2"]
     assert all(None not in tags for tags in few.predictions.values())
 

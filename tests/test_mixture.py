@@ -128,11 +128,17 @@ def test_a_process_has_its_rows_of_every_stream():
         (lambda: Stream(amount=0.5), "needs mode="),
         (lambda: Stream(languages=()), "languages is empty"),
         (
-            lambda: mixture.resolve({"text": Stream(objective="mlm")}, "c.tasks"),
+            lambda: mixture.resolve({"text": Stream(objective="mlm")}, "authors", "c.tasks"),
             r"c.tasks.text.batch_size: .*no default",
         ),
-        (lambda: mixture.resolve({"mnly": Stream()}, "c.tasks"), "c.tasks.mnly: unknown task 'mnly'; did you mean"),
-        (lambda: mixture.resolve({"mnli": Stream(mode="alternate", amount=0.5)}, "c.tasks"), "needs mode='sampled'"),
+        (
+            lambda: mixture.resolve({"mnly": Stream()}, "authors", "c.tasks"),
+            "c.tasks.mnly: unknown task 'mnly'; did you mean",
+        ),
+        (
+            lambda: mixture.resolve({"mnli": Stream(mode="alternate", amount=0.5)}, "authors", "c.tasks"),
+            "needs mode='sampled'",
+        ),
         (
             lambda: mixture.resolve(
                 {
@@ -140,6 +146,7 @@ def test_a_process_has_its_rows_of_every_stream():
                     "a": Stream(task="mnli", mode="alternate", amount=0.5),
                     "b": Stream(task="mnli", mode="alternate", amount=0.5),
                 },
+                "authors",
                 "c.tasks",
             ),
             "add up to 1 or more",
@@ -152,6 +159,6 @@ def test_refusals(make, text):
 
 
 def test_defaults_are_the_recipe():
-    found = mixture.resolve({"nli": Stream(task="mnli"), "squad_v1": Stream(batch_size=4)}, "c.tasks")
+    found = mixture.resolve({"nli": Stream(task="mnli"), "squad_v1": Stream(batch_size=4)}, "authors", "c.tasks")
     assert (found["nli"].task, found["nli"].batch_size, found["nli"].max_length) == ("mnli", 32, 256)
     assert (found["squad_v1"].batch_size, found["squad_v1"].max_length) == (4, 384)

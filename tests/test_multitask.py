@@ -34,7 +34,7 @@ def get_config(arg=None):
         "model": {"preset": "tiny", "hidden_dropout": 0.1, "attention_dropout": 0.1},
         "tokenizer": {"vocab_size": 120, "model": "bpe", "languages": ("en", "de")},
         "phases": {
-            "pretrain": {"tasks": {"text": text}, "steps": 2},
+            "pretrain": {"tasks": {"text": text}, "steps": 2, "optimizer": {"learning_rate": 1e-3}},
             "all": {
                 "init": "pretrain", "tasks": tasks, "keep_heads": ("mlm",), "steps": 24, "log_every": 4,
                 "sampling": {"method": "capped", "cap": 50}, "optimizer": {"learning_rate": 1e-3}, "save_every": 5,
@@ -146,6 +146,8 @@ def test_tasks_that_name_the_same_head_share_it(make, tmp_path):
         ("--config.phases.all.tasks.mnli.batch_size=12", None),
         ("--config.phases.all.accumulation=3", r"tasks.ccg.batch_size=8 must be a multiple of accumulation=3"),
         ("--config.phases.all.sampling.method=capt", "unknown sampling method 'capt'; did you mean 'capped'"),
+        ("--config.phases.all.protocol=xtreme", r"phases.all.optimizer.w\w+: give it; the tasks' recipes differ"),
+        ("--config.phases.all.protocol=jiant", "unknown protocol 'jiant'"),
         ("--config.phases.all.tasks.mlm.mode=sampled", "amount=0.25 needs mode="),
     ],
 )
@@ -155,3 +157,42 @@ def test_bad_input_names_the_key(make, override, text):
         return
     with pytest.raises(InputError, match=text):
         make(override)
+
+
+def test_defaults_are_the_protocols(data_dir, tmp_path):
+    text = """
+from jxstilts.config import complete
+from jxstilts.study import Study
+
+
+def get_config(protocol):
+    tasks = {"mnli": {"mnli": {}}, "tydiqa": {"tydiqa": {}}, "two": {"mnli": {}, "qqp": {}}}
+    if protocol == "xtreme":
+        del tasks["two"]
+    return complete(Study, {"study": "s", "data_dir": "", "model": {}, "evaluations": {}, "phases": {
+        name: {"tasks": streams, "protocol": protocol, "epochs": 3.0 if name == "two" else 0.0}
+        for name, streams in tasks.items()
+    }})
+"""
+    (tmp_path / "c.py").write_text(text)
+
+    def values(protocol):
+        plan = study.from_config(config.load([f"--config={tmp_path}/c.py:{protocol}", f"--config.data_dir={data_dir}"]))
+        return {
+            name: (
+                next(iter(p.tasks.values())).batch_size, next(iter(p.tasks.values())).max_length, p.epochs,
+                p.optimizer.learning_rate, p.optimizer.warmup, p.optimizer.weight_decay,
+                next(iter(p.tasks.values())).long_sentences,
+            )
+            for name, p in plan.phases.items()
+        }  # fmt: skip
+
+    assert values("authors") == {
+        "mnli": (32, 256, 2.0, 1e-5, 0.1, 0.01, "truncate"),
+        "tydiqa": (16, 384, 2.0, 1e-5, 0.1, 0.01, "truncate"),
+        "two": (32, 256, 3.0, 1e-5, 0.1, 0.01, "truncate"),
+    }
+    assert values("xtreme") == {
+        "mnli": (32, 128, 5.0, 2e-5, 0.0, 0.0, "split"),
+        "tydiqa": (16, 384, 2.0, 3e-5, 500, 1e-4, "split"),
+    }

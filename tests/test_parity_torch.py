@@ -193,7 +193,7 @@ def train_ours(loaded, config, batches):
 def test_training(head, name, tmp_path):
     """20 AdamW steps without dropout: the same losses, gradient norms and, in the end, weights."""
     oracle, loaded = both(name, tmp_path / "model")
-    config = optimizer.Optimizer(learning_rate=1e-3)
+    config = optimizer.Optimizer(learning_rate=1e-3, warmup=0.1, weight_decay=0.01)
     batches = list(task_batches(head))
     losses, norms = train_theirs(oracle, config, batches)
     our_losses, our_norms, params = train_ours(loaded, config, batches)

@@ -24,7 +24,7 @@ def test_python_example_runs(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "runs/real_small/phases/mnli/best"
     bundle.save(folder, model, jax.jit(model.init)(jax.random.key(0)), tokenizer_files=tmp_path / "tokenizer")
     monkeypatch.chdir(tmp_path)
-    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    (code,) = re.findall(r"## From Python\n\n```python\n(.*?)```", README.read_text(), re.DOTALL)
     exec(compile(code, "README.md", "exec"), {})
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("{'accuracy': ") and lines[-1] == "(3, 1, 32)"

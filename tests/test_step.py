@@ -15,6 +15,7 @@ from jxstilts.runtime import InputError
 from jxstilts.train import objectives, optimizer, step
 
 CONTEXT = objectives.Context(vocab_size=1000, mask_id=999, special_ids=(0, 1, 2, 3, 999))
+ADAMW = optimizer.Optimizer(learning_rate=1e-3, warmup=0.1, weight_decay=0.01)
 HEADS = {
     "classification": HeadSpec("nli", "classification", ("a", "b", "c")),
     "span": HeadSpec("qa", "span"),
@@ -50,7 +51,7 @@ def run_steps(mesh, head="classification", steps=5, accumulation=1, dropout=0.1,
     spec = HEADS[head]
     config = make_config("xlmr", "tiny", hidden_dropout=dropout, attention_dropout=dropout)
     model = Model(config, (spec,), compute or Compute())
-    optim = optimizer.make(optimizer.Optimizer(learning_rate=1e-3), 20)
+    optim = optimizer.make(ADAMW, 20)
     shardings, _ = step.state_shardings(model, optim, mesh)
     init = jax.jit(lambda key: step.new_state(model.init(key), optim, seed=3), out_shardings=shardings)
     state = init(jax.random.key(0)) if start is None else start
@@ -98,7 +99,7 @@ def test_save_on_eight_devices_restore_on_one(tmp_path, one_device):
     checkpoints.wait()
     config = make_config("xlmr", "tiny")
     model = Model(config, (HEADS["classification"],))
-    optim = optimizer.make(optimizer.Optimizer(learning_rate=1e-3), 20)
+    optim = optimizer.make(ADAMW, 20)
     shardings, _ = step.state_shardings(model, optim, one_device)
     target = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)
     restored, meta = checkpoints.restore(2, target)
@@ -123,8 +124,9 @@ def test_older_checkpoints_go_once_the_next_is_committed(tmp_path):
 
 
 def test_schedule_is_linear_warmup_and_decay():
-    rate = optimizer.schedule(optimizer.Optimizer(learning_rate=1.0, warmup=0.1), 100)
-    assert [float(rate(n)) for n in (0, 5, 10, 55, 100)] == pytest.approx([0.0, 0.5, 1.0, 0.5, 0.0])
+    for warmup in (0.1, 10):  # a share of the steps, or their number
+        rate = optimizer.schedule(optimizer.Optimizer(learning_rate=1.0, warmup=warmup), 100)
+        assert [float(rate(n)) for n in (0, 5, 10, 55, 100)] == pytest.approx([0.0, 0.5, 1.0, 0.5, 0.0])
 
 
 def test_weight_decay_spares_biases_and_norms():
@@ -138,7 +140,7 @@ def test_weight_decay_spares_biases_and_norms():
 def test_optimizer_state_lies_with_its_parameters():
     mesh = make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
     model = Model(make_config("xlmr", "tiny"), (HEADS["classification"],))
-    shardings, notes = step.state_shardings(model, optimizer.make(optimizer.Optimizer(), 10), mesh)
+    shardings, notes = step.state_shardings(model, optimizer.make(ADAMW, 10), mesh)
     adam = next(
         s for s in jax.tree.leaves(shardings["opt_state"], is_leaf=lambda x: hasattr(x, "mu")) if hasattr(s, "mu")
     )
@@ -158,5 +160,5 @@ def test_bad_mesh(sizes, text):
 def test_rule_that_cannot_apply_is_named():
     mesh = make_mesh({"tensor": 8})
     model = Model(make_config("xlmr", "tiny", vocab_size=1001))
-    _, notes = step.state_shardings(model, optimizer.make(optimizer.Optimizer(), 10), mesh)
+    _, notes = step.state_shardings(model, optimizer.make(ADAMW, 10), mesh)
     assert len(notes) == 1 and "vocab=1001" in notes[0] and "tensor=8" in notes[0]

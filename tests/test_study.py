@@ -146,7 +146,7 @@ def test_changed_evaluation_runs_again(unbroken, config_file, data_dir, tmp_path
         (["--config.phases.pretrain.init=qa"], "in a circle"),
         (["--config.phases.mnli.steps=4"], "epochs or steps, not both"),
         (["--config.phases.mnli.accumulation=3"], "multiple of accumulation"),
-        (["--config.phases.mnli.optimizer.warmup=2.0"], "share of all steps"),
+        (["--config.phases.mnli.optimizer.warmup=2.5"], "share of all steps"),
         (["--config.compute.attention=cuda"], "attention backend"),
     ],
 )

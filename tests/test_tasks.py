@@ -42,8 +42,8 @@ def squad(*questions, context="Ada was born in London."):
 
 def test_every_module_level_spec_is_found():
     assert tasks.names() == sorted(
-        "anli anli_plus ccg commonsenseqa cosmosqa hellaswag mlqa mnli panx pawsx qqp snli squad_v1 squad_v2 tatoeba "
-        "text tydiqa udpos xnli xquad".split()
+        "anli anli_plus bucc2018 ccg commonsenseqa cosmosqa hellaswag mlqa mnli panx pawsx qqp snli squad_v1 squad_v2 "
+        "tatoeba text tydiqa udpos xnli xquad".split()
     )
     assert set(tasks.INTERMEDIATE) <= set(tasks.names()) and len(tasks.INTERMEDIATE) == 9
     for name in tasks.names():
@@ -54,7 +54,7 @@ def test_every_module_level_spec_is_found():
 
 
 def test_unknown_names_give_the_nearest_and_the_known(tmp_path):
-    with pytest.raises(InputError, match=r"'xnly'; did you mean 'xnli'\? Known: anli, anli_plus, ccg"):
+    with pytest.raises(InputError, match=r"'xnly'; did you mean 'xnli'\? Known: anli, anli_plus, bucc2018"):
         tasks.get("xnly")
     with pytest.raises(InputError, match=r"split of task 'xnli' 'train'.*Known: dev, test"):
         tasks.load("xnli", tmp_path, "train")

@@ -247,44 +247,6 @@ def test_commonsenseqa_corpus(caplog):
     assert first["prompt"].startswith("A revolving door is convenient")
 
 
-def tagged(name, split):
-    for path in sorted((DATA / f"xtreme/{name}").glob(f"{split}-*.tsv")):
-        yield path.stem.split("-")[1], tasks.load(name, DATA, split, path.stem.split("-")[1])
-
-
-def test_udpos_corpus():
-    counts = {}
-    for split in ("dev", "test"):
-        for language, examples in tagged("udpos", split):
-            counts[split, language] = len(examples)
-            assert {tag for e in examples for tag in e["tags"]} <= set(tasks.get("udpos").labels)
-            assert all(len(e["words"]) == len(e["tags"]) and all(e["words"]) for e in examples)
-    assert len([1 for split, _ in counts if split == "dev"]) == 29
-    some = {("dev", "de"): 19233, ("dev", "mr"): 46, ("test", "yo"): 318, ("test", "fi"): 6544, ("test", "tl"): 222}
-    assert {key: counts[key] for key in some} == some
-    assert set(tasks.get("udpos").languages) - {code for split, code in counts if split == "dev"} == {
-        "kk", "th", "tl", "yo",
-    }  # fmt: skip
-    sizes = tasks.get("udpos").sizes
-    train = tasks.load("udpos", DATA, "train")
-    assert (len(train), counts["dev", "en"], counts["test", "en"]) == (sizes["train"], sizes["dev"], sizes["test"])
-    assert train[0]["words"][:5] == ["Al", "-", "Zaman", ":", "American"]
-    assert train[0]["tags"][:5] == ["PROPN", "PUNCT", "PROPN", "PUNCT", "ADJ"]
-
-
-def test_panx_corpus():
-    spec, counts = tasks.get("panx"), {}
-    for language, examples in tagged("panx", "dev"):
-        counts[language] = len(examples)
-        assert {tag for e in examples for tag in e["tags"]} == set(spec.labels)
-    assert set(counts) == set(spec.languages + spec.more_languages) - {"th"}
-    assert collections.Counter(counts.values()) == {10000: 28, 1000: 13, 100: 6}
-    train = tasks.load("panx", DATA, "train")
-    assert len(train) == spec.sizes["train"] == 20000 and counts["en"] == spec.sizes["dev"]
-    assert train[0]["words"][:4] == ["R.H.", "Saunders", "(", "St."]
-    assert train[0]["tags"][:4] == ["B-ORG", "I-ORG", "O", "B-ORG"]
-
-
 def test_complete_files_have_the_official_sizes():
     for name, split in [("xnli", "dev"), ("xnli", "test"), ("pawsx", "dev"), ("pawsx", "test"), ("xquad", "test"),
                         ("mlqa", "dev"), ("tydiqa", "train"), ("tydiqa", "dev")]:  # fmt: skip

@@ -19,10 +19,10 @@ def values(task: TaskSpec, metric: Metric, examples: Any) -> dict[str, float] | 
 
     classification: the most frequent label; choice: the most frequent place of the right choice; tagging: the most
     frequent tag for every word; span: an answer drawn at random, the same in every run, or that there is none if
-    that scores better; retrieval: the chance to draw the right one of all candidates. None for any other type.
+    that scores better; retrieval of one sentence: the chance to draw the right one. None for anything else.
     """
     if task.type == "retrieval":
-        return {"accuracy": 100 / len(examples["source"])} if examples["source"] else None
+        return {"accuracy": 100 / len(examples["source"])} if metric.name == "retrieval" else None
     rules = {"classification": _labels, "choice": _labels, "tagging": _tags, "span": _spans}
     if task.type not in rules:
         return None

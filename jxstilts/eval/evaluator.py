@@ -1,45 +1,41 @@
-"""Evaluation of a model on a task: a pure function of its arguments."""
+"""Evaluation of a model on a task: a pure function of its arguments.
+
+The rows of several languages share one stream of batches: they are sorted by length together, so a batch is full and of
+one length, and every shape is compiled once for all languages and tasks of a head. Threads tokenise what comes next and
+score what is done while the device computes.
+"""
 
 import dataclasses
 import itertools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
 
-from jxstilts.data import batching, prepare
-from jxstilts.eval import baselines, metrics, predict, retrieval, spans
+from jxstilts.data import batching, prepare, tokenize
+from jxstilts.data.features import Features
+from jxstilts.eval import baselines, bitext, metrics, predict, spans
+from jxstilts.eval.bitext import embed
+from jxstilts.eval.options import Options
 from jxstilts.mesh import batch_divisor
 from jxstilts.models.model import HeadSpec, Model, Params
 from jxstilts.runtime import InputError
 from jxstilts.tasks import TaskSpec
 
-LENGTHS = {"classification": 256, "choice": 256, "tagging": 256, "span": 384, "retrieval": 512}  # protocol 3.3
+__all__ = ["Options", "Result", "embed", "evaluate", "evaluate_languages", "pick_head"]
+
+STREAM = 500_000  # tokens: languages are put together until they have as many
 # What a head says of each type's features: the name of the array, and whether it is per token or per segment.
 OUTPUTS = {
     "classification": ("logits", False),
     "choice": ("logits", False),
     "tagging": ("classes", True),
     "span": ("logits", True),
-    "text": ("embeddings", False),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """How examples become batches and answers; the defaults are the authors' protocol where it says something."""
-
-    max_length: int = 0  # tokens of a row; 0 = by the protocol, as far as the model reaches (see LENGTHS)
-    doc_stride: int = 128
-    max_query_length: int = 64
-    max_answer_length: int = 30  # tokens
-    n_best: int = 20
-    tokens_per_batch: int = 8192
-    layer: int = -1  # retrieval: which hidden state, 0 = embeddings, -1 = last
-    max_features: int = 0  # only the first N rows, windows, questions or sentences (dev selection: 500); 0 = all
-    long_sentences: str = "split"  # tagging: "split" into several rows, or "truncate" (the study's dev rule)
+GOLD = {"classification": "label", "choice": "label", "tagging": "tags", "span": "answers"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +43,9 @@ class Result:
     """One task in one language.
 
     metrics, interval, baseline: {value name: 0-100}; the 95 % interval over examples is (low, high), the baseline is
-    that of a trivial rule (see `baselines`). major: the one number for model choice. values: the metric's state,
-    {column: {example id: number}}. predictions: by example id.
+    that of a trivial rule (see `baselines`). major: the one number for model choice. n: what is averaged over; values:
+    the metric's state, {column: {example id: number}}. Of examples without gold there are predictions only: metrics,
+    values and interval are empty, major and baseline None. predictions: by example id; of mined pairs a list.
     """
 
     task: str
@@ -57,9 +54,9 @@ class Result:
     metrics: dict[str, float]
     n: int
     values: Mapping[str, Mapping[str, float]]
-    predictions: dict[str, Any]
+    predictions: Any
     interval: dict[str, tuple[float, float]]
-    major: float
+    major: float | None
     baseline: dict[str, float] | None
 
 
@@ -74,6 +71,7 @@ def evaluate(
     language: str = "en",
     split: str = "dev",
     options: Options | None = None,
+    threshold: float | None = None,
     mesh: Mesh | None = None,
     cache_dir: str | pathlib.Path | None = None,
 ) -> Result:
@@ -83,49 +81,86 @@ def evaluate(
         params: on the host, or on `mesh` when one is given.
         examples: what `tasks.load` returns.
         head: name of the head to use; by default the model's only head of the task's type. Retrieval needs none.
-    Raises InputError: no such head, a head with other labels than the task, unlabelled examples.
+        threshold: of mined pairs (BUCC), tuned on dev; None tunes it on these examples.
+    Raises InputError: no such head, a head with other labels than the task, some examples with gold and some without.
     """
-    options = options or Options()
-    kinds = {
-        "classification": _classification, "choice": _choice, "tagging": _tagging, "span": _spans,
-        "retrieval": _retrieval,
-    }  # fmt: skip
-    if task.type not in kinds:
-        raise InputError(f"task {task.name!r} is of type {task.type!r}, which has no evaluation")
-    run = _Run(model, params, tokenizer, fit(options, task.type, model), mesh, cache_dir)
-    predictions, examples = kinds[task.type](run, task, examples, head)
-    metric = metrics.get(task.metric, language)
-    state = metric.update(predictions, examples)
-    if isinstance(predictions, list):
-        predictions = dict(zip((example["id"] for example in examples), predictions, strict=True))
-    found = metric.compute(state)
-    return Result(
-        task.name, language, split, found, len(next(iter(state.values()))), state, predictions,
-        metric.interval(state), metric.major(found), baselines.values(task, metric, examples),
+    thresholds = {} if threshold is None else {language: threshold}
+    (result,) = evaluate_languages(
+        model, params, task, [(language, examples)], tokenizer=tokenizer, head=head, split=split, options=options,
+        thresholds=thresholds, mesh=mesh, cache_dir=cache_dir,
     )  # fmt: skip
+    return result
+
+
+def evaluate_languages(
+    model: Model,
+    params: Params,
+    task: TaskSpec,
+    languages: Iterable[tuple[str, Any]],
+    *,
+    tokenizer: Any,
+    head: str | None = None,
+    split: str = "dev",
+    options: Options | None = None,
+    thresholds: Mapping[str, float] | None = None,
+    mesh: Mesh | None = None,
+    cache_dir: str | pathlib.Path | None = None,
+) -> Iterator[Result]:
+    """Yields the Result of each (language, examples), in order; the arguments are those of `evaluate`.
+
+    `languages` is read in another thread, a little ahead. Results come in groups, when all rows of some languages have
+    gone through the model; what comes to about STREAM tokens is one group.
+    """
+    if task.type not in {*OUTPUTS, "retrieval"}:
+        raise InputError(f"task {task.name!r} is of type {task.type!r}, which has no evaluation")
+    options = (options or Options()).resolve(task, model)
+    run = _Run(model, params, task, tokenizer, options, mesh, cache_dir)
+    spec = None if task.type == "retrieval" else pick_head(model, task, head)
+    thresholds = thresholds or {}
+
+    def scored(language: str, predictions: Any, examples: Any) -> Result:
+        return _score(task, language, split, predictions, examples, thresholds.get(language))
+
+    items = iter(languages)
+    with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(1) as behind:
+        coming = ahead.submit(_group, run, spec, items)
+        waiting: list[Future] = []
+        while group := coming.result():
+            coming = ahead.submit(_group, run, spec, items)
+            found = _retrieve(run, group) if spec is None else _stream(run, spec, group)
+            futures = [behind.submit(scored, *item) for item in found]
+            yield from (future.result() for future in waiting)  # of the group before: scored meanwhile
+            waiting = futures
+        yield from (future.result() for future in waiting)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Run:
     model: Model
     params: Params
+    task: TaskSpec
     tokenizer: Any
     options: Options
     mesh: Mesh | None
     cache_dir: Any
 
-    def features(self, examples, type, **more):
+    def features(self, examples, head: HeadSpec) -> Features:
+        options, more = self.options, {}
+        if self.task.type == "span":
+            more = {"doc_stride": options.doc_stride, "max_query_length": options.max_query_length}
+        if self.task.type == "tagging":
+            more = {"labels": head.labels, "long_sentences": options.long_sentences}
         return prepare.features(
-            examples, type, self.tokenizer, self.cache_dir, max_length=self.options.max_length, **more
+            examples, self.task.type, self.tokenizer, self.cache_dir, max_length=options.max_length, **more
         )
 
-    def outputs(self, model, head, features, type, limit=0):
+    def outputs(self, head: str, features: Features, limit: int = 0) -> Iterator[tuple[int, np.ndarray]]:
         """Yields (feature index, its array), each feature once, in no order; limit: only the first rows' features.
 
         The array is [...] of its segment, or [T, ...] of its own tokens (see OUTPUTS).
         """
-        name, per_token = OUTPUTS[type]
-        groups = batching.groups(features, type)
+        name, per_token = OUTPUTS[self.task.type]
+        groups = batching.groups(features, self.task.type)
         units = np.arange(len(groups) - 1)
         if limit:
             units = units[:limit]
@@ -138,10 +173,10 @@ class _Run:
         )
         batches = batching.batches(
             features, batching.expand(plans, groups),
-            type=type, max_segments=segments, pad_id=self.model.config.pad_id, labelled=False,
+            type=self.task.type, max_segments=segments, pad_id=self.model.config.pad_id, labelled=False,
         )  # fmt: skip
         lengths = features.lengths
-        for batch, arrays in predict.predict_all(model, self.params, head, batches, self.mesh):
+        for batch, arrays in predict.predict_all(self.model, self.params, head, batches, self.mesh):
             for row, slot in np.argwhere(batch["index"] >= 0).tolist():
                 index = int(batch["index"][row, slot])
                 if per_token:
@@ -149,18 +184,6 @@ class _Run:
                     yield index, arrays[name][row, first : first + lengths[index]]
                 else:
                     yield index, arrays[name][row, slot]
-
-    def first(self, examples):
-        """The examples that `max_features` leaves."""
-        return examples[: self.options.max_features or None]
-
-
-def fit(options: Options, type: str, model: Model) -> Options:
-    """Sets max_length where it is 0. Raises InputError for one that the model's positions cannot reach."""
-    reach = model.config.max_length
-    if options.max_length > reach:
-        raise InputError(f"max_length={options.max_length}, but the model has positions for {reach} tokens")
-    return dataclasses.replace(options, max_length=options.max_length or min(LENGTHS[type], reach))
 
 
 def pick_head(model: Model, task: TaskSpec, head: str | None) -> HeadSpec:
@@ -182,90 +205,131 @@ def pick_head(model: Model, task: TaskSpec, head: str | None) -> HeadSpec:
     return chosen[0]
 
 
-def _classification(run, task, examples, head):
-    head = pick_head(run.model, task, head)
-    examples = run.first(examples)
-    features = run.features(examples, "classification")
-    found = {i: int(logits.argmax()) for i, logits in run.outputs(run.model, head.name, features, task.type)}
-    return [found[i] for i in range(len(examples))], examples
+def _group(run: _Run, head: HeadSpec | None, items: Iterator) -> list[tuple[str, Any, Features | None]]:
+    """Reads and tokenises languages until they make a group: [(language, examples, features), ...]."""
+    group, tokens = [], 0
+    for language, examples in items:
+        if head is None:
+            return [(language, examples, None)]
+        if run.task.type != "span":  # a question may have several windows; these are counted in `_stream`
+            examples = examples[: run.options.max_features or None]
+        features = run.features(examples, head)
+        group.append((language, examples, features))
+        tokens += len(features.tokens)
+        if tokens >= STREAM:
+            break
+    return group
 
 
-def _choice(run, task, examples, head):
-    head = pick_head(run.model, task, head)
-    examples = run.first(examples)
-    features = run.features(examples, "choice")
-    scores = np.empty(len(features), np.float32)
-    for index, logits in run.outputs(run.model, head.name, features, task.type):
-        scores[index] = logits.item()
-    groups = batching.groups(features, "choice")
-    return [int(scores[a:b].argmax()) for a, b in itertools.pairwise(groups.tolist())], examples
+def _retrieve(run: _Run, group: list) -> list[tuple[str, Any, Any]]:
+    return [(language, *bitext.retrieve(run, run.task, examples)) for language, examples, _ in group]
 
 
-def _tagging(run, task, examples, head):
-    head = pick_head(run.model, task, head)
-    examples = run.first(examples)
-    features = run.features(examples, "tagging", labels=head.labels, long_sentences=run.options.long_sentences)
-    tags: list[list[str | None]] = [[None] * len(example["words"]) for example in examples]
-    for index, classes in run.outputs(run.model, head.name, features, task.type):
-        words = features.token_fields["word"][features.offsets[index] : features.offsets[index + 1]]
-        mine = tags[features.fields["example"][index]]
+def _stream(run: _Run, head: HeadSpec, group: list) -> list[tuple[str, Any, Any]]:
+    """Runs the rows of all languages of a group; returns [(language, predictions, examples), ...]."""
+    kinds = {"classification": _Classes, "choice": _Choices, "tagging": _Tags, "span": _Spans}
+    collectors = [kinds[run.task.type](run, head, examples, features) for _, examples, features in group]
+    ends = np.cumsum([len(features) for _, _, features in group])
+    features = group[0][2] if len(group) == 1 else tokenize.concatenate([features for _, _, features in group])
+    limit = run.options.max_features if run.task.type == "span" else 0
+    if limit and len(group) > 1:
+        raise InputError("max_features of a span task is for one language at a time")
+    for index, array in run.outputs(head.name, features, limit):
+        place = int(np.searchsorted(ends, index, side="right"))
+        collectors[place].add(index - int(ends[place - 1] if place else 0), array)
+    return [(language, *one.finish()) for (language, _, _), one in zip(group, collectors, strict=True)]
+
+
+@dataclasses.dataclass
+class _Collector:
+    """Takes the arrays of one language's features, one by one, and makes predictions of them."""
+
+    run: _Run
+    head: HeadSpec
+    examples: list
+    features: Features
+
+    def __post_init__(self) -> None:
+        """Makes room for what is to come."""
+
+
+class _Classes(_Collector):
+    def __post_init__(self):
+        self.found = np.zeros(len(self.features), np.int64)
+
+    def add(self, index: int, logits: np.ndarray) -> None:
+        self.found[index] = logits.argmax()
+
+    def finish(self):
+        return self.found.tolist(), self.examples
+
+
+class _Choices(_Collector):
+    def __post_init__(self):
+        self.scores = np.empty(len(self.features), np.float32)
+
+    def add(self, index: int, logit: np.ndarray) -> None:
+        self.scores[index] = logit.item()
+
+    def finish(self):
+        groups = batching.groups(self.features, "choice").tolist()
+        return [int(self.scores[a:b].argmax()) for a, b in itertools.pairwise(groups)], self.examples
+
+
+class _Tags(_Collector):
+    def __post_init__(self):
+        self.tags = [[None] * len(example["words"]) for example in self.examples]
+
+    def add(self, index: int, classes: np.ndarray) -> None:
+        words = self.features.token_fields["word"][self.features.offsets[index] : self.features.offsets[index + 1]]
+        mine = self.tags[self.features.fields["example"][index]]
         for place in np.flatnonzero(words >= 0).tolist():
-            mine[words[place]] = head.labels[classes[place]]
-    return {example["id"]: found for example, found in zip(examples, tags, strict=True)}, examples
+            mine[words[place]] = self.head.labels[classes[place]]
+
+    def finish(self):
+        return {example["id"]: tags for example, tags in zip(self.examples, self.tags, strict=True)}, self.examples
 
 
-def _spans(run, task, examples, head):
-    head = pick_head(run.model, task, head)
-    options = run.options
-    features = run.features(examples, "span", doc_stride=options.doc_stride, max_query_length=options.max_query_length)
-    windows = {}
-    for index, logits in run.outputs(run.model, head.name, features, task.type, options.max_features):
-        begin, end = features.offsets[index], features.offsets[index + 1]
-        fields = {name: values[begin:end] for name, values in features.token_fields.items()}
-        windows[index] = (int(features.fields["example"][index]), logits, fields)
-    if options.max_features:  # only the questions that the first windows belong to
-        examples = examples[: 1 + max(example for example, _, _ in windows.values())]
-    answers = spans.decode(
-        examples, windows, n_best=options.n_best, max_answer_length=options.max_answer_length,
-        null_scores=task.metric == "squad_v2",
+class _Spans(_Collector):
+    def __post_init__(self):
+        self.windows = {}
+
+    def add(self, index: int, logits: np.ndarray) -> None:
+        begin, end = self.features.offsets[index], self.features.offsets[index + 1]
+        fields = {name: values[begin:end] for name, values in self.features.token_fields.items()}
+        self.windows[index] = (int(self.features.fields["example"][index]), logits, fields)
+
+    def finish(self):
+        options, examples = self.run.options, self.examples
+        if options.max_features:  # only the questions that the first windows belong to
+            examples = examples[: 1 + max(example for example, _, _ in self.windows.values())]
+        answers = spans.decode(
+            examples, self.windows, n_best=options.n_best, max_answer_length=options.max_answer_length,
+            null_scores=self.run.task.metric == "squad_v2",
+        )  # fmt: skip
+        return answers, examples
+
+
+def _score(task, language, split, predictions, examples, threshold) -> Result:
+    """Scores the predictions of one language; without gold there is nothing to score."""
+    by_id = predictions
+    if isinstance(predictions, list) and task.type != "retrieval":
+        by_id = dict(zip((example["id"] for example in examples), predictions, strict=True))
+    if not _has_gold(task, examples):
+        count = len(examples["target"] if task.type == "retrieval" else examples)
+        return Result(task.name, language, split, {}, count, {}, by_id, {}, None, None)
+    metric = metrics.get(task.metric, language)
+    if threshold is not None:
+        metric = metric.at(threshold)
+    state = metric.update(predictions, examples)
+    found = metric.compute(state)
+    return Result(
+        task.name, language, split, found, len(next(iter(state.values()))), state, by_id,
+        metric.interval(state), metric.major(found), baselines.values(task, metric, examples),
     )  # fmt: skip
-    return answers, examples
 
 
-def embed(
-    model: Model,
-    params: Params,
-    sentences: list[dict],
-    *,
-    tokenizer: Any,
-    options: Options | None = None,
-    mesh: Mesh | None = None,
-    cache_dir: str | pathlib.Path | None = None,
-) -> np.ndarray:
-    """Returns mean-pooled embeddings of [{"id", "text"}, ...] in every hidden state, [L + 1, N, D] float32."""
-    run = _Run(model, params, tokenizer, fit(options or Options(), "retrieval", model), mesh, cache_dir)
-    reader = model.with_heads(HeadSpec("embedding", "embedding"))
-    features = run.features(sentences, "text")
-    rows = dict(run.outputs(reader, "embedding", features, "text"))
-    return np.stack([rows[i] for i in range(len(sentences))], axis=1)
-
-
-def _retrieval(run, task, examples, head):
-    options = run.options
-    layers = run.model.config.layers
-    if not -layers - 1 <= options.layer <= layers:
-        raise InputError(f"layer={options.layer}: the model has the hidden states 0 to {layers}")
-    sides = {
-        side: embed(
-            run.model, run.params, examples[side],
-            tokenizer=run.tokenizer, options=options, mesh=run.mesh, cache_dir=run.cache_dir,
-        )[options.layer]
-        for side in ("source", "target")
-    }  # fmt: skip
-    # Protocol 3.6: the English sentence is the query, the other language the index; cosine, one neighbour, no margin.
-    query, index = retrieval.normalise(sides["target"]), retrieval.normalise(sides["source"])
-    _, found = retrieval.nearest(query, index)
-    names = [example["id"] for example in examples["source"]]
-    return {
-        example["id"]: names[place] for example, place in zip(examples["target"], found[:, 0], strict=True)
-    }, examples
+def _has_gold(task, examples) -> bool:
+    if task.type == "retrieval":
+        return "gold" in examples
+    return any(GOLD[task.type] in example for example in examples)

@@ -1,9 +1,13 @@
-"""Evaluations of one model on many tasks and languages, kept in results.jsonl and predictions/ as they come."""
+"""Evaluations of one model on many tasks and languages, kept in results.jsonl and predictions/ as they come.
+
+predictions/EVALUATION is a submission folder in XTREME's layout (`submission`), which `jxstilts score` takes as it is.
+"""
 
 import dataclasses
 import json
 import pathlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from jax.sharding import Mesh
@@ -11,43 +15,61 @@ from jax.sharding import Mesh
 import jxstilts
 from jxstilts import config, runtime, tasks, tracking
 from jxstilts.data import tokenizer as tokenizers
-from jxstilts.eval import evaluator
+from jxstilts.eval import benchmarks, bitext, evaluator, submission
 from jxstilts.models import bundle
 from jxstilts.runtime import InputError, suggest
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What to evaluate. languages=() means every language of each task."""
+    """What to evaluate. languages=() means every language of each task, or those of the benchmark."""
 
-    tasks: tuple[str, ...]
+    tasks: tuple[str, ...] = ()
+    benchmark: str = ""  # "xtreme": its tasks (those among `tasks`, if there are any) in its languages
     languages: tuple[str, ...] = ()
     split: str = ""  # "" = dev where a task has one, else test
     source: str = "auto"
     limit: int = 0  # rows per language; 0 = all
     head: str = ""  # "" = the model's head of the task's type
+    all_layers: bool = False  # retrieval: score every hidden state, as METRIC@LAYER
     options: evaluator.Options = dataclasses.field(default_factory=evaluator.Options)
+
+    def names(self) -> tuple[str, ...]:
+        """The tasks, in order."""
+        if not self.benchmark:
+            return self.tasks
+        own = benchmarks.get(self.benchmark).tasks
+        return tuple(task for task in own if task in (self.tasks or own))
 
     def split_of(self, task: str) -> str:
         """The split that is evaluated for a task."""
         return self.split or ("dev" if "dev" in tasks.get(task).splits else "test")
 
+    def languages_of(self, task: str) -> tuple[str, ...]:
+        """The languages in order, without those that the task, or the benchmark's dev set of it, does not have."""
+        spec = tasks.get(task)
+        known = spec.languages + spec.more_languages
+        usual = spec.languages
+        if self.benchmark:
+            entry = benchmarks.get(self.benchmark).entry(task)
+            known = usual = tuple(
+                language
+                for language in entry.languages
+                if self.split_of(task) != "dev" or language not in entry.without_dev
+            )
+        return tuple(language for language in self.languages or usual if language in known)
+
     def pairs(self) -> list[tuple[str, str]]:
-        """(task, language) in order. A language that a task does not have is left out of that task."""
-        found = []
-        for task in self.tasks:
-            spec = tasks.get(task)
-            known = spec.languages + spec.more_languages
-            found += [(task, language) for language in self.languages or spec.languages if language in known]
-        return found
+        """(task, language) in order."""
+        return [(task, language) for task in self.names() for language in self.languages_of(task)]
 
 
 def check(request: Request, tasks_key: str, languages_key: str) -> None:
     """Raises InputError, naming the key, for an unknown task, split, or a language that none of the tasks has."""
-    if not request.tasks:
+    if not request.names():
         raise InputError(f"{tasks_key} is empty; known: {', '.join(tasks.names())}")
     known: list[str] = []
-    for name in request.tasks:
+    for name in request.names():
         try:
             spec = tasks.get(name)
         except InputError as error:
@@ -73,7 +95,7 @@ def add(
     mesh: Mesh | None = None,
     stop: Callable[[int], bool] = lambda number: False,
 ) -> None:
-    """Evaluates what FOLDER/results.jsonl does not hold yet, one task and language at a time.
+    """Evaluates what FOLDER/results.jsonl does not hold yet, task by task, and keeps each language as it is done.
 
     Args:
         name: of this evaluation; its rows are replaced when its request, data folder or model change.
@@ -95,26 +117,89 @@ def add(
     loaded = load()
     tokenizer = tokenizers.load(loaded.tokenizer_dir)
     progress = tracking.Progress(f"evaluate {name}", len(wanted))
-    for number, (task, language) in enumerate(wanted, start=1):
-        if stop(number):
-            raise runtime.Interrupted(f"evaluation {name}: stopped after {number - 1} of {len(wanted)}; kept")
-        split = request.split_of(task)
-        examples = tasks.load(task, data_dir, split, language, request.source, request.limit or None)
-        result = evaluator.evaluate(
-            loaded.model, loaded.params, tasks.get(task), examples,
-            tokenizer=tokenizer, head=request.head or None, language=language, split=split,
-            options=request.options, mesh=mesh, cache_dir=cache_dir,
+    if request.benchmark:
+        for why, pairs in _cannot(request, wanted, loaded.model, data_dir).items():
+            progress.note(f"left out, {why}: {_listed(pairs)}")
+            wanted = [pair for pair in wanted if pair not in pairs]
+        progress.steps = len(wanted)
+    done = 0
+    for task in dict.fromkeys(task for task, _ in wanted):
+        split, languages = request.split_of(task), [language for other, language in wanted if other == task]
+        read = partial(tasks.load, task, data_dir, source=request.source, limit=request.limit or None)
+        run = partial(
+            evaluator.evaluate_languages, loaded.model, loaded.params, tasks.get(task),
+            tokenizer=tokenizer, head=request.head or None, options=request.options, mesh=mesh, cache_dir=cache_dir,
         )  # fmt: skip
+        examples: dict[str, Any] = {}
+
+        def given(split=split, languages=languages, read=read, examples=examples):
+            for language in languages:
+                examples[language] = read(split=split, language=language)
+                yield language, examples[language]
+
+        thresholds = {}
+        if tasks.get(task).metric == "bucc" and split != "dev":  # protocol 3.6: tuned on dev, applied to test
+            dev = run([(language, read(split="dev", language=language)) for language in languages], split="dev")
+            thresholds = {result.language: result.metrics["threshold"] for result in dev}
+        for result in run(given(), split=split, thresholds=thresholds):
+            curve = {}
+            if request.all_layers and tasks.get(task).type == "retrieval" and result.metrics:
+                curve = bitext.layer_curve(
+                    loaded.model, loaded.params, tasks.get(task), examples[result.language],
+                    tokenizer=tokenizer, options=request.options, mesh=mesh, cache_dir=cache_dir,
+                )  # fmt: skip
+            rows += _rows(result, curve, {**labels, **mine, "limit": request.limit})
+            submission.write(
+                folder / "predictions" / name, task, split, result.language, examples.pop(result.language),
+                result.predictions, threshold=result.metrics.get("threshold"),
+            )  # fmt: skip
+            runtime.atomic_write(path, "".join(json.dumps(row) + "\n" for row in rows))
+            done += 1
+            progress.show(done, {})
+            if stop(done) and done < len(wanted):
+                raise runtime.Interrupted(f"evaluation {name}: stopped after {done} of {len(wanted)}; kept")
+
+
+def _cannot(request: Request, pairs: list, model: Any, data_dir: str) -> dict[str, list[tuple[str, str]]]:
+    """Returns {reason: pairs} of what a benchmark asks for and this model or data folder lacks."""
+    found: dict[str, list] = {"no data": [], "no head": []}
+    for task, language in pairs:
+        spec, split = tasks.get(task), request.split_of(task)
+        if spec.type != "retrieval":
+            try:
+                evaluator.pick_head(model, spec, request.head or None)
+            except InputError:
+                found["no head"].append((task, language))
+                continue
+        if not tasks.available(task, data_dir, split, language, request.source):
+            found["no data"].append((task, language))
+    return {why: pairs for why, pairs in found.items() if pairs}
+
+
+def _listed(pairs: list[tuple[str, str]]) -> str:
+    names = dict.fromkeys(task for task, _ in pairs)
+    return "; ".join(f"{name} {' '.join(language for task, language in pairs if task == name)}" for name in names)
+
+
+def _rows(result: evaluator.Result, curve: Mapping[int, Mapping[str, float]], labels: Mapping[str, Any]) -> list[dict]:
+    """Rows of results.jsonl. Without gold there is one row, whose metric is "" and whose value is None.
+
+    curve: {hidden state: {value name: value}} -> rows of VALUE@STATE.
+    """
+    common = {
+        **labels, "task": result.task, "language": result.language, "split": result.split, "n": result.n,
+        "major": result.major, "jxstilts_version": jxstilts.__version__,
+    }  # fmt: skip
+    rows = []
+    for metric, value in (result.metrics or {"": None}).items():
+        low, high = result.interval.get(metric, (None, None))
+        baseline = (result.baseline or {}).get(metric)
+        rows.append({**common, "metric": metric, "value": value, "low": low, "high": high, "baseline": baseline})
+    for layer, values in curve.items():
+        score = result.metrics.keys() & {"accuracy", "f1"}
         rows += [
-            {
-                **labels, **mine, "task": task, "language": language, "split": split, "metric": metric,
-                "value": value, "low": result.interval[metric][0], "high": result.interval[metric][1],
-                "baseline": (result.baseline or {}).get(metric), "major": result.major, "n": result.n,
-                "limit": request.limit, "jxstilts_version": jxstilts.__version__,
-            }
-            for metric, value in result.metrics.items()
+            {**common, "metric": f"{metric}@{layer}", "value": values[metric], "low": None, "high": None,
+             "baseline": None}
+            for metric in sorted(score)
         ]  # fmt: skip
-        predictions = folder / "predictions" / name / task / f"{split}-{language}.json"
-        runtime.atomic_write(predictions, json.dumps(result.predictions, ensure_ascii=False, indent=0))
-        runtime.atomic_write(path, "".join(json.dumps(row) + "\n" for row in rows))
-        progress.show(number, {})
+    return rows

@@ -31,6 +31,16 @@ def text(workdir: str | pathlib.Path) -> str:
     rows = read_rows(path)
     if not rows:
         raise InputError(f"{path}: no results yet; run the study first")
+    curves = [row for row in rows if "@" in row["metric"]]
+    bare = _unique((row["task"], row["language"], row["split"]) for row in rows if row["value"] is None)
+    rows = [row for row in rows if "@" not in row["metric"] and row["value"] is not None]
+    parts, unscored = [], [f"{task} {split} {language}" for task, language, split in bare]
+    if unscored:
+        parts = ["", f"Predicted, but there are no gold labels to score: {', '.join(unscored)}"]
+    return "\n".join([*(_tables(rows, curves) if rows else ()), *parts]).strip()
+
+
+def _tables(rows: list[dict], curves: list[dict]) -> list[str]:
     tasks = _unique(row["task"] for row in rows)
     by_task = {task: [row for row in rows if row["task"] == task] for task in tasks}
     alone = {task: _unique(row["language"] for row in by_task[task]) for task in tasks}
@@ -49,7 +59,24 @@ def text(workdir: str | pathlib.Path) -> str:
     for task in tasks:
         if task not in alone:
             parts += [f"## {task}", "", *_languages(by_task[task], arms), ""]
-    return "\n".join(parts).rstrip()
+    if curves:
+        parts += ["## By hidden state", "", *_curves(curves), ""]
+    return parts
+
+
+def _curves(rows: list[dict]) -> list[str]:
+    """A row for each hidden state (0 = embeddings): the mean over languages, per task and arm."""
+    columns = _unique((row["task"], row["model"], row["intermediate"], row["metric"].split("@")[0]) for row in rows)
+    values: dict[tuple, list[float]] = {}
+    for row in rows:
+        metric, layer = row["metric"].split("@")
+        values.setdefault((int(layer), row["task"], row["model"], row["intermediate"], metric), []).append(row["value"])
+    header = ["hidden state"] + [" ".join(filter(None, (a, b, c, METRICS.get(d, d)))) for a, b, c, d in columns]
+    body = []
+    for layer in sorted({key[0] for key in values}):
+        cells = [values.get((layer, *column)) for column in columns]
+        body.append([str(layer), *(f"{sum(cell) / len(cell):.1f}" if cell else "-" for cell in cells)])
+    return ["Mean over languages; 0 = the embeddings.", "", *_markdown(header, body)]
 
 
 def _single(rows: list[dict]) -> list[str]:

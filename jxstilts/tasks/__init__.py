@@ -7,13 +7,14 @@ Examples by type; gold fields are absent, not None, where the data is unlabelled
   span            {"id": str, "question": str, "context": str, "answers": [{"text": str, "start": int}, ...]}
                    (no answer in the context, as in SQuAD v2: "answers": [])
   retrieval       {"source": [{"id", "text"}, ...], "target": [{"id", "text"}, ...] (English, the queries),
-                   "gold": [(source id, target id), ...]}
+                   "gold": [(source id, target id), ...]}; Tatoeba is aligned line by line, in BUCC few have a partner
   text            {"id": str, "text": str}
 A task is a module-level `TaskSpec` in any file of this folder; nothing else lists it.
 """
 
 import functools
 import importlib
+import itertools
 import logging
 import os
 import pkgutil
@@ -21,10 +22,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from jxstilts.runtime import InputError, suggest
-from jxstilts.tasks import sources
+from jxstilts.tasks import retrieval, sources
 from jxstilts.tasks.spec import Recipe, TaskSpec, Tfds
 
-__all__ = ["INTERMEDIATE", "Recipe", "TaskSpec", "Tfds", "get", "label_set", "load", "names"]
+__all__ = ["INTERMEDIATE", "Recipe", "TaskSpec", "Tfds", "available", "get", "label_set", "load", "names"]
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ def load(
       file of original data in the language is taken before a translated one.
     source: "files" reads under `data_dir`; "tfds" reads what TFDS has prepared in its own folder; "auto" takes the
       files where they are there, else TFDS.
-    limit: keep only the first examples (retrieval: the first pairs).
+    limit: keep only the first examples (retrieval: see `retrieval.first`).
     Raises InputError for an unknown name, split, language or source, and for missing or malformed data. Logs a
     warning, once, where a split read in full has not as many rows as the official release.
     """
@@ -98,8 +99,19 @@ def load(
             _warn_of_size(name, split, len(examples), spec.sizes[split])
         return examples
     if spec.type == "retrieval":
-        return {side: rows[:limit] for side, rows in examples.items()}
+        return retrieval.first(examples, limit)
     return examples[:limit]
+
+
+def available(name: str, data_dir: str | os.PathLike, split: str, language: str, source: str = "auto") -> bool:
+    """Returns whether `load` would find data; it does not look into the files."""
+    spec = get(name)
+    if spec.parts:
+        return all(available(part, data_dir, split, language, source) for part in spec.parts)
+    files = source != "tfds" and (
+        sources.find_files(spec, data_dir, split, language) or sources.find_translated(spec, data_dir, split, language)
+    )
+    return bool(files or (source != "files" and sources.find_tfds(spec, split, language)))
 
 
 _warned: set[tuple[str, str]] = set()
@@ -113,20 +125,20 @@ def _warn_of_size(name, split, count, official):
 
 def _read(spec, data_dir, split, language, source):
     if spec.parts:
-        # each part warns of its own size
-        return [
-            example | {"id": f"{part}/{example['id']}"}
+        # in turns, so that the first examples are of every part; each part warns of its own size
+        parts = [
+            [example | {"id": f"{part}/{example['id']}"} for example in load(part, data_dir, split, language, source)]
             for part in spec.parts
-            for example in load(part, data_dir, split, language, source)
         ]
+        return [example for turn in itertools.zip_longest(*parts) for example in turn if example is not None]
     if source != "tfds":
         paths = sources.find_files(spec, data_dir, split, language)
         if paths:
-            return sources.read_files(spec, paths)
+            return sources.read_files(spec, paths, language)
         paths = sources.find_translated(spec, data_dir, split, language)
         if paths:
             logger.info("%s %s %s: machine-translated, %s", spec.name, split, language, ", ".join(map(str, paths)))
-            return sources.read_files(spec, paths, translated=True)
+            return sources.read_files(spec, paths, language, translated=True)
     message = sources.missing_files(spec, data_dir, split, language)
     if source == "files" or (source == "auto" and not sources.in_tfds(spec, split, language)):
         raise InputError(message)

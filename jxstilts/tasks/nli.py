@@ -23,6 +23,7 @@ LABELS = ("contradiction", "entailment", "neutral")
 NO_GOLD = "-"  # MNLI and SNLI: the five annotators reached no majority
 MNLI_KEYS = ("sentence1", "sentence2", "gold_label")
 ANLI_LABELS = ("c", "e", "n")  # the same classes in the same order
+XNLI_KEYS = ("language", "gold_label", "sentence1", "sentence2")
 XNLI_MT_KEYS = ("premise", "hypo", "label")
 
 
@@ -84,17 +85,38 @@ def read_anli(path: pathlib.Path) -> list[dict]:
     return checked(examples, "label", path)
 
 
-def read_xnli(path: pathlib.Path) -> list[dict]:
-    """Reads XTREME's XNLI: premise TAB hypothesis TAB label, without header or quoting.
+def read_xnli(path: pathlib.Path, language: str) -> list[dict]:
+    """Reads XNLI: XTREME's file of one language, or the release's (XNLI-1.0) of all.
 
-    Test files come without the label column; their examples have no "label". Rows are parallel across languages and
-    the id is the row's number from 0, so an id names the same item in every language.
+    XTREME: premise TAB hypothesis TAB label, without header or quoting; test files come without the label column, and
+    their examples have no "label". The release: a header line and tab-separated cells, or JSON lines, with language,
+    gold_label, sentence1 and sentence2; always labelled. Rows are parallel across languages and the id is the row's
+    number among those of its language, from 0, so an id names the same item in every language and either form.
     """
+    if path.suffix == ".jsonl":
+        rows = read_json_lines(path, XNLI_KEYS)
+        return _of_language(path, ((number, [row[key] for key in XNLI_KEYS]) for number, row in rows), language)
+    lines = read_lines(path)
+    if set(XNLI_KEYS) <= set(lines[0].split("\t")):
+        return _of_language(path, rows_by_header(path, lines, XNLI_KEYS), language)
     examples = []
     names = "premise, hypothesis and label (or no label, in test)"
-    for number, cells in rows_by_place(path, read_lines(path), (2, 3), names):
+    for number, cells in rows_by_place(path, lines, (2, 3), names):
         label = class_id(cells[2], LABELS, f"{path}:{number}") if len(cells) == 3 else None
         examples.append(_example(number - 1, cells[0], cells[1], label))
+    return examples
+
+
+def _of_language(path, rows, language):
+    examples, others = [], set()
+    for number, (code, label, text_a, text_b) in rows:
+        if code == language:
+            label = class_id(label, LABELS, f"{path}:{number}")
+            examples.append(_example(len(examples), text_a, text_b, label))
+        else:
+            others.add(code)
+    if not examples:
+        raise InputError(f"{path}: no row in {language!r}; languages there: {', '.join(sorted(others)) or 'none'}")
     return examples
 
 
@@ -239,14 +261,24 @@ ANLI_PLUS = TaskSpec(
     licence="by part: see anli, mnli and snli",
 )
 
+
+def _xnli_release(split):
+    return tuple(f"{folder}XNLI-1.0/xnli.{split}.{end}" for folder in ("xtreme/xnli/", "") for end in ("tsv", "jsonl"))
+
+
 XNLI_LANGUAGES = ("en", "ar", "bg", "de", "el", "es", "fr", "hi", "ru", "sw", "th", "tr", "ur", "vi", "zh")
 
 XNLI = TaskSpec(
     name="xnli",
     type="classification",
     languages=XNLI_LANGUAGES,
-    splits={"dev": ("xtreme/xnli/dev-{language}.tsv",), "test": ("xtreme/xnli/test-{language}.tsv",)},
+    # XTREME takes the labels out of its test files; the release has them
+    splits={
+        "dev": ("xtreme/xnli/dev-{language}.tsv", *_xnli_release("dev")),
+        "test": (*_xnli_release("test"), "xtreme/xnli/test-{language}.tsv"),
+    },
     read=read_xnli,
+    multilingual=True,
     labels=LABELS,
     metric="accuracy",
     train_task="mnli",

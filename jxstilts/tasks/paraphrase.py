@@ -148,7 +148,8 @@ PAWSX = TaskSpec(
     splits={
         "train": ("xtreme/pawsx/train-{language}.tsv", "xtreme/pawsx/x-final/{language}/train.tsv"),
         "dev": ("xtreme/pawsx/dev-{language}.tsv", "xtreme/pawsx/x-final/{language}/dev_2k.tsv"),
-        "test": ("xtreme/pawsx/test-{language}.tsv", "xtreme/pawsx/x-final/{language}/test_2k.tsv"),
+        # XTREME takes the labels out; the release has them
+        "test": ("xtreme/pawsx/x-final/{language}/test_2k.tsv", "xtreme/pawsx/test-{language}.tsv"),
     },
     read=read_pawsx,
     labels=LABELS,

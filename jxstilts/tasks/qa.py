@@ -3,6 +3,7 @@
 import functools
 import logging
 import pathlib
+from collections.abc import Callable
 
 from jxstilts.runtime import InputError
 from jxstilts.tasks.spec import Recipe, TaskSpec, Tfds, beside, parse_json, read_text
@@ -10,7 +11,12 @@ from jxstilts.tasks.spec import Recipe, TaskSpec, Tfds, beside, parse_json, read
 logger = logging.getLogger(__name__)
 
 
-def read_squad(path: pathlib.Path, repeated_ids: bool = False, translated: bool = False) -> list[dict]:
+def read_squad(
+    path: pathlib.Path,
+    repeated_ids: bool = False,
+    translated: bool = False,
+    keep: Callable[[str], bool] | None = None,
+) -> list[dict]:
     """Reads a SQuAD-format file; answer offsets count Unicode characters and are checked.
 
     "answers" is absent where the gold answers have been taken out: no answers at all, or XTREME's placeholder (one
@@ -18,11 +24,14 @@ def read_squad(path: pathlib.Path, repeated_ids: bool = False, translated: bool 
     error, because predictions are matched by id; with `repeated_ids` it gets the question's number instead ("42#17").
     With `translated`, machine translation may have lost an answer: a question that should have one, and none is at
     its offset, is left out and counted in the log (the study too leaves out training answers that it cannot find).
+    keep: id -> whether to read the question; the others are not looked at.
     """
     document = parse_json(read_text(path), path)
     examples, seen, lost = [], set(), []
     for where, context, question in _questions(document, path):
         identifier = _get(question, "id", str, where)
+        if keep and not keep(identifier):
+            continue
         where = f"{path}: question {identifier!r}"
         if identifier in seen:
             if not repeated_ids:
@@ -46,7 +55,8 @@ def read_squad(path: pathlib.Path, repeated_ids: bool = False, translated: bool 
             path, len(lost), total, lost[0],
         )  # fmt: skip
     if not examples:
-        raise InputError(f"{path}: no question in the file" + (" has its answer at its offset" if lost else ""))
+        which = " has its answer at its offset" if lost else " is of this language" if keep else ""
+        raise InputError(f"{path}: no question in the file{which}")
     labelled = {"answers" in example: example["id"] for example in examples}
     if len(labelled) == 2:
         raise InputError(f"{path}: question {labelled[False]!r} has no answer, but {labelled[True]!r} has")
@@ -224,10 +234,28 @@ TYDIQA_NAMES = {
 }
 
 
+def read_tydiqa(path: pathlib.Path, language: str) -> list[dict]:
+    """Reads TyDiQA-GoldP: a file of one language, or the release's training file, which holds all of them.
+
+    An id of the release begins with the language's name ("english-..."); those of other languages are left out.
+    XTREME has cut the ids of its training files down to their last part, and few of them stay unique.
+    """
+
+    def keep(identifier):
+        name = identifier.partition("-")[0]
+        return name == TYDIQA_NAMES[language] or name not in TYDIQA_NAMES.values()
+
+    return read_squad(path, repeated_ids=True, keep=keep)
+
+
 def _tydiqa_from_tfds(rows, language):
-    # its train split holds all languages; an id begins with the language's name, as "english-..."
+    # its train split holds all languages
     own = [row for row in rows if row["id"].split("-")[0] == TYDIQA_NAMES[language]]
     return _squad_from_tfds(own, language)
+
+
+def _tydiqa_fields(language):
+    return {"language": (language,), "name": (TYDIQA_NAMES[language],)}
 
 
 TYDIQA = TaskSpec(
@@ -235,11 +263,19 @@ TYDIQA = TaskSpec(
     type="span",
     languages=tuple(TYDIQA_NAMES),
     splits={
-        split: (f"xtreme/tydiqa/tydiqa-goldp-v1.1-{split}/tydiqa.goldp.{{language}}.{split}.json",)
-        for split in ("train", "dev")
+        "train": (
+            "xtreme/tydiqa/tydiqa-goldp-v1.1-train/tydiqa.goldp.{language}.train.json",
+            "xtreme/tydiqa/tydiqa-goldp-v1.1-train.json",
+        ),
+        # XTREME takes the answers out; the release has them
+        "dev": (
+            "xtreme/tydiqa/tydiqa-goldp-v1.1-dev/tydiqa-goldp-dev-{name}.json",
+            "xtreme/tydiqa/tydiqa-goldp-v1.1-dev/tydiqa.goldp.{language}.dev.json",
+        ),
     },
-    # XTREME cuts the train ids down to their last part, and few of them stay unique
-    read=functools.partial(read_squad, repeated_ids=True),
+    fields=_tydiqa_fields,
+    read=read_tydiqa,
+    multilingual=True,
     metric="squad",
     train_task="tydiqa",
     sizes={"train": 3_696, "dev": 440},

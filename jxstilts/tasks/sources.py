@@ -1,5 +1,6 @@
 """Where examples come from: the files under `data_dir`, or a data set that TFDS has prepared."""
 
+import functools
 import os
 import pathlib
 from typing import Any
@@ -27,9 +28,12 @@ def _there(spec, data_dir, patterns):
     return there if spec.union else there[:1]
 
 
-def read_files(spec: TaskSpec, paths: list[pathlib.Path], translated: bool = False) -> Any:
+def read_files(spec: TaskSpec, paths: list[pathlib.Path], language: str, translated: bool = False) -> Any:
     """Returns what the spec's reader makes of the files, one after the other."""
-    read = spec.read_translated if translated and spec.read_translated else spec.read
+    if translated and spec.read_translated:
+        read = spec.read_translated
+    else:
+        read = functools.partial(spec.read, language=language) if spec.multilingual else spec.read
     if len(paths) == 1:
         return read(paths[0])
     return [example for path in paths for example in read(path)]

@@ -16,15 +16,19 @@ TYPES = ("classification", "choice", "tagging", "span", "retrieval", "text")
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How the study trains on a task; its learning rate is 1e-5 everywhere.
+    """How a task is trained. The defaults of the optimizer are the study's for every task.
 
     batch_size: examples per update. max_length: tokens. epochs: passes over the training data. source: in words.
+    warmup: share of the steps, or from 1 up their number.
     """
 
     batch_size: int
     max_length: int
     epochs: int
     source: str
+    learning_rate: float = 1e-5
+    warmup: float = 0.1
+    weight_decay: float = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +65,8 @@ class TaskSpec:
     languages: codes as XTREME writes them, "en" first where it is there.
     more_languages: further ones that can be read when asked for by name (MLQA's mixed pairs, Tatoeba's other pairs).
     splits: split -> file patterns relative to `data_dir`. The first file that is there is read; with `union` all are.
-    read: parses one file; raises InputError. None for a task made of `parts`.
+    read: (path) -> the examples of one file; raises InputError. None for a task made of `parts`.
+    multilingual: a file may hold several languages, so `read` is called with (path, language).
     fields: language -> values of each pattern field; a pattern is filled with each (with none: it is left out).
     labels: class names; the index is the class id. () for type "tagging": those of the training examples.
     metric: name in `jxstilts.eval.metrics`; None where nothing is scored.
@@ -78,7 +83,7 @@ class TaskSpec:
     type: str
     languages: tuple[str, ...]
     splits: Mapping[str, tuple[str, ...]]
-    read: Callable[[pathlib.Path], Any] | None
+    read: Callable[..., Any] | None
     description: str
     url: str
     licence: str
@@ -89,6 +94,7 @@ class TaskSpec:
     more_languages: tuple[str, ...] = ()
     fields: Callable[[str], dict[str, tuple[str, ...]]] = language_only
     union: bool = False
+    multilingual: bool = False
     sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
     recipe: Recipe | None = None
     parts: tuple[str, ...] = ()

@@ -134,8 +134,10 @@ PANX = TaskSpec(
     languages=PANX_LANGUAGES,
     more_languages=("az", "gu", "lt", "pa", "pl", "qu", "ro", "uk"),  # what XTREME-R adds
     splits={
-        split: (f"xtreme/panx/{split}-{{language}}.tsv", f"xtreme/panx/{{language}}/{split}")
-        for split in ("train", "dev", "test")
+        "train": ("xtreme/panx/train-{language}.tsv", "xtreme/panx/{language}/train"),
+        "dev": ("xtreme/panx/dev-{language}.tsv", "xtreme/panx/{language}/dev"),
+        # XTREME takes the tags out; the raw files have them
+        "test": ("xtreme/panx/{language}/test", "xtreme/panx/test-{language}.tsv"),
     },
     read=functools.partial(read_words, labels=NER, placeholder="O"),
     labels=NER,

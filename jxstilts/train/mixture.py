@@ -8,6 +8,7 @@ import numpy as np
 from jxstilts import tasks
 from jxstilts.data.pipeline import BatchSource
 from jxstilts.runtime import InputError, suggest
+from jxstilts.tasks import protocols
 
 METHODS = ("proportional", "capped", "temperature", "uniform")
 MODES = ("sampled", "alternate", "mixed")
@@ -15,7 +16,7 @@ MODES = ("sampled", "alternate", "mixed")
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
-    """One task of a phase. batch_size and max_length 0: as in the task's recipe (see `jxstilts tasks`)."""
+    """One task of a phase. batch_size and max_length 0: as in the protocol's recipe (see `jxstilts tasks`)."""
 
     task: str = ""  # "" = the stream's own name
     objective: str = "task"
@@ -30,7 +31,7 @@ class Stream:
     max_length: int = 0
     doc_stride: int = 128
     max_query_length: int = 64
-    long_sentences: str = "truncate"  # tagging: "truncate" (the study) or "split" (XTREME)
+    long_sentences: str = ""  # tagging: "truncate" or "split"; "" = by the protocol
     packed: bool = False  # text only: several lines share a row
     sort_window: int = 50  # batches that are sorted by length together; 1 = purely random batches
     buckets: int = 6  # row lengths, each compiled once
@@ -79,7 +80,7 @@ class Sampling:
         return weights / weights.sum()
 
 
-def resolve(streams: Mapping[str, Stream], where: str) -> dict[str, Stream]:
+def resolve(streams: Mapping[str, Stream], protocol: str, where: str) -> dict[str, Stream]:
     """Returns the streams with every default filled in. Raises InputError that begins with the config path."""
     filled = {}
     for name, stream in streams.items():
@@ -89,14 +90,18 @@ def resolve(streams: Mapping[str, Stream], where: str) -> dict[str, Stream]:
         except InputError as error:
             raise InputError(f"{key}{'.task' if stream.task else ''}: {error}") from error
         missing = [field for field in ("batch_size", "max_length") if not getattr(stream, field)]
-        if missing and spec.recipe is None:
-            raise InputError(f"{key}.{missing[0]}: task {spec.name!r} has no default; give it")
+        recipe = protocols.recipe(protocol, spec)
+        if missing and recipe is None:
+            raise InputError(
+                f"{key}.{missing[0]}: the protocol {protocol!r} has no default for task {spec.name!r}; give it"
+            )
         exponent = stream.sampling_exponent
         filled[name] = dataclasses.replace(
             stream,
             task=spec.name,
             sampling_exponent=exponent if exponent is not None else 0.3 if spec.type == "text" else 1.0,
-            **{field: getattr(spec.recipe, field) for field in missing},
+            long_sentences=stream.long_sentences or protocols.get(protocol).long_sentences,
+            **{field: getattr(recipe, field) for field in missing},
         )
     if streams and not any(stream.mode == "sampled" for stream in streams.values()):
         raise InputError(f"{where}: one task at least needs mode='sampled'")

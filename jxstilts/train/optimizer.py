@@ -11,21 +11,25 @@ from jxstilts.runtime import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-    """Hyper-parameters of one phase's optimizer. The defaults are the authors' release."""
+    """Hyper-parameters of one phase's optimizer. None: as in the recipe of the phase's tasks."""
 
-    learning_rate: float = 1e-5
-    warmup: float = 0.1  # share of all steps
-    weight_decay: float = 0.01  # not on biases and LayerNorms
+    learning_rate: float | None = None
+    warmup: float | None = None  # share of all steps, below 1; from 1 up, their number
+    weight_decay: float | None = None  # not on biases and LayerNorms
     clip: float = 1.0  # global gradient norm; 0 = off
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
 
     def __post_init__(self):
-        if not 0.0 <= self.warmup <= 1.0:
-            raise InputError(f"optimizer.warmup={self.warmup} is a share of all steps, between 0 and 1")
-        if self.learning_rate < 0:
-            raise InputError(f"optimizer.learning_rate={self.learning_rate} is negative")
+        for field in ("learning_rate", "warmup", "weight_decay"):
+            value = getattr(self, field)
+            if value is not None and value < 0:
+                raise InputError(f"optimizer.{field}={value} is negative")
+        if self.warmup is not None and self.warmup >= 1 and self.warmup != int(self.warmup):
+            raise InputError(
+                f"optimizer.warmup={self.warmup}: a share of all steps below 1, or a whole number of steps"
+            )
 
 
 def schedule(config: Optimizer, steps: int) -> optax.Schedule:
@@ -33,7 +37,7 @@ def schedule(config: Optimizer, steps: int) -> optax.Schedule:
 
     The same numbers as Hugging Face's `get_linear_schedule_with_warmup`.
     """
-    warmup = int(config.warmup * steps)
+    warmup = min(int(config.warmup), steps) if config.warmup >= 1 else int(config.warmup * steps)
     rise = optax.linear_schedule(0.0, config.learning_rate, max(warmup, 1))
     fall = optax.linear_schedule(config.learning_rate, 0.0, max(steps - warmup, 1))
     return optax.join_schedules([rise, fall], [warmup]) if warmup else fall

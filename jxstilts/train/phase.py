@@ -26,6 +26,7 @@ from jxstilts.mesh import put_batch
 from jxstilts.models import bundle
 from jxstilts.models.model import Model, Params
 from jxstilts.runtime import InputError
+from jxstilts.tasks import protocols
 from jxstilts.train import handover, inputs, mixture, step
 from jxstilts.train import optimizer as optimizers
 from jxstilts.train.mixture import Sampling, Stream
@@ -56,6 +57,7 @@ class Phase:
 
     init: str = "random"  # "random", another phase, or a path or hub id of a model
     tasks: dict[str, Stream] = dataclasses.field(default_factory=dict)
+    protocol: str = "authors"  # whose recipes are the defaults: "authors" or "xtreme"
     sampling: Sampling = dataclasses.field(default_factory=Sampling)  # several tasks: which one a step takes
     keep_heads: tuple[str, ...] = ()
     dropout: float | None = None  # overrides the model's hidden and attention dropout
@@ -82,15 +84,31 @@ class Phase:
 
     def resolve(self, where: str) -> "Phase":
         """Returns the phase with every default filled in; `where` is its config path for messages."""
-        streams = mixture.resolve(self.tasks, f"{where}.tasks")
+        if not self.tasks:
+            return self
+        streams = mixture.resolve(self.tasks, self.protocol, f"{where}.tasks")
+        recipes = [
+            protocols.recipe(self.protocol, tasks.get(stream.task))
+            for stream in streams.values()
+            if stream.mode == "sampled"
+        ]
         epochs = self.epochs
-        if streams and not epochs and not self.steps:
-            sampled = [stream for stream in streams.values() if stream.mode == "sampled"]
-            recipe = tasks.get(sampled[0].task).recipe
-            if len(sampled) > 1 or recipe is None:
+        if not epochs and not self.steps:
+            if len(recipes) > 1 or recipes[0] is None:
                 raise InputError(f"{where}: give epochs or steps; only a single task with a recipe has a default")
-            epochs = recipe.epochs
-        return dataclasses.replace(self, tasks=streams, epochs=float(epochs))
+            epochs = recipes[0].epochs
+        rates = {}
+        for field in ("learning_rate", "warmup", "weight_decay"):
+            if getattr(self.optimizer, field) is None:
+                values = {getattr(recipe, field) for recipe in recipes if recipe is not None}
+                if not values and field != "learning_rate":  # raw text: no recipe
+                    values = {getattr(tasks.Recipe, field)}
+                if len(values) != 1:
+                    why = "the tasks' recipes differ" if values else "no task here has a recipe"
+                    raise InputError(f"{where}.optimizer.{field}: give it; {why} in the protocol {self.protocol!r}")
+                rates[field] = values.pop()
+        optimizer = dataclasses.replace(self.optimizer, **rates)
+        return dataclasses.replace(self, tasks=streams, epochs=float(epochs), optimizer=optimizer)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
-"""Accuracy of sentence retrieval."""
+"""Accuracy of sentence retrieval, and the mean average precision of ranked answers."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping, Sequence
 
 from jxstilts.eval.metrics.base import State, SumMetric
 from jxstilts.runtime import InputError
@@ -23,3 +24,32 @@ class RetrievalAccuracy(SumMetric):
         for source, target in examples["gold"]:
             gold.setdefault(target, set()).add(source)
         return self._state([(target, {"accuracy": predictions.get(target) in found}) for target, found in gold.items()])
+
+
+def mean_average_precision(
+    ranked: Mapping[str, Sequence[str]], gold: Mapping[str, Collection[str]], k: int
+) -> tuple[float, dict[str, float]]:
+    """Returns (mAP@k from 0 to 100, {query id: its average precision from 0 to 1}).
+
+    Args:
+        ranked: the candidates found for each query, the best first, at least k of them where there are as many.
+        gold: the right candidates of each query; a query without a ranking scores 0.
+    The average precision is the sum of the precisions at each right one among the first k, over the smaller of k and
+    the number of right ones (XTREME-R). Raises InputError for k < 1, no query, a query without a right candidate, a
+    candidate ranked twice.
+    """
+    if k < 1 or not gold:
+        raise InputError(f"mean average precision: k={k} and the number of queries, {len(gold)}, must be at least 1")
+    values = {
+        query: _average_precision(query, ranked.get(query, ())[:k], set(right), k) for query, right in gold.items()
+    }
+    return 100 * math.fsum(values.values()) / len(values), values
+
+
+def _average_precision(query, first, right, k):
+    if not right:
+        raise InputError(f"mean average precision: query {query!r} has no right candidate")
+    if len(set(first)) != len(first):
+        raise InputError(f"mean average precision: query {query!r} has a candidate twice among its first {k}")
+    hits = [place for place, candidate in enumerate(first, start=1) if candidate in right]
+    return math.fsum(number / place for number, place in enumerate(hits, start=1)) / min(len(right), k)

@@ -1,0 +1,47 @@
+"""How examples become batches and answers."""
+
+import dataclasses
+
+from jxstilts.models.model import Model
+from jxstilts.runtime import InputError, suggest
+from jxstilts.tasks import TaskSpec, protocols
+
+LONG_SENTENCES = ("truncate", "split")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What is left at 0, "" or None is decided by the protocol, "authors" or "xtreme" (see `tasks.protocols`)."""
+
+    protocol: str = "authors"
+    max_length: int = 0  # tokens of a row, at most as many as the model reaches
+    doc_stride: int = 128
+    max_query_length: int = 64
+    max_answer_length: int = 30  # tokens
+    n_best: int = 20
+    tokens_per_batch: int = 8192
+    layer: int | None = None  # retrieval: which hidden state, 0 = embeddings, -1 = last
+    pooling: str = "mean"  # retrieval: "mean" (special tokens included), "mean_without_specials" or "first" (token)
+    max_features: int = 0  # only the first N rows, windows, questions or sentences (dev selection: 500); 0 = all
+    long_sentences: str = ""  # tagging: "truncate" (cut words get no tag) or "split" into several rows
+
+    def fit(self, type: str, model: Model) -> "Options":
+        """Returns the options with max_length decided. Raises InputError where the model does not reach it."""
+        protocol, reach = protocols.get(self.protocol), model.config.max_length
+        if self.max_length > reach:
+            raise InputError(f"max_length={self.max_length}, but the model has positions for {reach} tokens")
+        return dataclasses.replace(self, max_length=self.max_length or min(protocol.lengths[type], reach))
+
+    def resolve(self, task: TaskSpec, model: Model) -> "Options":
+        """Returns the options with everything decided.
+
+        Raises InputError for an unknown protocol or rule, and a length or layer that the model does not reach.
+        """
+        fitted, layers = self.fit(task.type, model), model.config.layers
+        layer = protocols.layer(self.protocol, task.name, layers) if self.layer is None else self.layer
+        if not -layers - 1 <= layer <= layers:
+            raise InputError(f"layer={layer}: the model has the hidden states 0 to {layers}")
+        long_sentences = self.long_sentences or protocols.get(self.protocol).long_sentences
+        if long_sentences not in LONG_SENTENCES:
+            raise InputError(suggest("long_sentences", long_sentences, LONG_SENTENCES))
+        return dataclasses.replace(fitted, layer=layer % (layers + 1), long_sentences=long_sentences)

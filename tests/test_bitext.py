@@ -1,0 +1,232 @@
+"""Retrieval tasks from sentences to predictions: pooling, layers, duplicate sentences, devices."""
+
+import dataclasses
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jxstilts import tasks
+from jxstilts.data import tokenizer as tokenizers
+from jxstilts.eval import bitext, evaluator, metrics, retrieval
+from jxstilts.mesh import make_mesh
+from jxstilts.models.heads.embedding import EmbeddingSpec
+from jxstilts.models.model import HeadSpec, Model, make_config
+from jxstilts.runtime import InputError
+
+WORDS = "the a red blue dog cat house runs sleeps near under what where who does is not".split()
+POOL = {
+    "mean": lambda hidden: hidden.mean(1),
+    "mean_without_specials": lambda hidden: hidden[:, 1:-1].mean(1),
+    "first": lambda hidden: hidden[:, 0],
+}
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return tokenizers.train([" ".join(WORDS)] * 20, 200, model="bpe")
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    return Model(make_config("xlmr", "tiny", vocab_size=len(tokenizer), init_std=0.3))
+
+
+@pytest.fixture(scope="module")
+def params(model):
+    return jax.jit(model.init)(jax.random.key(7))
+
+
+@pytest.fixture(scope="module")
+def sentences():
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(WORDS, rng.integers(2, 12))) for _ in range(20)]
+    return [{"id": f"s{i}", "text": text} for i, text in enumerate(texts)]
+
+
+@pytest.fixture(scope="module")
+def pairs(sentences):
+    """Texts that occur twice on either side, and the same texts as translations."""
+    source = [*sentences, {"id": "s-again", "text": sentences[3]["text"]}]
+    target = [{"id": row["id"].replace("s", "t"), "text": row["text"]} for row in reversed(sentences[:15])]
+    target += [{"id": "t-more", "text": "what is not a house"}, {"id": "t-again", "text": sentences[3]["text"]}]
+    gold = [(a["id"], b["id"]) for a in source for b in target if a["text"] == b["text"]]
+    return {"source": source, "target": target, "gold": gold}
+
+
+@pytest.fixture(scope="module")
+def bucc():
+    return dataclasses.replace(tasks.get("tatoeba"), name="mined", metric="bucc")
+
+
+def hidden_of(model, params, tokenizer, text):
+    """One sentence, one row: [L + 1, T, D]."""
+    ids = jnp.asarray([tokenizer(text)["input_ids"]], jnp.int32)
+    batch = {"tokens": ids, "segments": jnp.ones_like(ids), "positions": jnp.arange(ids.shape[1])[None]}
+    return model.encode(params, batch, all_hidden=True)[:, 0]
+
+
+# --- embeddings ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pooling", POOL)
+def test_pooling_equals_one_sentence_at_a_time(model, params, tokenizer, sentences, pooling):
+    rows = [*sentences[:3], sentences[0]]
+    options = evaluator.Options(pooling=pooling)
+    found = evaluator.embed(model, params, rows, tokenizer=tokenizer, options=options)
+    assert found.shape == (3, 4, 32) and found.dtype == np.float32
+    for number, row in enumerate(rows):
+        expected = POOL[pooling](hidden_of(model, params, tokenizer, row["text"]))
+        np.testing.assert_allclose(found[:, number], expected, atol=1e-5)
+    np.testing.assert_array_equal(found[:, 3], found[:, 0])
+
+
+@pytest.mark.parametrize("pooling", POOL)
+def test_two_segments_in_a_row_and_none(model, pooling):
+    reader = model.with_heads(EmbeddingSpec("e", "embedding", pooling=pooling, layers=(2, 0)))
+    hidden = jnp.asarray(np.random.default_rng(0).normal(size=(3, 2, 8, 32)), jnp.float32)
+    batch = {
+        "segments": jnp.array([[1, 1, 1, 2, 2, 2, 2, 0], [1, 1, 0, 0, 0, 0, 0, 0]]),
+        "first": jnp.array([[0, 3], [0, 0]]),
+    }
+    found = reader.head("e").predict({}, hidden, batch)["embeddings"]
+    for row, slot, begin, end in ((0, 0, 0, 3), (0, 1, 3, 7), (1, 0, 0, 2)):
+        if pooling == "mean_without_specials" and end - begin == 2:
+            np.testing.assert_array_equal(found[row, slot], 0)  # nothing between the special tokens
+        else:
+            np.testing.assert_allclose(
+                found[row, slot], POOL[pooling](hidden[jnp.array([2, 0]), row, begin:end]), atol=1e-6
+            )
+    np.testing.assert_array_equal(found[1, 1], 0)
+
+
+def test_a_plain_head_gives_the_mean_of_every_hidden_state(model):
+    head = model.with_heads(HeadSpec("e", "embedding")).head("e")
+    hidden = jnp.arange(3 * 4 * 32.0).reshape(3, 1, 4, 32)
+    batch = {"segments": jnp.array([[1, 1, 1, 0]]), "first": jnp.array([[0]])}
+    np.testing.assert_allclose(head.predict({}, hidden, batch)["embeddings"][0, 0], hidden[:, 0, :3].mean(1))
+
+
+def test_only_the_layers_asked_for_come_back(model, params, tokenizer, sentences):
+    every = bitext.embed(model, params, sentences, tokenizer=tokenizer)
+    some = bitext.embed(model, params, sentences, tokenizer=tokenizer, layers=[-1, 0])
+    assert some.shape == (2, 20, 32)
+    np.testing.assert_allclose(some, every[[2, 0]], atol=1e-6)
+    with pytest.raises(InputError, match="layer=3: the model has the hidden states 0 to 2"):
+        bitext.embed(model, params, sentences, tokenizer=tokenizer, layers=[3])
+
+
+def test_batches_devices_and_an_empty_text_change_nothing(model, params, tokenizer, sentences):
+    rows = [*sentences, {"id": "empty", "text": ""}]
+    one = bitext.embed(model, params, rows, tokenizer=tokenizer)
+    assert np.isfinite(one).all()
+    for mesh, budget in ((None, 32), (make_mesh({"data": 4, "fsdp": 2}), 256)):
+        options = evaluator.Options(tokens_per_batch=budget)
+        other = bitext.embed(model, params, rows, tokenizer=tokenizer, options=options, mesh=mesh)
+        np.testing.assert_allclose(other, one, atol=1e-5)
+    assert bitext.embed(model, params, [], tokenizer=tokenizer).shape == (3, 0, 32)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [({"pooling": "men"}, "unknown pooling 'men'; did you mean 'mean'"), ({"max_length": 4000}, "for 128 tokens")],
+)
+def test_bad_options(model, params, tokenizer, sentences, change, text):
+    with pytest.raises(InputError, match=text):
+        bitext.embed(model, params, sentences, tokenizer=tokenizer, options=evaluator.Options(**change))
+
+
+# --- tasks -----------------------------------------------------------------------------------------------------------
+
+
+def run(model, params, tokenizer, mesh=None, **options):
+    return types.SimpleNamespace(
+        model=model,
+        params=params,
+        tokenizer=tokenizer,
+        options=evaluator.Options(**{"layer": -1, **options}),
+        mesh=mesh,
+        cache_dir=None,
+    )
+
+
+def test_every_id_of_an_identical_sentence_is_mined(model, params, tokenizer, pairs, bucc):
+    found, examples = bitext.retrieve(run(model, params, tokenizer, layer=1), bucc, pairs)
+    assert examples is pairs and found
+    scores = [score for _, _, score in found]
+    assert scores == sorted(scores, reverse=True) and min(scores) > 0
+    by_pair = {(source, target): score for source, target, score in found}
+    assert len(by_pair) == len(found)
+    four = {by_pair[source, target] for source in ("s3", "s-again") for target in ("t3", "t-again")}
+    assert len(four) == 1
+    texts = {row["id"]: row["text"] for side in ("source", "target") for row in pairs[side]}
+    mined = {(texts[source], texts[target]) for source, target in by_pair}
+    assert len({a for a, _ in mined}) == len({b for _, b in mined}) == len(mined)  # one to one, as texts
+    values = metrics.get("bucc").compute(metrics.get("bucc").update(found, pairs))
+    assert values["f1"] == 100 and set(pairs["gold"]) <= set(by_pair)
+
+
+def test_mining_collapses_what_the_vectors_do_not_tell(model, params, tokenizer, pairs, bucc):
+    """The same as mining the different texts only."""
+    found, _ = bitext.retrieve(run(model, params, tokenizer), bucc, pairs)
+    alone = {
+        "source": pairs["source"][:-1],
+        "target": [row for row in pairs["target"] if row["id"] != "t-again"],
+    }
+    vectors = {side: bitext.embed(model, params, alone[side], tokenizer=tokenizer, layers=[-1])[0] for side in alone}
+    expected = retrieval.mine(vectors["source"], vectors["target"])
+    names = [(alone["source"][i]["id"], alone["target"][j]["id"]) for i, j, _ in expected]
+    assert [pair[:2] for pair in found if not {"s-again", "t-again"} & {*pair[:2]}] == names
+    # without gold pairs too, as in a test set
+    bare = {side: pairs[side] for side in ("source", "target")}
+    assert bitext.retrieve(run(model, params, tokenizer), bucc, bare)[0] == found
+
+
+def test_eight_devices_predict_what_one_does(model, params, tokenizer, pairs, bucc):
+    mesh = make_mesh({"data": 8})
+    for task in (bucc, tasks.get("tatoeba")):
+        one, many = (bitext.retrieve(run(model, params, tokenizer, mesh=each), task, pairs)[0] for each in (None, mesh))
+        if task is bucc:
+            np.testing.assert_allclose([pair[2] for pair in many], [pair[2] for pair in one], rtol=1e-4)
+            one, many = ({pair[:2] for pair in found} for found in (one, many))
+        assert many == one
+
+
+def test_one_sentence_on_each_side(model, params, tokenizer, sentences, bucc):
+    rows = sentences[:1]
+    examples = {"source": rows, "target": rows, "gold": [("s0", "s0")]}
+    ((source, target, score),) = bitext.retrieve(run(model, params, tokenizer), bucc, examples)[0]
+    assert (source, target) == ("s0", "s0") and score == pytest.approx(1, abs=1e-5)
+    assert bitext.retrieve(run(model, params, tokenizer), tasks.get("tatoeba"), examples)[0] == {"s0": "s0"}
+
+
+def test_the_curve_holds_what_each_layer_scores(model, params, tokenizer, sentences, pairs, bucc):
+    rng = np.random.default_rng(1)
+    noisy = [{**row, "text": row["text"] + " " + rng.choice(WORDS)} for row in sentences]
+    examples = {"source": sentences, "target": noisy, "gold": [(row["id"], row["id"]) for row in sentences]}
+    curve = bitext.layer_curve(model, params, tasks.get("tatoeba"), examples, tokenizer=tokenizer)
+    assert list(curve) == [0, 1, 2]
+    for layer, values in curve.items():
+        one = evaluator.evaluate(
+            model, params, tasks.get("tatoeba"), examples,
+            tokenizer=tokenizer, options=evaluator.Options(layer=layer),
+        )  # fmt: skip
+        assert values == one.metrics
+    assert len({values["accuracy"] for values in curve.values()}) > 1  # or the test would show nothing
+    mined = bitext.layer_curve(
+        model, params, bucc, pairs, tokenizer=tokenizer, options=evaluator.Options(pooling="first"), layers=[-1]
+    )
+    found, _ = bitext.retrieve(run(model, params, tokenizer, pooling="first"), bucc, pairs)
+    assert mined == {2: metrics.get("bucc").compute(metrics.get("bucc").update(found, pairs))}
+
+
+def test_texts_become_ids():
+    examples = {
+        "source": [{"id": i, "text": text} for i, text in zip("abcd", "xyxz", strict=True)],
+        "target": [{"id": i, "text": text} for i, text in zip("klm", "uvu", strict=True)],
+    }
+    assert list(bitext.collapse(examples["source"])) == ["x", "y", "z"]
+    found = bitext.expand([(0, 0, 2.0), (2, 1, 1.5)], examples)
+    assert found == [("a", "k", 2.0), ("a", "m", 2.0), ("c", "k", 2.0), ("c", "m", 2.0), ("d", "l", 1.5)]
