@@ -1,4 +1,4 @@
-"""All nine XTREME targets on real text: a small encoder, trained in English on each target, zero-shot in every language.
+"""XTREME's nine targets on real text: a small encoder, trained in English on each, zero-shot in every language.
 
     jxstilts run --config=configs/real_targets.py --config.data_dir=D --workdir=W                      # 2 CPU cores
     jxstilts run --config=configs/real_targets.py:encoder=V/phases/pretrain/best ...   # an encoder that is there

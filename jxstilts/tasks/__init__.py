@@ -111,6 +111,8 @@ def available(name: str, data_dir: str | os.PathLike, split: str, language: str,
     files = source != "tfds" and (
         sources.find_files(spec, data_dir, split, language) or sources.find_translated(spec, data_dir, split, language)
     )
+    if files and spec.type == "retrieval":
+        return retrieval.whole(files[0])
     return bool(files or (source != "files" and sources.find_tfds(spec, split, language)))
 
 

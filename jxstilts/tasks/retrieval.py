@@ -40,6 +40,11 @@ def _beside(path, suffix):
     return english
 
 
+def whole(path: pathlib.Path) -> bool:
+    """Returns whether the English side lies beside a foreign side's file."""
+    return any(path.with_suffix(suffix).is_file() for suffix in (".eng", ".en"))
+
+
 def read_mining(path: pathlib.Path) -> dict:
     """Reads one pair of BUCC: `path`, the foreign side, and the files of the same name ending in .en and .gold.
 

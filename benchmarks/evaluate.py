@@ -1,0 +1,218 @@
+"""Evaluation of a whole benchmark against Hugging Face + PyTorch, on the same inputs, in one process on one CPU.
+
+    python -m benchmarks.evaluate --data_dir=D [--model=base] [--rows=16] [--out=F.json]
+
+XTREME's tasks in every language that the data folder has, the first `rows` rows of each. Both sides have the same
+weights and the same tokenised inputs. PyTorch: the inputs in file order, batches of 32 padded to the longest, the
+head's output brought to the host; nothing is decoded or scored. This package: `evaluator.evaluate_languages` as it is:
+it reads its tokenised cache, sorts, buckets, predicts, decodes and scores with intervals. `ratio` is PyTorch's time
+divided by this package's. The first pass of everything, which compiles and tokenises, is outside the clock.
+Needs torch: `pip install jxstilts[parity]`.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import pathlib
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jxstilts import runtime, tasks
+from jxstilts.runtime import InputError, suggest
+
+BATCH = 32
+SPLITS = {"xnli": "dev", "pawsx": "dev", "udpos": "test", "panx": "dev", "mlqa": "dev", "bucc2018": "dev"}  # labelled
+LENGTHS = {"classification": 128, "tagging": 128, "span": 384, "retrieval": 128}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the benchmark, prints its table and returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.evaluate", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--data_dir", required=True, help="XTREME's files and a tokenizer")
+    parser.add_argument("--model", default="base", help="preset of the xlmr family")
+    parser.add_argument("--rows", type=int, default=16, help="of each task and language")
+    parser.add_argument("--tasks", default="", help="comma-separated; default: all nine")
+    parser.add_argument("--out", default="", help="JSON file to write")
+    try:
+        result = run(parser.parse_args(argv))
+    except InputError as error:
+        print(f"benchmarks.evaluate: error: {error}", file=sys.stderr)
+        return runtime.EXIT_BAD_INPUT
+    return 0 if result else runtime.EXIT_BAD_INPUT
+
+
+def run(options: argparse.Namespace) -> dict:
+    """Measures, prints the table as it grows, and returns what `--out` writes. Raises InputError."""
+    if importlib.util.find_spec("torch") is None:
+        raise InputError("PyTorch is not installed, so there is nothing to compare with: pip install jxstilts[parity]")
+    if options.rows < 1:
+        raise InputError("--rows is at least 1")
+    runtime.start()
+    import jax
+    import torch
+
+    from jxstilts.data import tokenizer as tokenizers
+    from jxstilts.eval import benchmarks
+
+    load = os.getloadavg()[0]
+    cores = len(os.sched_getaffinity(0))
+    torch.set_num_threads(cores)
+    names = tuple(filter(None, options.tasks.split(","))) or benchmarks.get("xtreme").tasks
+    tokenizer = tokenizers.load(pathlib.Path(options.data_dir) / "tokenizer")
+    model, params = _model(options.model, len(tokenizer), names)
+    print(f"XLM-R {options.model}; the first {options.rows} rows of each task and language; float32; "
+          f"{platform.machine()} CPU, {cores} cores, load {load:.1f} before; torch {torch.__version__}, "
+          f"jax {jax.__version__}\n\n"
+          f"{'':10}{'languages':>10}{'inputs':>8}{'tokens':>9}{'PyTorch s':>11}{'jxstilts s':>12}"
+          f"{'inputs/s':>16}{'tokens/s':>18}{'ratio':>7}", flush=True)  # fmt: skip
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            data = _data(name, options)
+            if not data:
+                print(f"{name:10} no files", flush=True)
+                continue
+            rows.append(_measure(name, data, model, params, tokenizer, pathlib.Path(folder)))
+            print(_line(rows[-1]), flush=True)
+    total = {key: sum(row[key] for row in rows) for key in ("languages", "inputs", "tokens", "torch", "ours")}
+    total = {"task": "all", **total, "ratio": total["torch"] / total["ours"]}
+    print(_line(total))
+    result = {"ratio": total["ratio"], "model": options.model, "rows": options.rows, "load_before": load,
+              "tasks": rows, "versions": runtime.versions() | {"torch": torch.__version__}}  # fmt: skip
+    if options.out:
+        runtime.atomic_write(options.out, json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def _line(row: dict) -> str:
+    per = lambda key: f"{row[key] / row['torch']:,.1f} / {row[key] / row['ours']:,.1f}"  # noqa: E731
+    return (
+        f"{row['task']:10}{row['languages']:10}{row['inputs']:8,}{row['tokens']:9,}{row['torch']:11.2f}"
+        f"{row['ours']:12.2f}{per('inputs'):>16}{per('tokens'):>18}{row['ratio']:7.2f}"
+    )
+
+
+def _model(preset: str, vocabulary: int, names: tuple[str, ...]) -> tuple[Any, Any]:
+    """Returns a random model with a head for every task, and its parameters."""
+    import jax
+
+    from jxstilts.models.model import HeadSpec, Model, make_config
+    from jxstilts.models.xlmr import PRESETS
+
+    if preset not in PRESETS:
+        raise InputError(f"--model: {suggest('preset', preset, PRESETS)}")
+    specs = [tasks.get(name) for name in names]
+    heads = [HeadSpec(spec.name, spec.type, spec.labels) for spec in specs if spec.type != "retrieval"]
+    config = make_config("xlmr", preset, vocab_size=vocabulary, max_positions=512)
+    model = Model(config, tuple(heads))
+    return model, jax.jit(model.init)(jax.random.key(0))
+
+
+def _data(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Returns {language: its first labelled examples} of what the data folder has."""
+    from jxstilts.eval import benchmarks
+
+    entry = benchmarks.get("xtreme").entry(name)
+    split = SPLITS.get(name, entry.split)
+    found = {}
+    for language in entry.languages:
+        if tasks.available(name, options.data_dir, split, language):
+            found[language] = tasks.load(name, options.data_dir, split, language, limit=options.rows)
+    return found
+
+
+def _measure(name, data, model, params, tokenizer, folder) -> dict:
+    from jxstilts.eval import evaluator
+
+    spec = tasks.get(name)
+    options = evaluator.Options(max_length=LENGTHS[spec.type], long_sentences="split", layer=-1)
+
+    def ours() -> None:
+        for _ in evaluator.evaluate_languages(
+            model, params, spec, data.items(), tokenizer=tokenizer, head=None if spec.type == "retrieval" else name,
+            options=options, cache_dir=folder / "cache",
+        ):  # fmt: skip
+            pass
+
+    batches = _in_order(spec, data, tokenizer, options)
+    theirs = _theirs(spec, model, params, folder / name)
+    times = {}
+    for side, part in (("torch", lambda: theirs(batches)), ("ours", ours)):
+        part()
+        turns = []
+        for _ in range(2):
+            began = time.perf_counter()
+            part()
+            turns.append(time.perf_counter() - began)
+        times[side] = min(turns)
+    tokens = int(sum(mask.sum() for _, mask in batches))
+    inputs = sum(len(ids) for ids, _ in batches)
+    return {
+        "task": name, "languages": len(data), "inputs": inputs, "tokens": tokens, **times,
+        "ratio": times["torch"] / times["ours"],
+    }  # fmt: skip
+
+
+def _in_order(spec, data, tokenizer, options) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Returns the inputs of all languages in file order: [(token ids, attention mask) [32, longest], ...]."""
+    from jxstilts.data import tokenize
+
+    found = []
+    for examples in data.values():
+        sides = [examples] if spec.type != "retrieval" else [examples["source"], examples["target"]]
+        for rows in sides:
+            kind = "text" if spec.type == "retrieval" else spec.type
+            more = {"labels": spec.labels, "long_sentences": "split"} if spec.type == "tagging" else {}
+            features = tokenize.tokenize(rows, kind, tokenizer, max_length=options.max_length, **more)
+            for begin in range(0, len(features), BATCH):
+                lengths = features.lengths[begin : begin + BATCH]
+                ids = np.ones((len(lengths), lengths.max()), np.int64)
+                mask = np.arange(lengths.max())[None] < lengths[:, None]
+                ids[mask] = features.tokens[features.offsets[begin] : features.offsets[begin + len(lengths)]]
+                found.append((ids, mask))
+    return found
+
+
+def _theirs(spec, model, params, folder):
+    """Returns a function that runs transformers' model over batches and brings its output to the host."""
+    import torch
+    import transformers
+
+    from jxstilts.models import huggingface
+
+    auto = {
+        "classification": transformers.AutoModelForSequenceClassification,
+        "tagging": transformers.AutoModelForTokenClassification,
+        "span": transformers.AutoModelForQuestionAnswering,
+        "retrieval": transformers.AutoModel,
+    }[spec.type]
+    head = None if spec.type == "retrieval" else spec.name
+    huggingface.export(huggingface.Loaded(model, params), folder, head=head, encoder_only=head is None)
+    more = {"add_pooling_layer": False} if head is None else {}
+    net = auto.from_pretrained(folder, attn_implementation="sdpa", **more).eval()
+
+    def forward(batches) -> None:
+        with torch.inference_mode():
+            for ids, mask in batches:
+                mask = torch.from_numpy(mask).long()
+                out = net(input_ids=torch.from_numpy(ids), attention_mask=mask)
+                if spec.type == "retrieval":
+                    weights = mask[:, :, None].float()
+                    ((out.last_hidden_state * weights).sum(1) / weights.sum(1)).numpy()
+                elif spec.type == "span":
+                    out.start_logits.numpy(), out.end_logits.numpy()
+                else:
+                    out.logits.argmax(-1).numpy()
+
+    return forward
+
+
+if __name__ == "__main__":
+    sys.exit(main())
