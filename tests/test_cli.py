@@ -187,3 +187,67 @@ def test_help_needs_no_model_code():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def bucc(data_dir, tmp_path_factory):
+    """A data_dir with German BUCC files: dev and test with gold."""
+    folder = tmp_path_factory.mktemp("bucc")
+    source = data_dir / "xtreme/tatoeba"
+    lines = {side: (source / f"tatoeba.deu-eng.{side}").read_text().splitlines() for side in ("deu", "eng")}
+    (folder / "xtreme/bucc2018").mkdir(parents=True)
+    for split in ("dev", "test"):
+        for suffix, side in (("de", "deu"), ("en", "eng")):
+            text = "".join(f"{suffix}-{i}\t{line}\n" for i, line in enumerate(lines[side]))
+            (folder / f"xtreme/bucc2018/de-en.{split}.{suffix}").write_text(text)
+        gold = "".join(f"de-{i}\ten-{i}\n" for i in range(0, 12, 2))
+        (folder / f"xtreme/bucc2018/de-en.{split}.gold").write_text(gold)
+    return folder
+
+
+def test_a_benchmark_is_evaluated_as_far_as_model_and_data_go(run, model, data_dir, tmp_path, capsys):
+    assert cli.main(evaluate(model, data_dir, tmp_path, "--tasks=xtreme", "--max_length=96")) == 0
+    out, err = capsys.readouterr()
+    assert "left out, no head: pawsx de en es fr ja ko zh; udpos" in err and "panx" in err
+    assert "left out, no data: xnli ar bg" in err and "bucc2018 de fr ru zh" in err
+    rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    assert {row["task"] for row in rows} == {"xnli", "xquad", "tatoeba"} and "xnli (2)" in out
+    error = run(*evaluate(model, data_dir, tmp_path, "--tasks=xtreme,xnli"), code=2)
+    assert "or one benchmark (xtreme) alone" in error
+
+
+def test_mining_takes_its_threshold_from_dev(run, model, bucc, tmp_path):
+    options = ["--tasks=bucc2018", "--languages=de", "--layer=0"]
+    run(*evaluate(model, bucc, tmp_path / "dev", *options))
+    run(*evaluate(model, bucc, tmp_path / "test", *options, "--split=test"))
+    dev, test = (
+        {row["metric"]: row["value"] for row in map(json.loads, (tmp_path / name / "results.jsonl").open())}
+        for name in ("dev", "test")
+    )
+    assert test["threshold"] == dev["threshold"] and test["f1"] == dev["f1"] == test["oracle_f1"]
+    gold = bucc / "xtreme/bucc2018/de-en.dev.gold"
+    text = gold.read_text()
+    gold.write_text(text.splitlines()[0] + "\n")  # another dev gold, another threshold; test's own gold tunes nothing
+    run(*evaluate(model, bucc, tmp_path / "other", *options, "--split=test"))
+    gold.write_text(text)
+    other = {row["metric"]: row["value"] for row in map(json.loads, (tmp_path / "other/results.jsonl").open())}
+    assert other["oracle_f1"] == test["oracle_f1"] and other["f1"] <= test["f1"]
+
+
+def test_every_hidden_state_is_scored_on_request(run, model, data_dir, tmp_path):
+    out = run(*evaluate(model, data_dir, tmp_path, "--tasks=tatoeba", "--languages=de", "--layer=all"))
+    rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    found = {row["metric"]: row["value"] for row in rows}
+    assert set(found) == {"accuracy", "accuracy@0", "accuracy@1", "accuracy@2"}
+    assert found["accuracy"] == found["accuracy@1"]  # the study's layer 14 of 24: of two layers, the first
+    assert "| hidden state | tatoeba" in out
+    assert "--layer=top" in run(*evaluate(model, data_dir, tmp_path, "--tasks=tatoeba", "--layer=top"), code=2)
+
+
+def test_rows_without_gold_are_predicted(run, model, data_dir, tmp_path):
+    folder = tmp_path / "data/xtreme/xnli"
+    folder.mkdir(parents=True)
+    (folder / "test-en.tsv").write_text("a red dog runs\tyes a dog runs\n" * 3)
+    out = run(*evaluate(model, tmp_path / "data", tmp_path / "out", "--tasks=xnli", "--languages=en", "--split=test"))
+    assert "Predicted, but there are no gold labels to score: xnli test en" in out
+    assert len((tmp_path / "out/predictions/evaluate/xnli/test-en.tsv").read_text().splitlines()) == 3
