@@ -75,7 +75,7 @@ def get_config(arg: str | None = None):
             "study": "real_targets",
             "data_dir": "",
             "model": small["model"],
-            "tokenizer": {"path": f"{arg.encoder}/tokenizer"} if arg.encoder else small["tokenizer"],
+            "tokenizer": small["tokenizer"],
             "compute": small["compute"],
             "phases": phases,
             "evaluations": evaluations,

@@ -137,8 +137,10 @@ def run(
     runtime.start(study.compile_cache or str(cache_dir / "compile"))
     cache_dir = cache_dir / "features"
     mesh = meshes.make_mesh(study.mesh, devices)
-    tokenizer_dir = _tokenizer(study, workdir)
-    model = _model(study, tokenizer_dir)
+    model = tokenizer_dir = None  # of a random start; any other has its own
+    if any(phase.init == "random" for phase in study.phases.values()):
+        tokenizer_dir = _tokenizer(study, workdir)
+        model = _model(study, tokenizer_dir)
     names = order(study)
     for number, name in enumerate(names, start=1):
         folder = workdir / "phases" / name

@@ -1,5 +1,6 @@
 """Phases and studies: the whole path on a toy data set, stopped and resumed, and what is refused."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -103,6 +104,15 @@ def test_stopped_after_any_step_equals_unbroken(unbroken, config_file, data_dir,
             study.run(plan, tmp_path, lambda step: asked.append(step) or len(asked) > count, devices=jax.devices()[:1])  # noqa: B023
     study.run(plan, tmp_path, devices=jax.devices()[:1])
     assert outcome(tmp_path) == outcome(unbroken)
+
+
+def test_a_study_that_starts_from_a_bundle_needs_no_tokenizer(unbroken, config_file, data_dir, tmp_path):
+    plan = make(config_file, data_dir, "--config.phases.mnli.steps=2", "--config.phases.mnli.epochs=0.0")
+    start = dataclasses.replace(plan.phases["mnli"], init=str(unbroken / "phases/pretrain/best"))
+    plan = dataclasses.replace(plan, phases={"mnli": start}, evaluations={}, tokenizer=study.TokenizerConfig())
+    study.run(plan, tmp_path, devices=jax.devices()[:1])
+    assert not (tmp_path / "tokenizer").exists()
+    assert (tmp_path / "phases/mnli/best/tokenizer").is_dir()
 
 
 def test_changed_phase_is_refused_by_key(unbroken, config_file, data_dir):
