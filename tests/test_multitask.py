@@ -1,5 +1,6 @@
 """A phase of several tasks: every kind of head, MLM replay, shared heads, translated data, stop and resume."""
 
+import dataclasses
 import json
 
 import jax
@@ -9,6 +10,7 @@ import world
 from jxstilts import config, runtime, study, tracking
 from jxstilts.models import bundle
 from jxstilts.runtime import InputError
+from jxstilts.train import phase as phases
 
 CONFIG = """
 from jxstilts.config import complete, parse_arg
@@ -132,11 +134,20 @@ def test_a_stopped_run_equals_the_unbroken_one(unbroken, make, tmp_path, replay)
 
 
 def test_tasks_that_name_the_same_head_share_it(make, tmp_path):
-    shared = make("--config.phases.all.tasks.mnli.head=pair", "--config.phases.all.steps=1")
+    plan = make()
+    mnli = dataclasses.replace(plan.phases["all"].tasks["mnli"], head="nli")
+    phase = dataclasses.replace(
+        plan.phases["all"], init="random", keep_heads=(), steps=2, select=phases.Select(),
+        tasks={"one": mnli, "two": dataclasses.replace(mnli, batch_size=8)},
+    )  # fmt: skip
+    study.run(
+        dataclasses.replace(plan, phases={"both": phase}, evaluations={}), tmp_path / "w", devices=jax.devices()[:1]
+    )
+    (head,) = bundle.read_meta(tmp_path / "w/phases/both/best")["heads"]
+    assert (head["name"], head["type"]) == ("nli", "classification")
+    plan = make("--config.phases.all.tasks.mnli.head=pair", "--config.phases.all.tasks.qqp.head=pair")
     with pytest.raises(InputError, match=r"tasks.qqp: the head 'pair' is shared by tasks of other types or labels"):
-        plan = make("--config.phases.all.tasks.mnli.head=pair", "--config.phases.all.tasks.qqp.head=pair")
-        study.run(plan, tmp_path / "w", devices=jax.devices()[:1])
-    assert shared.phases["all"].tasks["mnli"].head == "pair"
+        study.run(plan, tmp_path / "refused", devices=jax.devices()[:1])
 
 
 @pytest.mark.parametrize(

@@ -193,7 +193,12 @@ def pick_head(model: Model, task: TaskSpec, head: str | None) -> HeadSpec:
     if head is not None:
         chosen = [spec for spec in of_type if spec.name == head]
     else:
-        chosen = [spec for spec in of_type if spec.name in (task.name, task.train_task)] or of_type
+        chosen = (
+            [spec for spec in of_type if spec.name == task.name]
+            or [spec for spec in of_type if spec.name == task.train_task]
+            or [spec for spec in of_type if spec.labels == task.labels]
+            or of_type
+        )
     if len(chosen) != 1:
         wanted = f"the {task.type} head {head!r}" if head else f"one {task.type} head"
         raise InputError(f"task {task.name!r} needs {wanted}; the model has {have}")
