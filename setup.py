@@ -35,6 +35,7 @@ setup(
         "tokenizers>=0.22",
         "ml_dtypes>=0.5",
         "numpy>=2.0",
+        "scipy>=1.13",
         "seqeval==1.2.2",  # its rules are what "seqeval" scores mean
     ],
     extras_require={
