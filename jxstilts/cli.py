@@ -86,6 +86,16 @@ def _parser() -> argparse.ArgumentParser:
     report = add("report", _report, "print and write the tables of a study folder")
     report.add_argument("workdir")
 
+    world = add("world", _world, "write the miniature multilingual world: a data_dir of every task, in seconds")
+    world.add_argument("folder", help="new or empty")
+    world.add_argument("--size", default="small", help="tiny (for tests) or small")
+    world.add_argument("--seed", default="0", help="a whole number")
+    world.add_argument(
+        "--vary", action="extend", nargs="+", default=[], metavar="KEY=VALUE",
+        help="change a language, such as de.word_order=SOV; without a code, all that are invented",
+    )  # fmt: skip
+    world.add_argument("--force", action="store_true", help="replace the world that the folder holds")
+
     add("tasks", _tasks, "list the tasks")
     add("languages", _languages, "list the languages")
     add("models", _models, "list model families and their presets")
@@ -191,6 +201,15 @@ def _report(options) -> None:
 
     print(table.text(options.workdir))
     print(f"\nwritten to {table.write(options.workdir)}")
+
+
+def _world(options) -> None:
+    from jxstilts import miniworld
+
+    if not (options.seed.isascii() and options.seed.isdecimal()):
+        raise InputError(f"--seed={options.seed}: a whole number")
+    record = miniworld.write(options.folder, options.size, int(options.seed), options.vary, options.force)
+    print(f"{options.folder}: {record['files']} files, {len(record['languages'])} languages, sha256 {record['sha256']}")
 
 
 def _tasks(options) -> None:

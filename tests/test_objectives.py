@@ -73,7 +73,7 @@ def test_a_model_learns_by_mlm(one_device):
     rng = np.random.default_rng(0)
     sizes = {"vocab_size": 500, "init_std": 0.18, "hidden_dropout": 0.0, "attention_dropout": 0.0}
     model = Model(make_config("xlmr", "tiny", **sizes), (HeadSpec("mlm", "mlm"),))
-    optim = optimizer.make(optimizer.Optimizer(learning_rate=5e-3), 100)
+    optim = optimizer.make(optimizer.Optimizer(learning_rate=5e-3, warmup=0.1, weight_decay=0.01), 100)
     train = step.make_train_step(model, {"text": step.Loss("mlm", "mlm")}, optim, one_device, context=CONTEXT)
     state = jax.jit(lambda key: step.new_state(model.init(key), optim, 0))(jax.random.key(0))
     losses = []

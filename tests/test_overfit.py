@@ -83,7 +83,10 @@ def rows(corpus, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("task", CASES)
+SLOW = ("anli", "anli_plus", "snli", "squad_v1", "cosmosqa")  # of a kind that another task here is of, too
+
+
+@pytest.mark.parametrize("task", [pytest.param(t, marks=[pytest.mark.slow] if t in SLOW else []) for t in CASES])
 def test_a_tiny_model_fits_64_real_rows(rows, tmp_path, task):
     metric, steps, length = CASES[task]
     (tmp_path / "overfit.py").write_text(STUDY)
