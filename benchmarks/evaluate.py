@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> dict:
           f"{platform.machine()} CPU, {cores} cores, load {load:.1f} before; torch {torch.__version__}, "
           f"jax {jax.__version__}\n\n"
           f"{'':10}{'languages':>10}{'inputs':>8}{'tokens':>9}{'PyTorch s':>11}{'jxstilts s':>12}"
-          f"{'inputs/s':>16}{'tokens/s':>18}{'ratio':>7}", flush=True)  # fmt: skip
+          f"{'inputs/s':>20}{'tokens/s':>24}{'ratio':>7}", flush=True)  # fmt: skip
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
@@ -95,7 +95,7 @@ def _line(row: dict) -> str:
     per = lambda key: f"{row[key] / row['torch']:,.1f} / {row[key] / row['ours']:,.1f}"  # noqa: E731
     return (
         f"{row['task']:10}{row['languages']:10}{row['inputs']:8,}{row['tokens']:9,}{row['torch']:11.2f}"
-        f"{row['ours']:12.2f}{per('inputs'):>16}{per('tokens'):>18}{row['ratio']:7.2f}"
+        f"{row['ours']:12.2f}{per('inputs'):>20}{per('tokens'):>24}{row['ratio']:7.2f}"
     )
 
 

@@ -80,26 +80,18 @@ def from_config(config: Any) -> Study:
             hint = "or give a folder or a hub id (owner/name)"
             raise InputError(f"config.phases.{name}.init: {suggest('phase', phase.init, known)}; {hint}")
         for key, stream in phase.tasks.items():
-            _check_task(f"config.phases.{name}.tasks.{key}", stream.task, stream.languages, "train")
+            known = tasks.get(stream.task).loadable("train")
+            for language in stream.languages:
+                if language not in known:
+                    where = f"config.phases.{name}.tasks.{key}.languages"
+                    raise InputError(f"{where}: {suggest(f'language of task {stream.task!r}', language, known)}")
     for name, evaluation in study.evaluations.items():
         where = f"config.evaluations.{name}"
         if evaluation.phase not in study.phases:
             raise InputError(f"{where}.phase: {suggest('phase', evaluation.phase, study.phases)}")
-        for task in evaluation.what.names():
-            _check_task(f"{where}.what", task, evaluation.what.languages, evaluation.what.split_of(task))
+        results.check(evaluation.what, f"{where}.what.tasks", f"{where}.what.languages")
     order(study)
     return study
-
-
-def _check_task(where: str, name: str, languages: tuple[str, ...], split: str) -> None:
-    try:
-        spec = tasks.get(name)
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from error
-    known = spec.loadable(split)
-    for language in languages:
-        if language not in known:
-            raise InputError(f"{where}.languages: {suggest(f'language of task {name!r}', language, known)}")
 
 
 def order(study: Study) -> list[str]:
@@ -198,6 +190,11 @@ def _dev_evaluator(study, phase, tokenizer_dir, cache_dir, mesh) -> phases.Evalu
                 model, params, tasks.get(stream.task), examples,
                 tokenizer=tokenizer, head=inputs.head_name(stream), options=options, mesh=mesh, cache_dir=cache_dir,
             )  # fmt: skip
+            if result.major is None:
+                raise InputError(
+                    f"tasks.{key}: the dev rows of {stream.task!r} have no gold labels to choose a checkpoint by; take "
+                    'dev rows from the training data (holdout), or choose none (select.metric="")'
+                )
             values |= {f"{key}/{name}" if len(rows) > 1 else name: value for name, value in result.metrics.items()}
             majors.append(result.major)
         return values | {"major": sum(majors) / len(majors)}

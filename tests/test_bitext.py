@@ -1,7 +1,6 @@
 """Retrieval tasks from sentences to predictions: pooling, layers, duplicate sentences, devices."""
 
 import dataclasses
-import types
 
 import jax
 import jax.numpy as jnp
@@ -141,20 +140,14 @@ def test_bad_options(model, params, tokenizer, sentences, change, text):
 # --- tasks -----------------------------------------------------------------------------------------------------------
 
 
-def run(model, params, tokenizer, mesh=None, **options):
-    return types.SimpleNamespace(
-        model=model,
-        params=params,
-        tokenizer=tokenizer,
-        options=evaluator.Options(**{"layer": -1, **options}),
-        mesh=mesh,
-        cache_dir=None,
-    )
+def run(model, params, tokenizer, task, examples, mesh=None, **options):
+    options = evaluator.Options(**{"layer": -1, **options})
+    return bitext.retrieve(model, params, task, examples, tokenizer=tokenizer, options=options, mesh=mesh)
 
 
 def test_every_id_of_an_identical_sentence_is_mined(model, params, tokenizer, pairs, bucc):
-    found, examples = bitext.retrieve(run(model, params, tokenizer, layer=1), bucc, pairs)
-    assert examples is pairs and found
+    found = run(model, params, tokenizer, bucc, pairs, layer=1)
+    assert found
     scores = [score for _, _, score in found]
     assert scores == sorted(scores, reverse=True) and min(scores) > 0
     by_pair = {(source, target): score for source, target, score in found}
@@ -170,7 +163,7 @@ def test_every_id_of_an_identical_sentence_is_mined(model, params, tokenizer, pa
 
 def test_mining_collapses_what_the_vectors_do_not_tell(model, params, tokenizer, pairs, bucc):
     """The same as mining the different texts only."""
-    found, _ = bitext.retrieve(run(model, params, tokenizer), bucc, pairs)
+    found = run(model, params, tokenizer, bucc, pairs)
     alone = {
         "source": pairs["source"][:-1],
         "target": [row for row in pairs["target"] if row["id"] != "t-again"],
@@ -181,13 +174,13 @@ def test_mining_collapses_what_the_vectors_do_not_tell(model, params, tokenizer,
     assert [pair[:2] for pair in found if not {"s-again", "t-again"} & {*pair[:2]}] == names
     # without gold pairs too, as in a test set
     bare = {side: pairs[side] for side in ("source", "target")}
-    assert bitext.retrieve(run(model, params, tokenizer), bucc, bare)[0] == found
+    assert run(model, params, tokenizer, bucc, bare) == found
 
 
 def test_eight_devices_predict_what_one_does(model, params, tokenizer, pairs, bucc):
     mesh = make_mesh({"data": 8})
     for task in (bucc, tasks.get("tatoeba")):
-        one, many = (bitext.retrieve(run(model, params, tokenizer, mesh=each), task, pairs)[0] for each in (None, mesh))
+        one, many = (run(model, params, tokenizer, task, pairs, mesh=each) for each in (None, mesh))
         if task is bucc:
             np.testing.assert_allclose([pair[2] for pair in many], [pair[2] for pair in one], rtol=1e-4)
             one, many = ({pair[:2] for pair in found} for found in (one, many))
@@ -197,9 +190,9 @@ def test_eight_devices_predict_what_one_does(model, params, tokenizer, pairs, bu
 def test_one_sentence_on_each_side(model, params, tokenizer, sentences, bucc):
     rows = sentences[:1]
     examples = {"source": rows, "target": rows, "gold": [("s0", "s0")]}
-    ((source, target, score),) = bitext.retrieve(run(model, params, tokenizer), bucc, examples)[0]
+    ((source, target, score),) = run(model, params, tokenizer, bucc, examples)
     assert (source, target) == ("s0", "s0") and score == pytest.approx(1, abs=1e-5)
-    assert bitext.retrieve(run(model, params, tokenizer), tasks.get("tatoeba"), examples)[0] == {"s0": "s0"}
+    assert run(model, params, tokenizer, tasks.get("tatoeba"), examples) == {"s0": "s0"}
 
 
 def test_the_curve_holds_what_each_layer_scores(model, params, tokenizer, sentences, pairs, bucc):
@@ -218,7 +211,7 @@ def test_the_curve_holds_what_each_layer_scores(model, params, tokenizer, senten
     mined = bitext.layer_curve(
         model, params, bucc, pairs, tokenizer=tokenizer, options=evaluator.Options(pooling="first"), layers=[-1]
     )
-    found, _ = bitext.retrieve(run(model, params, tokenizer, pooling="first"), bucc, pairs)
+    found = run(model, params, tokenizer, bucc, pairs, pooling="first")
     assert mined == {2: metrics.get("bucc").compute(metrics.get("bucc").update(found, pairs))}
 
 

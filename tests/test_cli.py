@@ -208,8 +208,8 @@ def bucc(data_dir, tmp_path_factory):
 def test_a_benchmark_is_evaluated_as_far_as_model_and_data_go(run, model, data_dir, tmp_path, capsys):
     assert cli.main(evaluate(model, data_dir, tmp_path, "--tasks=xtreme", "--max_length=96")) == 0
     out, err = capsys.readouterr()
-    assert "left out, no head: pawsx de en es fr ja ko zh; udpos" in err and "panx" in err
-    assert "left out, no data: xnli ar bg" in err and "bucc2018 de fr ru zh" in err
+    assert "left out, no data: xnli ar bg" in err and "pawsx de en es fr ja ko zh; udpos" in err
+    assert "panx" in err and "bucc2018 de fr ru zh" in err and "no head" not in err
     rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     assert {row["task"] for row in rows} == {"xnli", "xquad", "tatoeba"} and "xnli (2)" in out
     error = run(*evaluate(model, data_dir, tmp_path, "--tasks=xtreme,xnli"), code=2)
@@ -232,6 +232,12 @@ def test_mining_takes_its_threshold_from_dev(run, model, bucc, tmp_path):
     gold.write_text(text)
     other = {row["metric"]: row["value"] for row in map(json.loads, (tmp_path / "other/results.jsonl").open())}
     assert other["oracle_f1"] == test["oracle_f1"] and other["f1"] <= test["f1"]
+    gold.unlink()
+    try:
+        error = run(*evaluate(model, bucc, tmp_path / "none", *options, "--split=test"), code=2)
+    finally:
+        gold.write_text(text)
+    assert "the dev sets of de have no gold pairs" in error and not (tmp_path / "none/results.jsonl").exists()
 
 
 def test_every_hidden_state_is_scored_on_request(run, model, data_dir, tmp_path):

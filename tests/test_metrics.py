@@ -301,7 +301,7 @@ def test_an_example_scored_twice_is_refused_and_merge_leaves_its_arguments_alone
     a, b = {"accuracy": {"x": 1.0}}, {"accuracy": {"y": 0.0}}
     metric.merge(a, b)
     assert (a, b) == ({"accuracy": {"x": 1.0}}, {"accuracy": {"y": 0.0}})
-    with pytest.raises(InputError, match="example 'x' was scored twice"):
+    with pytest.raises(InputError, match="'x' was scored twice"):
         metric.merge(a, a)
 
 

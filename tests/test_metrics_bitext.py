@@ -98,7 +98,7 @@ def test_merging():
     whole, parts = state_of(MINED), [state_of(MINED[:2], GOLD[:1]), state_of(MINED[2:], GOLD[1:])]
     assert metric.merge(*parts) == metric.merge(metric.merge({}, parts[0]), parts[1]) == whole
     assert list(whole) == ["gold", "score"] and len(whole["gold"]) == 4
-    with pytest.raises(InputError, match="is in both states"):
+    with pytest.raises(InputError, match="was scored twice"):
         metric.merge(whole, parts[0])
 
 

@@ -188,6 +188,23 @@ def test_bad_phases(unbroken, config_file, data_dir, tmp_path, overrides, text):
         study.run(plan, tmp_path, devices=jax.devices()[:1])
 
 
+def test_a_checkpoint_is_not_chosen_by_dev_rows_without_gold(unbroken, config_file, data_dir, tmp_path):
+    shutil.copytree(data_dir, tmp_path / "data")
+    dev = tmp_path / "data/xtreme/tydiqa/tydiqa-goldp-v1.1-dev/tydiqa.goldp.en.dev.json"
+    articles = json.loads(next((tmp_path / "data/xtreme/xquad").glob("*.json")).read_text())
+    for article in articles["data"]:
+        for paragraph in article["paragraphs"]:
+            for question in paragraph["qas"]:
+                question["answers"] = [{"answer_start": 0, "text": ""}]  # as in XTREME's own copy
+    dev.parent.mkdir(parents=True, exist_ok=True)
+    dev.write_text(json.dumps(articles))
+    for part in ("phases/pretrain", "phases/mnli", "tokenizer"):
+        shutil.copytree(unbroken / part, tmp_path / "w" / part)
+    plan = make(config_file, tmp_path / "data", "--config.phases.qa.tasks.tydiqa.holdout=0")
+    with pytest.raises(InputError, match="the dev rows of 'tydiqa' have no gold labels"):
+        study.run(plan, tmp_path / "w", devices=jax.devices()[:1])
+
+
 def command(config_file, data_dir, workdir, unbroken):
     return [
         sys.executable, "-m", "jxstilts.cli", "run", f"--config={config_file}", f"--config.data_dir={data_dir}",

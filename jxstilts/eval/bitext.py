@@ -1,6 +1,5 @@
 """Retrieval tasks: sentences to embeddings, then each sentence's translation, or the mined pairs."""
 
-import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,13 +7,11 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from jxstilts.data import batching, prepare
+from jxstilts.data import prepare
 from jxstilts.eval import metrics, predict, retrieval
-from jxstilts.eval.options import Options
-from jxstilts.mesh import batch_divisor
+from jxstilts.eval.options import Options, layer_of
 from jxstilts.models.heads.embedding import EmbeddingSpec
 from jxstilts.models.model import Model, Params
-from jxstilts.runtime import InputError
 from jxstilts.tasks import TaskSpec
 
 # the metric of tasks whose predictions are mined pairs; else each target sentence gets a source sentence
@@ -49,42 +46,31 @@ def embed(
     features = prepare.features(
         [sentences[i] for i in unique], "text", tokenizer, cache_dir, max_length=options.max_length
     )
-    plans = batching.plan_evaluation(
-        features.lengths,
-        tokens_per_batch=options.tokens_per_batch,
-        buckets=batching.length_buckets(options.max_length),
-        multiple_of=batch_divisor(mesh) if mesh else 1,
-    )
-    batches = batching.batches(
-        features, plans, type="text", max_segments=1, pad_id=config.pad_id, labelled=False
-    )  # fmt: skip
     found = np.zeros((len(layers), len(sentences), config.width), np.float32)
-    places = np.array(unique, np.int64)
-    for batch, arrays in predict.predict_all(reader, params, "embedding", batches, mesh):
-        real = np.flatnonzero(batch["index"][:, 0] >= 0)
-        found[:, places[batch["index"][real, 0]]] = arrays["embeddings"][real, 0].swapaxes(0, 1)
+    for index, vectors in predict.each(reader, params, "embedding", features, "text", options, mesh=mesh):
+        found[:, unique[index]] = vectors
     again = [i for i, sentence in enumerate(sentences) if texts[sentence["text"]] != i]
     found[:, again] = found[:, [texts[sentences[i]["text"]] for i in again]]
     return found
 
 
-def layer_of(model: Model, layer: int) -> int:
-    """Returns the number of a hidden state, counted from 0, of one that may be counted from the end (-1)."""
-    count = model.config.layers
-    if not -count - 1 <= layer <= count:
-        raise InputError(f"layer={layer}: the model has the hidden states 0 to {count}")
-    return layer % (count + 1)
+def retrieve(
+    model: Model,
+    params: Params,
+    task: TaskSpec,
+    examples: Mapping[str, list],
+    *,
+    tokenizer: Any,
+    options: Options | None = None,
+    mesh: Mesh | None = None,
+    cache_dir: str | pathlib.Path | None = None,
+) -> Any:
+    """Returns the predictions of a retrieval task in the hidden state `options.layer`; it needs no head.
 
-
-def retrieve(run: Any, task: TaskSpec, examples: Mapping[str, list], head: str | None = None) -> tuple[Any, Any]:
-    """Returns (predictions, examples) of a retrieval task in the hidden state `options.layer`; it needs no head.
-
-    run: model, params, tokenizer, options, mesh and cache_dir, as the evaluator holds them. The predictions are
-    {target id: source id}, or for mined pairs [(source id, target id, margin), ...], the best first.
+    They are {target id: source id}, or for mined pairs [(source id, target id, margin), ...], the best first.
     """
-    layer = run.options.resolve(task, run.model).layer
-    sides = _embedded(run, task, examples, [layer])
-    return _predictions(task, examples, {side: vectors[0] for side, vectors in sides.items()}, run.mesh), examples
+    options = (options or Options()).resolve(task, model)
+    return _by_layer(model, params, task, examples, [options.layer], tokenizer, options, mesh, cache_dir)[options.layer]
 
 
 def layer_curve(
@@ -94,7 +80,6 @@ def layer_curve(
     examples: Mapping[str, list],
     *,
     tokenizer: Any,
-    language: str = "en",
     options: Options | None = None,
     layers: Sequence[int] | None = None,
     mesh: Mesh | None = None,
@@ -105,40 +90,27 @@ def layer_curve(
     layers: which hidden states, by default all; those asked for are held in memory together, N x D x 4 bytes each.
     The other arguments are those of `evaluator.evaluate`; `options.layer` is not read.
     """
-    wanted = range(model.config.layers + 1) if layers is None else [layer_of(model, layer) for layer in layers]
-    run = _Run(model, params, tokenizer, options or Options(), mesh, cache_dir)
-    sides = _embedded(run, task, examples, wanted)
-    metric = metrics.get(task.metric, language)
-    curve = {}
-    for place, layer in enumerate(wanted):
-        vectors = {side: vectors[place] for side, vectors in sides.items()}
-        found = _predictions(task, examples, vectors, mesh)
-        curve[layer] = metric.compute(metric.update(found, examples))
-    return curve
+    wanted = [layer_of(model, layer) for layer in (range(model.config.layers + 1) if layers is None else layers)]
+    found = _by_layer(model, params, task, examples, wanted, tokenizer, options, mesh, cache_dir)
+    metric = metrics.get(task.metric)
+    return {layer: metric.compute(metric.update(predictions, examples)) for layer, predictions in found.items()}
 
 
-@dataclasses.dataclass(frozen=True)
-class _Run:
-    model: Model
-    params: Params
-    tokenizer: Any
-    options: Options
-    mesh: Mesh | None
-    cache_dir: Any
-
-
-def _embedded(run, task, examples, layers):
-    """Returns {side: [layers, N, D]}; to be mined, N counts the different texts only, in the order of the first."""
+def _by_layer(model, params, task, examples, layers, tokenizer, options, mesh, cache_dir) -> dict[int, Any]:
+    """Returns {hidden state: predictions}."""
     sides = {side: examples[side] for side in ("source", "target")}
-    if task.metric == MINED:
+    if task.metric == MINED:  # the different texts only, in the order of the first
         sides = {side: [rows[0] for rows in collapse(rows).values()] for side, rows in sides.items()}
-    return {
+    vectors = {
         side: embed(
-            run.model, run.params, rows, tokenizer=run.tokenizer, options=run.options, layers=layers,
-            mesh=run.mesh, cache_dir=run.cache_dir,
+            model, params, rows, tokenizer=tokenizer, options=options, layers=layers, mesh=mesh, cache_dir=cache_dir
         )
         for side, rows in sides.items()
-    }  # fmt: skip
+    }
+    return {
+        layer: _predictions(task, examples, {side: found[place] for side, found in vectors.items()}, mesh)
+        for place, layer in enumerate(layers)
+    }
 
 
 def _predictions(task, examples, vectors, mesh):

@@ -20,21 +20,13 @@ from jxstilts.data.features import Features
 from jxstilts.eval import baselines, bitext, metrics, predict, spans
 from jxstilts.eval.bitext import embed
 from jxstilts.eval.options import Options
-from jxstilts.mesh import batch_divisor
 from jxstilts.models.model import HeadSpec, Model, Params
 from jxstilts.runtime import InputError
 from jxstilts.tasks import TaskSpec
 
 __all__ = ["Options", "Result", "embed", "evaluate", "evaluate_languages", "pick_head"]
 
-STREAM = 500_000  # tokens: languages are put together until they have as many
-# What a head says of each type's features: the name of the array, and whether it is per token or per segment.
-OUTPUTS = {
-    "classification": ("logits", False),
-    "choice": ("logits", False),
-    "tagging": ("classes", True),
-    "span": ("logits", True),
-}
+STREAM = 100_000  # tokens: languages are put together until they have as many; an interrupt loses no more than that
 GOLD = {"classification": "label", "choice": "label", "tagging": "tags", "span": "answers"}
 
 
@@ -111,7 +103,7 @@ def evaluate_languages(
     `languages` is read in another thread, a little ahead. Results come in groups, when all rows of some languages have
     gone through the model; what comes to about STREAM tokens is one group.
     """
-    if task.type not in {*OUTPUTS, "retrieval"}:
+    if task.type not in {*GOLD, "retrieval"}:
         raise InputError(f"task {task.name!r} is of type {task.type!r}, which has no evaluation")
     options = (options or Options()).resolve(task, model)
     run = _Run(model, params, task, tokenizer, options, mesh, cache_dir)
@@ -153,37 +145,6 @@ class _Run:
         return prepare.features(
             examples, self.task.type, self.tokenizer, self.cache_dir, max_length=options.max_length, **more
         )
-
-    def outputs(self, head: str, features: Features, limit: int = 0) -> Iterator[tuple[int, np.ndarray]]:
-        """Yields (feature index, its array), each feature once, in no order; limit: only the first rows' features.
-
-        The array is [...] of its segment, or [T, ...] of its own tokens (see OUTPUTS).
-        """
-        name, per_token = OUTPUTS[self.task.type]
-        groups = batching.groups(features, self.task.type)
-        units = np.arange(len(groups) - 1)
-        if limit:
-            units = units[:limit]
-        segments = int(np.diff(groups).max(initial=1))
-        plans = batching.plan_evaluation(
-            np.diff(features.offsets[groups])[units],
-            tokens_per_batch=self.options.tokens_per_batch,
-            buckets=batching.length_buckets(self.options.max_length * segments),
-            multiple_of=batch_divisor(self.mesh) if self.mesh else 1,
-        )
-        batches = batching.batches(
-            features, batching.expand(plans, groups),
-            type=self.task.type, max_segments=segments, pad_id=self.model.config.pad_id, labelled=False,
-        )  # fmt: skip
-        lengths = features.lengths
-        for batch, arrays in predict.predict_all(self.model, self.params, head, batches, self.mesh):
-            for row, slot in np.argwhere(batch["index"] >= 0).tolist():
-                index = int(batch["index"][row, slot])
-                if per_token:
-                    first = batch["first"][row, slot]
-                    yield index, arrays[name][row, first : first + lengths[index]]
-                else:
-                    yield index, arrays[name][row, slot]
 
 
 def pick_head(model: Model, task: TaskSpec, head: str | None) -> HeadSpec:
@@ -227,7 +188,14 @@ def _group(run: _Run, head: HeadSpec | None, items: Iterator) -> list[tuple[str,
 
 
 def _retrieve(run: _Run, group: list) -> list[tuple[str, Any, Any]]:
-    return [(language, *bitext.retrieve(run, run.task, examples)) for language, examples, _ in group]
+    found = []
+    for language, examples, _ in group:
+        predictions = bitext.retrieve(
+            run.model, run.params, run.task, examples,
+            tokenizer=run.tokenizer, options=run.options, mesh=run.mesh, cache_dir=run.cache_dir,
+        )  # fmt: skip
+        found.append((language, predictions, examples))
+    return found
 
 
 def _stream(run: _Run, head: HeadSpec, group: list) -> list[tuple[str, Any, Any]]:
@@ -239,7 +207,9 @@ def _stream(run: _Run, head: HeadSpec, group: list) -> list[tuple[str, Any, Any]
     limit = run.options.max_features if run.task.type == "span" else 0
     if limit and len(group) > 1:
         raise InputError("max_features of a span task is for one language at a time")
-    for index, array in run.outputs(head.name, features, limit):
+    for index, array in predict.each(
+        run.model, run.params, head.name, features, run.task.type, run.options, mesh=run.mesh, limit=limit
+    ):
         place = int(np.searchsorted(ends, index, side="right"))
         collectors[place].add(index - int(ends[place - 1] if place else 0), array)
     return [(language, *one.finish()) for (language, _, _), one in zip(group, collectors, strict=True)]

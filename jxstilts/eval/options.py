@@ -2,11 +2,10 @@
 
 import dataclasses
 
+from jxstilts.data.words import LONG_SENTENCES
 from jxstilts.models.model import Model
 from jxstilts.runtime import InputError, suggest
 from jxstilts.tasks import TaskSpec, protocols
-
-LONG_SENTENCES = ("truncate", "split")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,11 +36,22 @@ class Options:
 
         Raises InputError for an unknown protocol or rule, and a length or layer that the model does not reach.
         """
-        fitted, layers = self.fit(task.type, model), model.config.layers
-        layer = protocols.layer(self.protocol, task.name, layers) if self.layer is None else self.layer
-        if not -layers - 1 <= layer <= layers:
-            raise InputError(f"layer={layer}: the model has the hidden states 0 to {layers}")
+        layer = self.layer
+        if layer is None and task.type == "retrieval":
+            layer = protocols.layer(self.protocol, task.name, model.config.layers)
         long_sentences = self.long_sentences or protocols.get(self.protocol).long_sentences
         if long_sentences not in LONG_SENTENCES:
             raise InputError(suggest("long_sentences", long_sentences, LONG_SENTENCES))
-        return dataclasses.replace(fitted, layer=layer % (layers + 1), long_sentences=long_sentences)
+        layer = None if layer is None else layer_of(model, layer)
+        return dataclasses.replace(self.fit(task.type, model), layer=layer, long_sentences=long_sentences)
+
+
+def layer_of(model: Model, layer: int) -> int:
+    """Returns the number of a hidden state, counted from 0, of one that may be counted from the end (-1).
+
+    Raises InputError for one that the model does not have.
+    """
+    count = model.config.layers
+    if not -count - 1 <= layer <= count:
+        raise InputError(f"layer={layer}: the model has the hidden states 0 to {count}")
+    return layer % (count + 1)

@@ -8,8 +8,20 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jxstilts.mesh import put_batch, replicated
+from jxstilts.data import batching
+from jxstilts.data.features import Features
+from jxstilts.eval.options import Options
+from jxstilts.mesh import batch_divisor, put_batch, replicated
 from jxstilts.models.model import Batch, Model, Params
+
+# What a head says of each type's features: the name of the array, and whether it is per token or per segment.
+OUTPUTS = {
+    "classification": ("logits", False),
+    "choice": ("logits", False),
+    "tagging": ("classes", True),
+    "span": ("logits", True),
+    "text": ("embeddings", False),
+}
 
 
 def predict(model: Model, params: Params, head: str, batch: Batch, mesh: Mesh | None = None) -> dict[str, jax.Array]:
@@ -42,3 +54,41 @@ def predict_all(
             yield done, jax.device_get(arrays)
     for done, arrays in waiting:
         yield done, jax.device_get(arrays)
+
+
+def each(
+    model: Model, params: Params, head: str, features: Features, type: str, options: Options,
+    *, mesh: Mesh | None = None, limit: int = 0,
+) -> Iterator[tuple[int, np.ndarray]]:  # fmt: skip
+    """Yields (feature index, its array) of what a head says, each feature once, in no order.
+
+    The array is [...] of the feature's segment, or [T, ...] of its own tokens (see OUTPUTS).
+
+    Args:
+        type: of the features.
+        options: max_length (decided) and tokens_per_batch are read.
+        limit: only the first units (questions with their choices, else features); 0 = all.
+    """
+    name, per_token = OUTPUTS[type]
+    groups = batching.groups(features, type)
+    units = np.arange(len(groups) - 1)[: limit or None]
+    segments = int(np.diff(groups).max(initial=1))
+    plans = batching.plan_evaluation(
+        np.diff(features.offsets[groups])[units],
+        tokens_per_batch=options.tokens_per_batch,
+        buckets=batching.length_buckets(options.max_length * segments),
+        multiple_of=batch_divisor(mesh) if mesh else 1,
+    )
+    batches = batching.batches(
+        features, batching.expand(plans, groups),
+        type=type, max_segments=segments, pad_id=model.config.pad_id, labelled=False,
+    )  # fmt: skip
+    lengths = features.lengths
+    for batch, arrays in predict_all(model, params, head, batches, mesh):
+        for row, slot in np.argwhere(batch["index"] >= 0).tolist():
+            index = int(batch["index"][row, slot])
+            if per_token:
+                first = batch["first"][row, slot]
+                yield index, arrays[name][row, first : first + lengths[index]]
+            else:
+                yield index, arrays[name][row, slot]

@@ -6,7 +6,7 @@ predictions/EVALUATION is a submission folder in XTREME's layout (`submission`),
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -66,6 +66,8 @@ class Request:
 
 def check(request: Request, tasks_key: str, languages_key: str) -> None:
     """Raises InputError, naming the key, for an unknown task, split, or a language that none of the tasks has."""
+    if request.benchmark and request.benchmark not in benchmarks.BENCHMARKS:
+        raise InputError(f"{tasks_key}: {suggest('benchmark', request.benchmark, benchmarks.BENCHMARKS)}")
     if not request.names():
         raise InputError(f"{tasks_key} is empty; known: {', '.join(tasks.names())}")
     known: list[str] = []
@@ -77,7 +79,7 @@ def check(request: Request, tasks_key: str, languages_key: str) -> None:
         if spec.metric is None or request.split_of(name) not in spec.splits:
             have = f"the splits {', '.join(spec.splits)}" if spec.metric else "no metric"
             raise InputError(f"{tasks_key}: task {name!r} has {have}; split {request.split_of(name)!r} was asked for")
-        known += spec.languages + spec.more_languages
+        known += spec.loadable(request.split_of(name))
     for language in request.languages:
         if language not in known:
             raise InputError(f"{languages_key}: {suggest('language of these tasks', language, set(known))}")
@@ -112,73 +114,91 @@ def add(
     ]  # fmt: skip
     have = {(row["task"], row["language"]) for row in rows if row["evaluation"] == name}
     wanted = [pair for pair in request.pairs() if pair not in have]
+    progress = tracking.Progress(f"evaluate {name}", len(wanted))
+    if request.benchmark:
+        there = lambda pair: tasks.available(pair[0], data_dir, request.split_of(pair[0]), pair[1], request.source)  # noqa: E731
+        wanted = _keep(wanted, there, progress, "no data")
     if not wanted:
         return
     loaded = load()
     tokenizer = tokenizers.load(loaded.tokenizer_dir)
-    progress = tracking.Progress(f"evaluate {name}", len(wanted))
     if request.benchmark:
-        for why, pairs in _cannot(request, wanted, loaded.model, data_dir).items():
-            progress.note(f"left out, {why}: {_listed(pairs)}")
-            wanted = [pair for pair in wanted if pair not in pairs]
-        progress.steps = len(wanted)
-    done = 0
+        wanted = _keep(wanted, lambda pair: _has_head(loaded.model, pair[0], request.head), progress, "no head")
+    progress.steps, done = len(wanted), 0
     for task in dict.fromkeys(task for task, _ in wanted):
-        split, languages = request.split_of(task), [language for other, language in wanted if other == task]
-        read = partial(tasks.load, task, data_dir, source=request.source, limit=request.limit or None)
+        languages = [language for other, language in wanted if other == task]
         run = partial(
             evaluator.evaluate_languages, loaded.model, loaded.params, tasks.get(task),
             tokenizer=tokenizer, head=request.head or None, options=request.options, mesh=mesh, cache_dir=cache_dir,
         )  # fmt: skip
-        examples: dict[str, Any] = {}
-
-        def given(split=split, languages=languages, read=read, examples=examples):
-            for language in languages:
-                examples[language] = read(split=split, language=language)
-                yield language, examples[language]
-
-        thresholds = {}
-        if tasks.get(task).metric == "bucc" and split != "dev":  # protocol 3.6: tuned on dev, applied to test
-            dev = run([(language, read(split="dev", language=language)) for language in languages], split="dev")
-            thresholds = {result.language: result.metrics["threshold"] for result in dev}
-        for result in run(given(), split=split, thresholds=thresholds):
+        for result, examples in _of_task(request, task, languages, run, data_dir, stop):
             curve = {}
             if request.all_layers and tasks.get(task).type == "retrieval" and result.metrics:
                 curve = bitext.layer_curve(
-                    loaded.model, loaded.params, tasks.get(task), examples[result.language],
+                    loaded.model, loaded.params, tasks.get(task), examples,
                     tokenizer=tokenizer, options=request.options, mesh=mesh, cache_dir=cache_dir,
                 )  # fmt: skip
             rows += _rows(result, curve, {**labels, **mine, "limit": request.limit})
             submission.write(
-                folder / "predictions" / name, task, split, result.language, examples.pop(result.language),
-                result.predictions, threshold=result.metrics.get("threshold"),
+                folder / "predictions" / name, task, result.split, result.language, examples, result.predictions,
+                threshold=result.metrics.get("threshold"),
             )  # fmt: skip
             runtime.atomic_write(path, "".join(json.dumps(row) + "\n" for row in rows))
             done += 1
             progress.show(done, {})
-            if stop(done) and done < len(wanted):
-                raise runtime.Interrupted(f"evaluation {name}: stopped after {done} of {len(wanted)}; kept")
+        if stop(done) and done < len(wanted):
+            raise runtime.Interrupted(f"evaluation {name}: stopped after {done} of {len(wanted)}; kept")
 
 
-def _cannot(request: Request, pairs: list, model: Any, data_dir: str) -> dict[str, list[tuple[str, str]]]:
-    """Returns {reason: pairs} of what a benchmark asks for and this model or data folder lacks."""
-    found: dict[str, list] = {"no data": [], "no head": []}
+def _of_task(
+    request: Request, task: str, languages: list[str], run: Callable, data_dir: str, stop: Callable[[int], bool]
+) -> Iterator[tuple[evaluator.Result, Any]]:
+    """Yields (result, examples) of each language; when `stop` says so, of those that were begun."""
+    split = request.split_of(task)
+    read = partial(tasks.load, task, data_dir, source=request.source, limit=request.limit or None)
+    thresholds = {}
+    if tasks.get(task).metric == "bucc" and split != "dev":  # protocol 3.6: tuned on dev, applied to test
+        thresholds = _thresholds(run, {language: read(split="dev", language=language) for language in languages})
+    examples: dict[str, Any] = {}
+
+    def given() -> Iterator[tuple[str, Any]]:
+        for number, language in enumerate(languages):
+            if stop(number):
+                return
+            examples[language] = read(split=split, language=language)
+            yield language, examples[language]
+
+    for result in run(given(), split=split, thresholds=thresholds):
+        yield result, examples.pop(result.language)
+
+
+def _keep(pairs: list, fits: Callable, progress: tracking.Progress, why: str) -> list[tuple[str, str]]:
+    """Returns the (task, language) that fit; names the others."""
+    kept = [pair for pair in pairs if fits(pair)]
+    out: dict[str, list[str]] = {}
     for task, language in pairs:
-        spec, split = tasks.get(task), request.split_of(task)
-        if spec.type != "retrieval":
-            try:
-                evaluator.pick_head(model, spec, request.head or None)
-            except InputError:
-                found["no head"].append((task, language))
-                continue
-        if not tasks.available(task, data_dir, split, language, request.source):
-            found["no data"].append((task, language))
-    return {why: pairs for why, pairs in found.items() if pairs}
+        if (task, language) not in kept:
+            out.setdefault(task, []).append(language)
+    if out:
+        listed = "; ".join(f"{task} {' '.join(languages)}" for task, languages in out.items())
+        progress.note(f"left out, {why}: {listed}")
+    return kept
 
 
-def _listed(pairs: list[tuple[str, str]]) -> str:
-    names = dict.fromkeys(task for task, _ in pairs)
-    return "; ".join(f"{name} {' '.join(language for task, language in pairs if task == name)}" for name in names)
+def _has_head(model: Any, task: str, head: str) -> bool:
+    spec = tasks.get(task)
+    try:
+        return spec.type == "retrieval" or bool(evaluator.pick_head(model, spec, head or None))
+    except InputError:
+        return False
+
+
+def _thresholds(run: Callable, dev: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the threshold of each language, tuned on its dev set. Raises InputError for one without gold pairs."""
+    bare = [language for language, examples in dev.items() if "gold" not in examples]
+    if bare:
+        raise InputError(f"the dev sets of {', '.join(bare)} have no gold pairs to tune the threshold of the test on")
+    return {result.language: result.metrics["threshold"] for result in run(dev.items(), split="dev")}
 
 
 def _rows(result: evaluator.Result, curve: Mapping[int, Mapping[str, float]], labels: Mapping[str, Any]) -> list[dict]:

@@ -78,6 +78,9 @@ def layer(name: str, task: str, layers: int) -> int:
     """Returns the hidden state that a retrieval task reads in a model of `layers` layers, 0 = embeddings.
 
     The protocols speak of 24 layers; in a model of another depth the state at the same share of the depth is taken
-    (this package's rule).
+    (this package's rule). Raises InputError for a task of which the protocol says nothing.
     """
-    return round(get(name).layers.get(task, 14) * layers / 24)
+    known = get(name).layers
+    if task not in known:
+        raise InputError(f"the protocol {name!r} names no hidden state for task {task!r}; give options.layer")
+    return round(known[task] * layers / 24)

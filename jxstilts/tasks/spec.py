@@ -73,7 +73,7 @@ class TaskSpec:
     train_task: the English task that a target is trained on; its own name where it has training data.
     sizes: split -> rows of the official English release, where a source for the number is known.
     recipe: how the study trains on it; None where nothing is trained.
-    parts: a task made of others: their examples one after the other, ids as "mnli/17". All have the same labels.
+    parts: a task made of others: their examples in turns, ids as "mnli/17". All have the same labels.
     translated: split -> patterns of machine-translated copies of the English data, for any language of the table in
       `languages`; they hold {language} only. An original file of that language comes first.
     read_translated: parses one of those files; None: `read` does.

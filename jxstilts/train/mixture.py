@@ -7,6 +7,7 @@ import numpy as np
 
 from jxstilts import tasks
 from jxstilts.data.pipeline import BatchSource
+from jxstilts.data.words import LONG_SENTENCES
 from jxstilts.runtime import InputError, suggest
 from jxstilts.tasks import protocols
 
@@ -53,6 +54,8 @@ class Stream:
             raise InputError("batch_size, max_length, limit and holdout are 0 or more")
         if not self.languages:
             raise InputError("languages is empty")
+        if self.long_sentences and self.long_sentences not in LONG_SENTENCES:
+            raise InputError(suggest("long_sentences", self.long_sentences, LONG_SENTENCES))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,9 +28,16 @@ class Metric(abc.ABC):
     def update(self, predictions: Any, examples: Any) -> Any:
         """Returns the state of these examples alone."""
 
-    @abc.abstractmethod
-    def merge(self, a: Any, b: Any) -> Any:
-        """Returns the state of both sets of examples together."""
+    def merge(self, a: State, b: State) -> State:
+        """Returns the union of two states; `{}` is the empty one. Raises InputError where both hold the same id."""
+        merged = {name: dict(values) for name, values in a.items()}
+        for name, values in b.items():
+            mine = merged.setdefault(name, {})
+            again = mine.keys() & values.keys()
+            if again:
+                raise InputError(f"metric {self.name!r}: {min(again)!r} was scored twice")
+            mine.update(values)
+        return merged
 
     @abc.abstractmethod
     def compute(self, state: Any) -> dict[str, float]:
@@ -56,17 +63,6 @@ class SumMetric(Metric):
     def score(self, sums: Mapping[str, Any], n: int) -> dict[str, Any]:
         """Returns {value name: 0 to 100} of n examples from {column: sum}; sums may be arrays, one entry per draw."""
         return {name: 100 * total / n for name, total in sums.items()}
-
-    def merge(self, a: State, b: State) -> State:
-        """Returns the union of two states. Raises InputError where both hold the same example."""
-        merged = {name: dict(values) for name, values in a.items()}
-        for name, values in b.items():
-            mine = merged.setdefault(name, {})
-            again = mine.keys() & values.keys()
-            if again:
-                raise InputError(f"metric {self.name!r}: example {min(again)!r} was scored twice")
-            mine.update(values)
-        return merged
 
     def compute(self, state: State) -> dict[str, float]:
         """Returns the values of a state; the order of merging cannot change them."""

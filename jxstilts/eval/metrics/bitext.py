@@ -49,17 +49,6 @@ class Bucc(Metric):
             scores[key] = float(score)
         return {"gold": {_key(source, target): 1.0 for source, target in examples["gold"]}, "score": scores}
 
-    def merge(self, a: State, b: State) -> State:
-        """Returns the union of two states; `{}` is the empty one. Raises InputError where both hold the same pair."""
-        merged = {name: dict(a.get(name, {})) for name in ("gold", "score")}
-        for name, mine in merged.items():
-            values = b.get(name, {})
-            again = mine.keys() & values.keys()
-            if again:
-                raise InputError(f"metric 'bucc': the pair {min(again)!r} is in both states")
-            mine.update(values)
-        return merged
-
     def compute(self, state: State) -> dict[str, float]:
         """Returns the values of a state; 0 where nothing is found."""
         table = _Table(state)
