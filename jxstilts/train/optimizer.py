@@ -1,9 +1,10 @@
 """AdamW with linear warm-up and decay, as in the study (protocol 3.3)."""
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from jxstilts.runtime import InputError
@@ -32,15 +33,38 @@ class Optimizer:
             )
 
 
-def schedule(config: Optimizer, steps: int) -> optax.Schedule:
-    """Learning rate at step 0, 1, ...: linear from 0 over the warm-up, then linear to 0 at `steps`.
+class Schedule(NamedTuple):
+    """A linear learning rate and where it stands, as arrays: phases that differ only here share a compiled step."""
 
-    The same numbers as Hugging Face's `get_linear_schedule_with_warmup`.
-    """
+    count: jax.Array  # updates so far
+    peak: jax.Array
+    warmup: jax.Array  # updates
+    steps: jax.Array
+
+    def rate(self) -> jax.Array:
+        """Linear from 0 over the warm-up, then linear to 0 at `steps`.
+
+        The same numbers as Hugging Face's `get_linear_schedule_with_warmup`.
+        """
+        rise = self.count / jnp.maximum(self.warmup, 1)
+        fall = jnp.maximum(self.steps - self.count, 0) / jnp.maximum(self.steps - self.warmup, 1)
+        return self.peak * jnp.where(self.count < self.warmup, rise, fall)
+
+
+def schedule(config: Optimizer, steps: int) -> Schedule:
+    """Returns the learning rate of a phase of `steps` steps, before its first."""
     warmup = min(int(config.warmup), steps) if config.warmup >= 1 else int(config.warmup * steps)
-    rise = optax.linear_schedule(0.0, config.learning_rate, max(warmup, 1))
-    fall = optax.linear_schedule(config.learning_rate, 0.0, max(steps - warmup, 1))
-    return optax.join_schedules([rise, fall], [warmup]) if warmup else fall
+    whole = [jnp.asarray(number, jnp.int32) for number in (0, warmup, steps)]
+    return Schedule(whole[0], jnp.asarray(config.learning_rate, jnp.float32), *whole[1:])
+
+
+def _scale_by_rate(config: Optimizer, steps: int) -> optax.GradientTransformation:
+    def update(updates, state, params=None):
+        del params
+        rate = state.rate()
+        return jax.tree.map(lambda u: -rate * u, updates), state._replace(count=state.count + 1)
+
+    return optax.GradientTransformation(lambda params: schedule(config, steps), update)
 
 
 def decayed(params: Any) -> Any:
@@ -50,8 +74,9 @@ def decayed(params: Any) -> Any:
 
 def make(config: Optimizer, steps: int) -> optax.GradientTransformation:
     """Returns the optax optimizer for `steps` steps in all."""
-    adamw = optax.adamw(
-        schedule(config, steps),
-        b1=config.beta1, b2=config.beta2, eps=config.eps, weight_decay=config.weight_decay, mask=decayed,
-    )  # fmt: skip
+    adamw = optax.chain(
+        optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.eps),
+        optax.add_decayed_weights(config.weight_decay, mask=decayed),
+        _scale_by_rate(config, steps),
+    )
     return optax.chain(optax.clip_by_global_norm(config.clip), adamw) if config.clip else adamw

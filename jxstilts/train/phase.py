@@ -1,7 +1,7 @@
 """One phase: a starting point, a task and hyper-parameters -> the best checkpoint, as a bundle.
 
-A phase folder holds config.json, metrics.jsonl, checkpoints/ (while it runs), best/ (a bundle) and DONE. Running the
-same phase again continues it, or returns at once.
+A phase folder holds config.json (see `identity`), metrics.jsonl, checkpoints/ (while it runs), best/ (a bundle) and
+DONE. Running the same phase again continues it.
 """
 
 import dataclasses
@@ -19,9 +19,8 @@ from jax.sharding import Mesh
 
 from jxstilts import runtime, tasks, tracking
 from jxstilts.checkpoint import Checkpoints
-from jxstilts.config import differences, fingerprint, plain
+from jxstilts.config import fingerprint, plain
 from jxstilts.data import pipeline
-from jxstilts.data import tokenizer as tokenizers
 from jxstilts.mesh import put_batch
 from jxstilts.models import bundle
 from jxstilts.models.model import Model, Params
@@ -125,35 +124,6 @@ class Place:
 Evaluator = Callable[[Model, Params], dict[str, float]]
 
 
-def done(folder: pathlib.Path) -> dict | None:
-    """Returns what a finished phase recorded, or None."""
-    path = folder / "DONE"
-    return json.loads(path.read_text()) if path.exists() else None
-
-
-def identity(phase: Phase, config: Any, start_sha256: str | None, tokenizer_dir: pathlib.Path) -> dict:
-    """What a phase folder belongs to: the phase, the encoder's config, the parameters it starts from, the tokenizer."""
-    tokenizer = tokenizers.fingerprint(tokenizers.load(tokenizer_dir))
-    return {"phase": plain(phase), "model": plain(config), "start": start_sha256, "tokenizer": tokenizer}
-
-
-def claim(folder: pathlib.Path, wanted: dict) -> dict | None:
-    """Makes a folder the given phase's own and returns its DONE record, None where it has not finished.
-
-    Raises InputError that names the keys in which the folder's phase differs.
-    """
-    path = folder / "config.json"
-    if not path.exists():
-        runtime.atomic_write(path, json.dumps(wanted, indent=1))
-    changed = differences(json.loads(path.read_text()), wanted)
-    if changed:
-        raise InputError(
-            f"{folder} holds a phase made with another config: {'; '.join(changed)}. "
-            "Use another --workdir, or remove that folder to run the phase again"
-        )
-    return done(folder)
-
-
 def run(
     name: str,
     phase: Phase,
@@ -161,26 +131,22 @@ def run(
     start: bundle.Loaded | None,
     tokenizer_dir: pathlib.Path,
     place: Place,
+    own: dict,
     evaluate: Evaluator | None = None,
     stop: Callable[[int], bool] = lambda step: False,
 ) -> dict:
     """Trains one phase to its end and returns its DONE record (best step and value, steps, checkpoint_sha256).
 
-    A finished phase returns its record at once.
-
     Args:
         model: encoder config and compute (the starting point's, if there is one); it gets the phase's heads.
         start: the loaded starting point, None for a random one.
+        own: the phase's `identity`, to which the folder belongs.
         evaluate: (model, params) -> {metric: value}; needed when phase.select.metric is set.
         stop: asked before every step; True saves and raises `runtime.Interrupted`.
-    Raises InputError for bad input, a folder of another phase, and a loss that is not finite.
+    Raises InputError for bad input and a loss that is not finite.
     """
-    # 1. What this phase is, whether it has run before, and what it starts from.
+    # 1. What this phase is, and what it starts from.
     folder = place.folder
-    own = identity(phase, model.config, start.meta["sha256"] if start else None, tokenizer_dir)
-    record = claim(folder, own)
-    if record is not None:
-        return record
     model = inputs.heads(phase, model, start.model.head_specs if start else (), place.data_dir)
     params, taken = handover.take_over(model, start.params if start else None, phase.keep_heads, phase.seed, place.mesh)
     progress = tracking.Progress(name, phase.steps, place.quiet)
@@ -195,7 +161,6 @@ def run(
     data = inputs.make(phase, model, tokenizer_dir, place)
     progress.steps = data.steps
     optim = optimizers.make(phase.optimizer, data.steps)
-    rate = optimizers.schedule(phase.optimizer, data.steps)
     shardings, notes = step.state_shardings(model, optim, place.mesh)
     losses = {
         key: step.Loss(inputs.head_name(stream), stream.objective, stream.amount if stream.mode == "mixed" else 1.0)
@@ -223,7 +188,8 @@ def run(
     )
     if meta["iterator"] is not None:
         iterator.set_state(meta["iterator"])
-    log = _Log(name, phase, data, rate, folder, now, progress, checkpoints)
+    schedule = optimizers.schedule(phase.optimizer, data.steps)
+    log = _Log(name, phase, data, schedule, folder, now, progress, checkpoints)
 
     # 4. The loop. Its order matters: evaluate(step), save(state, iterator), next(batch), step. Saving after `next`
     # would lose a batch, and a stop is honoured before the evaluation, which a resumed run then makes up for.
@@ -289,8 +255,8 @@ def _finish(folder, model, tokenizer_dir, provenance, params, record) -> dict:
 class _Log:
     """Metrics of past steps. They stay on the device until a later step has been started, so logging costs no wait."""
 
-    def __init__(self, name, phase, data, rate, folder, now, progress, checkpoints):
-        self.name, self.phase, self.rate, self.progress = name, phase, rate, progress
+    def __init__(self, name, phase, data, schedule, folder, now, progress, checkpoints):
+        self.name, self.phase, self.schedule, self.progress = name, phase, schedule, progress
         self.checkpoints = checkpoints
         self.writer = tracking.Writer(folder, now)
         peak = tracking.peak_flops() if now < data.steps else None
@@ -321,7 +287,7 @@ class _Log:
             found = [float(value[key]) for value in values if key in value]
             row[key] = sum(found) / (1 if key in ("tokens", "examples") else len(found))
         rates = self.meter.read(last, row["examples"], row["tokens"])
-        row |= {"learning_rate": float(self.rate(last - 1)), **rates}
+        row |= {"learning_rate": float(self.schedule._replace(count=last - 1).rate()), **rates}
         self.writer.write(last, row)
         self.progress.show(last, row)
 
