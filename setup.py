@@ -36,6 +36,7 @@ setup(
         "ml_dtypes>=0.5",
         "numpy>=2.0",
         "scipy>=1.13",
+        "matplotlib>=3.9",
         "seqeval==1.2.2",  # its rules are what "seqeval" scores mean
     ],
     extras_require={

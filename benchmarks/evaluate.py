@@ -1,12 +1,13 @@
 """Evaluation of a whole benchmark against Hugging Face + PyTorch, on the same inputs, in one process on one CPU.
 
-    python -m benchmarks.evaluate --data_dir=D [--model=base] [--rows=16] [--out=F.json]
+    python -m benchmarks.evaluate --data_dir=D [--model=base] [--rows=32] [--languages=en,sw] [--out=F.json]
 
-XTREME's tasks in every language that the data folder has, the first `rows` rows of each. Both sides have the same
-weights and the same tokenised inputs. PyTorch: the inputs in file order, batches of 32 padded to the longest, the
-head's output brought to the host; nothing is decoded or scored. This package: `evaluator.evaluate_languages` as it is:
-it reads its tokenised cache, sorts, buckets, predicts, decodes and scores with intervals. `ratio` is PyTorch's time
-divided by this package's. The first pass of everything, which compiles and tokenises, is outside the clock.
+XTREME's tasks in every language that the data folder has, or in some of them, the first `rows` rows of each. Both
+sides have the same weights and the same tokenised inputs. PyTorch: the inputs in file order, batches of 32 padded to
+the longest, the head's output brought to the host; nothing is decoded or scored. This package:
+`evaluator.evaluate_languages` as it is: it reads its tokenised cache, sorts, buckets, predicts, decodes and scores with
+intervals. `ratio` is PyTorch's time divided by this package's. The first pass of everything, which compiles and
+tokenises, is outside the clock.
 Needs torch: `pip install jxstilts[parity]`.
 """
 
@@ -37,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.evaluate", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data_dir", required=True, help="XTREME's files and a tokenizer")
     parser.add_argument("--model", default="base", help="preset of the xlmr family")
-    parser.add_argument("--rows", type=int, default=16, help="of each task and language")
+    parser.add_argument("--rows", type=int, default=32, help="of each task and language")
+    parser.add_argument("--languages", default="", help="comma-separated; default: all that the data folder has")
     parser.add_argument("--tasks", default="", help="comma-separated; default: all nine")
     parser.add_argument("--out", default="", help="JSON file to write")
     try:
@@ -67,7 +69,8 @@ def run(options: argparse.Namespace) -> dict:
     names = tuple(filter(None, options.tasks.split(","))) or benchmarks.get("xtreme").tasks
     tokenizer = tokenizers.load(pathlib.Path(options.data_dir) / "tokenizer")
     model, params = _model(options.model, len(tokenizer), names)
-    print(f"XLM-R {options.model}; the first {options.rows} rows of each task and language; float32; "
+    of = f" of {options.languages}" if options.languages else ""
+    print(f"XLM-R {options.model}; the first {options.rows} rows of each task and language{of}; float32; "
           f"{platform.machine()} CPU, {cores} cores, load {load:.1f} before; torch {torch.__version__}, "
           f"jax {jax.__version__}\n\n"
           f"{'':10}{'languages':>10}{'inputs':>8}{'tokens':>9}{'PyTorch s':>11}{'jxstilts s':>12}"
@@ -81,11 +84,15 @@ def run(options: argparse.Namespace) -> dict:
                 continue
             rows.append(_measure(name, data, model, params, tokenizer, pathlib.Path(folder)))
             print(_line(rows[-1]), flush=True)
+    if not rows:
+        raise InputError(f"--data_dir={options.data_dir} has no file of these tasks and languages")
     total = {key: sum(row[key] for row in rows) for key in ("languages", "inputs", "tokens", "torch", "ours")}
     total = {"task": "all", **total, "ratio": total["torch"] / total["ours"]}
     print(_line(total))
-    result = {"ratio": total["ratio"], "model": options.model, "rows": options.rows, "load_before": load,
-              "tasks": rows, "versions": runtime.versions() | {"torch": torch.__version__}}  # fmt: skip
+    result = {
+        "ratio": total["ratio"], "model": options.model, "rows": options.rows, "languages": options.languages,
+        "load_before": load, "tasks": rows, "versions": runtime.versions() | {"torch": torch.__version__},
+    }  # fmt: skip
     if options.out:
         runtime.atomic_write(options.out, json.dumps(result, indent=2) + "\n")
     return result
@@ -122,8 +129,9 @@ def _data(name: str, options: argparse.Namespace) -> dict[str, Any]:
     entry = benchmarks.get("xtreme").entry(name)
     split = SPLITS.get(name, entry.split)
     found = {}
+    wanted = tuple(filter(None, options.languages.split(","))) or entry.languages
     for language in entry.languages:
-        if tasks.available(name, options.data_dir, split, language):
+        if language in wanted and tasks.available(name, options.data_dir, split, language):
             found[language] = tasks.load(name, options.data_dir, split, language, limit=options.rows)
     return found
 

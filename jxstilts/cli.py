@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         options, rest = _parser().parse_known_args(argv)
-        if rest and options.command is not _run:
+        if rest and options.command not in (_run, _plan):
             raise InputError(f"unknown option {rest[0]!r}; see `jxstilts {argv[0]} --help`")
         options.rest = rest
         return options.command(options) or 0
@@ -43,6 +43,14 @@ def _parser() -> argparse.ArgumentParser:
 
     run = add("run", _run, "run a study, or go on with one: --config=configs/X.py[:args] [--config.KEY=VALUE ...]")
     run.add_argument("--workdir", required=True, help="the study's folder")
+    run.add_argument("--only", default="", help="comma-separated globs: phases and evaluations, and what they need")
+    run.add_argument("--shard", default="", help="i/n: one of n workers, on any machines, that share the folder")
+
+    plan = add("plan", _plan, "what a study comes to, without running it: --config=configs/X.py[:args] [...]")
+    plan.add_argument("--workdir", default="", help="the study's folder: what is done, and how fast it was")
+    plan.add_argument("--only", default="", help="as for run")
+    plan.add_argument("--tokens_per_second", type=float, default=0.0, help="speed of training; default: as measured")
+    plan.add_argument("--json", action="store_true", help="print one JSON object")
 
     evaluate = add("evaluate", _evaluate, "evaluate a bundle or a Hugging Face model, zero-shot")
     evaluate.add_argument("--model", required=True, help="a bundle, a Hugging Face folder or a hub id")
@@ -61,7 +69,10 @@ def _parser() -> argparse.ArgumentParser:
         help="retrieval: hidden state (0 = embeddings, -1 = last), or all for a curve; default: by protocol",
     )
     evaluate.add_argument("--pooling", default="mean", help="retrieval: mean, mean_without_specials or first")
-    evaluate.add_argument("--tokens_per_batch", type=int, default=8192)
+    evaluate.add_argument(
+        "--subtract_means", action="store_true", help="retrieval: take from each side the mean of its embeddings first"
+    )
+    evaluate.add_argument("--tokens_per_batch", type=int, default=0, help="0 = as suits the device")
     evaluate.add_argument("--dtype", default="float32", help="float32 or bfloat16")
 
     load = add("import", _import, "a Hugging Face folder or hub id -> a bundle")
@@ -83,8 +94,9 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--benchmark", default="xtreme")
     score.add_argument("--json", action="store_true", help="print one JSON object")
 
-    report = add("report", _report, "print and write the tables of a study folder")
+    report = add("report", _report, "print the tables of a study folder and write its report: a page, tables, figures")
     report.add_argument("workdir")
+    report.add_argument("--draws", type=int, help="resamples of each interval; default: 10,000")
 
     world = add("world", _world, "write the miniature multilingual world: a data_dir of every task, in seconds")
     world.add_argument("folder", help="new or empty")
@@ -105,11 +117,30 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options) -> None:
     from jxstilts import config, runtime, study
 
-    plan = study.from_config(config.load(options.rest))
+    shard = _shard(options.shard)
+    plan = study.only(study.from_config(config.load(options.rest)), options.only)
     with runtime.stop_requested() as signals:
-        study.run(plan, options.workdir, stop=lambda step: bool(signals))
+        study.run(plan, options.workdir, stop=lambda step: bool(signals), shard=shard)
     if plan.evaluations:
-        _report(options)
+        _write_report(options.workdir)
+
+
+def _shard(text: str) -> tuple[int, int] | None:
+    if not text:
+        return None
+    parts = text.split("/")
+    if len(parts) != 2 or not all(part.isdecimal() for part in parts) or not 1 <= int(parts[0]) <= int(parts[1]):
+        raise InputError(f"--shard={text}: i/n, worker i of n, such as 1/4")
+    return int(parts[0]), int(parts[1])
+
+
+def _plan(options) -> None:
+    from jxstilts import config, study
+    from jxstilts.study import plan
+
+    wanted = study.only(study.from_config(config.load(options.rest), to_run=False), options.only)
+    found = plan.summary(wanted, options.workdir, tokens_per_second=options.tokens_per_second)
+    print(json.dumps(found, indent=1) if options.json else plan.text(found))
 
 
 def _evaluate(options) -> None:
@@ -135,7 +166,7 @@ def _evaluate(options) -> None:
         all_layers=options.layer == "all",
         options=evaluator.Options(
             protocol=options.protocol, max_length=options.max_length, layer=_layer(options.layer),
-            pooling=options.pooling, tokens_per_batch=options.tokens_per_batch,
+            pooling=options.pooling, subtract_means=options.subtract_means, tokens_per_batch=options.tokens_per_batch,
         ),
     )  # fmt: skip
     results.check(request, "--tasks", "--languages")
@@ -149,8 +180,7 @@ def _evaluate(options) -> None:
             out, "evaluate", request, labels, lambda: loaded,
             data_dir=options.data_dir, cache_dir=out / "cache", mesh=devices, stop=lambda step: bool(signals),
         )  # fmt: skip
-    options.workdir = out
-    _report(options)
+    _tables(out)
 
 
 def _score(options) -> None:
@@ -197,10 +227,28 @@ def _export(options) -> None:
 
 
 def _report(options) -> None:
-    from jxstilts.report import table
+    _write_report(options.workdir, options.draws)
 
-    print(table.text(options.workdir))
-    print(f"\nwritten to {table.write(options.workdir)}")
+
+def _tables(workdir: str) -> None:
+    from jxstilts.report import folder, table
+
+    print(table.text(folder.load(workdir)))
+    print(f"\nwritten to {table.write(workdir)}", flush=True)
+
+
+def _write_report(workdir: str, draws: int | None = None) -> None:
+    from jxstilts import tracking
+    from jxstilts.report import comparisons, page
+
+    _tables(workdir)
+    progress = tracking.Progress("report", 0)
+
+    def say(done: int, total: int) -> None:
+        progress.steps = total
+        progress.show(done, {})
+
+    print(f"the whole report: {page.write(workdir, comparisons.DRAWS if draws is None else draws, say)}")
 
 
 def _world(options) -> None:

@@ -1,10 +1,13 @@
 """What a run says about itself: metrics.jsonl, TensorBoard, a progress line, throughput and MFU."""
 
 import json
+import os
 import pathlib
+import platform
 import sys
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from jxstilts.runtime import atomic_write
 
@@ -21,6 +24,13 @@ PEAK_FLOPS = {
     "TPU v6 lite": 918e12,
     "TPU v6e": 918e12,
 }
+
+
+def hardware(mesh: Any) -> str:
+    """Returns the devices of a `jax.sharding.Mesh` in words."""
+    kind = mesh.devices.flat[0].device_kind
+    machine = f" ({platform.machine()}, {os.cpu_count()} cores)" if kind == "cpu" else ""
+    return f"{mesh.size} x {kind}{machine}"
 
 
 def peak_flops() -> float | None:

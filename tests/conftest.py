@@ -23,6 +23,36 @@ def corpus() -> pathlib.Path:
     return pathlib.Path(path)
 
 
+@pytest.fixture(scope="session")
+def world(tmp_path_factory) -> pathlib.Path:
+    """The tiny miniature world as a data_dir, for all tests alike: copy what is to be changed."""
+    from jxstilts import miniworld
+
+    folder = tmp_path_factory.mktemp("session") / "world"
+    miniworld.write(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def compile_cache(tmp_path_factory) -> pathlib.Path:
+    """Studies that share it compile the same step once."""
+    return tmp_path_factory.mktemp("compile")
+
+
+@pytest.fixture(scope="session")
+def xlmr(corpus):
+    """XLM-R's own tokenizer."""
+    from jxstilts.data import tokenizer
+
+    return tokenizer.load(corpus / "tokenizer")
+
+
+@pytest.fixture
+def no_tfds(monkeypatch, tmp_path):
+    """TFDS finds nothing, whatever is prepared on this machine."""
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "nothing-prepared"))
+
+
 @pytest.fixture
 def one_device():
     """A mesh of one device."""

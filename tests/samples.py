@@ -1,6 +1,9 @@
-"""A little text in many scripts, and a small tokenizer trained on it, for tests that need no corpus."""
+"""A little text in many scripts, a few plain words, small tokenizers of both and a tiny model: no corpus is needed."""
 
 import functools
+import itertools
+import pathlib
+import tempfile
 
 TEXTS = (
     "The quick brown fox jumps over the lazy dog while the old king watches from the tower.",
@@ -22,6 +25,7 @@ TEXTS = (
     "Hızlı kahverengi tilki tembel köpeğin üzerinden atlar, kral kuleden bakar.",
     "Ọmọ náà ń ṣeré ní ọjà, bàbá rẹ̀ sì ń wò ó.",
 )
+WORDS = tuple("the a red blue dog cat house runs sleeps near under what where who does is not".split())
 
 
 @functools.cache
@@ -29,3 +33,41 @@ def small_tokenizer(model: str = "bpe", vocab_size: int = 600):
     from jxstilts.data import tokenizer
 
     return tokenizer.train(TEXTS, vocab_size, model=model, coverage=1.0)
+
+
+@functools.cache
+def word_tokenizer(vocab_size: int = 200):
+    """Knows WORDS whole; with a smaller vocabulary some are of several pieces."""
+    from jxstilts.data import tokenizer
+
+    return tokenizer.train([" ".join(WORDS)] * 20, vocab_size, model="bpe")
+
+
+def tiny_bundle(folder: pathlib.Path, tokenizer) -> pathlib.Path:
+    """Writes an untrained model with an NLI head "mnli" and a span head "qa", and its tokenizer."""
+    import jax
+
+    from jxstilts import tasks
+    from jxstilts.data import tokenizer as tokenizers
+    from jxstilts.models import bundle
+    from jxstilts.models.model import HeadSpec, Model, make_config
+
+    specs = (HeadSpec("mnli", "classification", tasks.get("mnli").labels), HeadSpec("qa", "span"))
+    model = Model(make_config("xlmr", "tiny", vocab_size=len(tokenizer)), specs)
+    with tempfile.TemporaryDirectory() as saved:
+        files = pathlib.Path(saved)
+        tokenizers.save(tokenizer, files)
+        bundle.save(folder, model, jax.jit(model.init)(jax.random.key(0)), tokenizer_files=files)
+    return folder
+
+
+def ids(tokenizer, text: str) -> list[int]:
+    """The text's pieces, without special tokens."""
+    from jxstilts.data import tokenizer as tokenizers
+
+    return tokenizers.encode(tokenizer, [text])[0].tolist()
+
+
+def rows(features) -> list[list[int]]:
+    """The tokens of each feature."""
+    return [features.tokens[a:b].tolist() for a, b in itertools.pairwise(features.offsets)]

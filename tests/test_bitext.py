@@ -6,16 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from samples import WORDS, word_tokenizer
 
 from jxstilts import tasks
-from jxstilts.data import tokenizer as tokenizers
 from jxstilts.eval import bitext, evaluator, metrics, retrieval
 from jxstilts.mesh import make_mesh
 from jxstilts.models.heads.embedding import EmbeddingSpec
 from jxstilts.models.model import HeadSpec, Model, make_config
 from jxstilts.runtime import InputError
 
-WORDS = "the a red blue dog cat house runs sleeps near under what where who does is not".split()
 POOL = {
     "mean": lambda hidden: hidden.mean(1),
     "mean_without_specials": lambda hidden: hidden[:, 1:-1].mean(1),
@@ -25,7 +24,7 @@ POOL = {
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return tokenizers.train([" ".join(WORDS)] * 20, 200, model="bpe")
+    return word_tokenizer()
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +174,27 @@ def test_mining_collapses_what_the_vectors_do_not_tell(model, params, tokenizer,
     # without gold pairs too, as in a test set
     bare = {side: pairs[side] for side in ("source", "target")}
     assert run(model, params, tokenizer, bucc, bare) == found
+
+
+def test_means_are_taken_from_each_side(model, params, tokenizer, sentences):
+    rows = {"source": sentences[:8], "target": sentences[5:], "gold": [("s5", "s5")]}
+    options = evaluator.Options(layer=1, subtract_means=True)
+    found = bitext.retrieve(model, params, tasks.get("tatoeba"), rows, tokenizer=tokenizer, options=options)
+    sides = {}
+    for side in ("source", "target"):
+        vectors = bitext.embed(model, params, rows[side], tokenizer=tokenizer, layers=[1])[0].astype(np.float64)
+        vectors -= vectors.mean(0)
+        sides[side] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    nearest = (sides["target"] @ sides["source"].T).argmax(1)
+    assert found == {row["id"]: rows["source"][place]["id"] for row, place in zip(rows["target"], nearest, strict=True)}
+    plain = bitext.retrieve(
+        model, params, tasks.get("tatoeba"), rows, tokenizer=tokenizer, options=evaluator.Options(layer=1)
+    )
+    assert plain != found
+    alone = {"source": sentences[:1], "target": sentences[1:2], "gold": []}  # nothing is left of one sentence
+    assert bitext.retrieve(
+        model, params, tasks.get("tatoeba"), alone, tokenizer=tokenizer, options=options
+    ) == {"s1": "s0"}  # fmt: skip
 
 
 def test_eight_devices_predict_what_one_does(model, params, tokenizer, pairs, bucc):

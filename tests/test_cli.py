@@ -3,32 +3,29 @@
 import json
 import shutil
 
-import jax
+import files
 import pytest
-import world
+from samples import tiny_bundle
 
 from jxstilts import cli, tasks
 from jxstilts.data import tokenizer as tokenizers
 from jxstilts.eval import submission
 from jxstilts.models import bundle
-from jxstilts.models.model import HeadSpec, Model, make_config
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return world.write(tmp_path_factory.mktemp("data"))
+def data_dir(world, tmp_path_factory):
+    """Three tasks of the world in English and German."""
+    patterns = ("xnli/dev-[de][en].tsv", "xquad/xquad.[de][en].json", "tatoeba/tatoeba.deu-*")
+    return files.part(world, tmp_path_factory.mktemp("data"), *(f"xtreme/{pattern}" for pattern in patterns))
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
+def model(world, tmp_path_factory):
     """A bundle with an NLI and a span head."""
-    folder = tmp_path_factory.mktemp("model")
-    tokenizer = tokenizers.train([" ".join(world.WORDS + list(world.GERMAN.values()))] * 9, 150, model="bpe")
-    tokenizers.save(tokenizer, folder / "tokenizer")
-    specs = (HeadSpec("mnli", "classification", tasks.get("mnli").labels), HeadSpec("qa", "span"))
-    made = Model(make_config("xlmr", "tiny", vocab_size=len(tokenizer)), specs)
-    bundle.save(folder / "bundle", made, jax.jit(made.init)(jax.random.key(0)), tokenizer_files=folder / "tokenizer")
-    return folder / "bundle"
+    texts = [(world / f"text/common_voice/{language}.txt").read_text() for language in ("en", "de")]
+    tokenizer = tokenizers.train("".join(texts).splitlines(), 400, model="bpe")
+    return tiny_bundle(tmp_path_factory.mktemp("model") / "bundle", tokenizer)
 
 
 @pytest.fixture
@@ -137,8 +134,8 @@ def test_bad_requests(run, model, data_dir, tmp_path, more, text):
     ("file", "spoil", "task", "text"),
     [
         ("xtreme/xnli/dev-en.tsv", None, "xnli", "dev-en.tsv"),
-        ("xtreme/xnli/dev-en.tsv", lambda t: t + "only one column\n", "xnli", "dev-en.tsv:16"),
-        ("xtreme/xnli/dev-en.tsv", lambda t: t + "a\tb\tperhaps\n", "xnli", "dev-en.tsv:16: unknown label 'perhaps'"),
+        ("xtreme/xnli/dev-en.tsv", lambda t: t + "only one column\n", "xnli", "dev-en.tsv:61"),
+        ("xtreme/xnli/dev-en.tsv", lambda t: t + "a\tb\tperhaps\n", "xnli", "dev-en.tsv:61: unknown label 'perhaps'"),
         ("xtreme/xnli/dev-en.tsv", lambda t: "", "xnli", "empty"),
         ("xtreme/xquad/xquad.en.json", lambda t: t[: len(t) // 2], "xquad", "xquad.en.json:1: not JSON"),
         ("xtreme/xquad/xquad.en.json", lambda t: t.replace('"answer_start": ', '"answer_start": 1'), "xquad", "offset"),

@@ -8,20 +8,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from samples import WORDS, word_tokenizer
 
 from jxstilts import tasks
-from jxstilts.data import tokenizer as tokenizers
 from jxstilts.eval import evaluator, retrieval, spans
 from jxstilts.mesh import make_mesh
 from jxstilts.models.model import HeadSpec, Model, make_config
 from jxstilts.runtime import InputError
 
-WORDS = "the a red blue dog cat house runs sleeps near under what where who does is not".split()
-
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return tokenizers.train([" ".join(WORDS)] * 20, 200, model="bpe")
+    return word_tokenizer()
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from samples import WORDS, word_tokenizer
 
 from jxstilts import tasks
 from jxstilts.data import prepare
@@ -15,7 +16,6 @@ from jxstilts.mesh import make_mesh
 from jxstilts.models.model import HeadSpec, Model, make_config
 from jxstilts.runtime import InputError
 
-WORDS = "the a red blue dog cat house runs sleeps near under what where who does is not".split()
 TAGS = ("ADJ", "DET", "NOUN", "VERB")
 CHOICE = dataclasses.replace(tasks.get("mnli"), name="pick", type="choice", labels=(), metric="accuracy")
 TAGGING = dataclasses.replace(tasks.get("mnli"), name="tags", type="tagging", labels=TAGS, metric="seqeval")
@@ -24,7 +24,7 @@ SQUAD_V2 = dataclasses.replace(tasks.get("squad_v1"), name="qa2", metric="squad_
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return tokenizers.train([" ".join(WORDS)] * 20, 60, model="bpe")
+    return word_tokenizer(60)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pathlib
 PACKAGE = pathlib.Path(__file__).parent.parent / "jxstilts"
 FLOORS = {
     "runtime": 0, "config": 0,
-    "mesh": 1, "checkpoint": 1, "tracking": 1,
+    "mesh": 1, "checkpoint": 1, "tracking": 1, "lease": 1,
     "models": 2, "tasks": 2, "data": 2,
     "train": 3, "eval": 3,
     "study": 4, "report": 4,
@@ -14,7 +14,7 @@ FLOORS = {
     "miniworld": 1,
 }  # fmt: skip
 # Floors on which rooms stand beside each other without importing each other. On floor 0 config uses runtime's errors;
-# on floor 1 checkpoint, mesh and tracking stand alone.
+# on floor 1 checkpoint, lease, mesh and tracking stand alone.
 ALLOWED = {("config", "runtime")}
 
 

@@ -6,16 +6,12 @@ import json
 import unicodedata
 
 import pytest
+from samples import rows
 
-from jxstilts.data import tokenize, tokenizer
+from jxstilts.data import tokenize
 
 CLS, SEP, UNK = 0, 2, 3
 ROWS = 200
-
-
-@pytest.fixture(scope="module")
-def xlmr(corpus):
-    return tokenizer.load(corpus / "tokenizer")
 
 
 def ids(xlmr, text):
@@ -26,10 +22,6 @@ def ids(xlmr, text):
 
 def composed(*texts):
     return all(unicodedata.is_normalized("NFC", text) for text in texts)
-
-
-def rows(features):
-    return [features.tokens[a:b].tolist() for a, b in itertools.pairwise(features.offsets)]
 
 
 def lines_of(path):

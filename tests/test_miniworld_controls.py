@@ -2,7 +2,7 @@
 
 import pytest
 
-from jxstilts import miniworld, tasks
+from jxstilts import tasks
 from jxstilts.miniworld import controls, languages, nli
 from jxstilts.miniworld.concepts import GIVEN, PLACE_NAMES
 from jxstilts.miniworld.setting import setting
@@ -47,13 +47,6 @@ def test_answers_stand_anywhere(measured):
 def test_the_classifier_learns_what_there_is():
     bags, labels = [["a", "b"], ["b"], ["a"], ["c"]] * 5, [1, 0, 1, 0] * 5
     assert controls.accuracy((bags, labels), ([*bags, ["unseen"]], [*labels, 0])) == 100
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("controls") / "world"
-    miniworld.write(folder)
-    return folder
 
 
 def _text(row):

@@ -2,11 +2,13 @@
 
 import dataclasses
 import itertools
+import pathlib
 import re
+import xml.etree.ElementTree
 
 import pytest
 
-from jxstilts.miniworld import concepts, languages, running
+from jxstilts.miniworld import concepts, languages, picture, running
 from jxstilts.miniworld.grammar import Grammar, text
 from jxstilts.miniworld.languages import ENGLISH, INVENTED, Language
 from jxstilts.miniworld.lexicon import CONSONANTS, SCRIPTS, VOWELS, Lexicon, write
@@ -230,3 +232,11 @@ def test_languages_are_data():
     varied = languages.vary(["case=none", "de.case=suffix"])
     assert [one.code for one in varied] == [one.code for one in (ENGLISH, *INVENTED)]
     assert [one.code for one in varied if one.case == "suffix"] == ["de"]
+
+
+def test_the_picture_in_the_docs_is_this_worlds(tmp_path, capsys):
+    shown = pathlib.Path(__file__).parents[1] / "docs/miniworld_languages.svg"
+    assert picture.main([str(tmp_path / "new.svg")]) == 0
+    assert (tmp_path / "new.svg").read_bytes() == shown.read_bytes()
+    assert xml.etree.ElementTree.parse(shown).getroot().tag.endswith("svg")
+    assert picture.main([]) == 2 and "usage" in capsys.readouterr().err

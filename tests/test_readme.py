@@ -1,28 +1,18 @@
-"""The README's Python runs as printed, on a tiny model and toy data in the places that it names."""
+"""The README's Python runs as printed, on a tiny model and the miniature world in the places that it names."""
 
 import pathlib
 import re
+import shutil
 
-import jax
-import world
-
-from jxstilts import tasks
-from jxstilts.data import tokenizer as tokenizers
-from jxstilts.models import bundle
-from jxstilts.models.model import HeadSpec, Model, make_config
+import samples
 
 README = pathlib.Path(__file__).parent.parent / "README.md"
 
 
-def test_python_example_runs(tmp_path, monkeypatch, capsys):
-    world.write(tmp_path / "DATA")
-    (tmp_path / "DATA/xtreme/xnli/dev-de.tsv").rename(tmp_path / "DATA/xtreme/xnli/dev-sw.tsv")
-    tokenizer = tokenizers.train([" ".join(world.WORDS)] * 9, 100, model="bpe")
-    tokenizers.save(tokenizer, tmp_path / "tokenizer")
-    config = make_config("xlmr", "tiny", vocab_size=len(tokenizer))
-    model = Model(config, (HeadSpec("mnli", "classification", tasks.get("mnli").labels),))
-    folder = tmp_path / "runs/real_small/phases/mnli/best"
-    bundle.save(folder, model, jax.jit(model.init)(jax.random.key(0)), tokenizer_files=tmp_path / "tokenizer")
+def test_python_example_runs(world, tmp_path, monkeypatch, capsys):
+    (tmp_path / "DATA/xtreme/xnli").mkdir(parents=True)
+    shutil.copy(world / "xtreme/xnli/dev-tr.tsv", tmp_path / "DATA/xtreme/xnli/dev-sw.tsv")
+    samples.tiny_bundle(tmp_path / "runs/real_small/phases/mnli/best", samples.small_tokenizer())
     monkeypatch.chdir(tmp_path)
     (code,) = re.findall(r"## From Python\n\n```python\n(.*?)```", README.read_text(), re.DOTALL)
     exec(compile(code, "README.md", "exec"), {})

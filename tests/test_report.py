@@ -1,24 +1,15 @@
 """The tables of a study from its results, cell by cell."""
 
-import json
-
 import pytest
+from folders import put, row
 
 from jxstilts.report import table
+from jxstilts.report.folder import load
 from jxstilts.runtime import InputError
 
 
-def row(**changes):
-    return {
-        "study": "toy", "evaluation": "e", "phase": "mnli", "model": "small", "intermediate": "none", "target": "",
-        "task": "xnli", "language": "en", "split": "dev", "metric": "accuracy", "value": 50.0, "low": 45.0,
-        "high": 55.0, "baseline": 33.3, "major": 50.0, "n": 100, "limit": 0, **changes,
-    }  # fmt: skip
-
-
 def report(tmp_path, *rows):
-    (tmp_path / "results.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    return table.text(tmp_path)
+    return table.text(load(put(tmp_path, *rows)))
 
 
 def cells(text, heading):
@@ -30,7 +21,7 @@ def cells(text, heading):
 
 def test_no_results_yet(tmp_path):
     with pytest.raises(InputError, match="no results yet"):
-        table.text(tmp_path)
+        load(tmp_path)
 
 
 def test_headline_and_languages(tmp_path):

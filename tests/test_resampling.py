@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from jxstilts.eval import metrics
-from jxstilts.report.items import rows
 from jxstilts.report.resampling import Significance, combine, hierarchical_interval, paired_bootstrap, randomisation
 from jxstilts.runtime import InputError
 
@@ -316,40 +315,6 @@ def test_mean_of_tasks():
     assert combine(tasks[:1] * 2).samples.var() == pytest.approx(tasks[0].samples.var() / 2, rel=0.15)
     with pytest.raises(InputError, match="no estimate"):
         combine([])
-
-
-# --- rows of metric states -------------------------------------------------------------------------------------------
-
-
-def test_rows_of_states_and_a_metric_of_them():
-    accuracy = metrics.get("accuracy")
-    gold = [{"id": str(i), "label": i % 2} for i in range(4)]
-    states = [
-        {language: accuracy.update(guess, gold) for language, guess in guesses.items()}
-        for guesses in ({"sw": [0, 0, 0, 1], "en": [0, 1, 0, 1]}, {"sw": [1, 0, 0, 0], "en": [0, 1, 0, 0]})
-    ]
-    columns, languages, clusters = rows(states, parallel=True)
-    assert columns["accuracy"].tolist() == [[1, 1, 1, 1, 1, 0, 1, 1], [1, 1, 1, 0, 0, 0, 1, 0]]
-    assert languages.tolist() == ["en"] * 4 + ["sw"] * 4
-    assert clusters.tolist() == list("0123") * 2
-    assert len(set(rows(states, parallel=False)[2])) == 8
-    found = paired_bootstrap(
-        columns, {"accuracy": 0 * columns["accuracy"]}, clusters=clusters, languages=languages,
-        score=score_of("accuracy", "accuracy"), draws=20,
-    )  # fmt: skip
-    assert found.value == pytest.approx(100 * 11 / 16)
-
-
-def test_rows_need_the_same_items_everywhere():
-    state = {"en": {"f1": {"q1": 1.0, "q2": 0.5}, "exact_match": {"q1": 1.0, "q2": 0.0}}}
-    assert sorted(rows([state], parallel=False)[0]) == ["exact_match", "f1"]
-    other = {"en": {"f1": {"q1": 1.0, "q3": 0.5}, "exact_match": {"q1": 1.0, "q3": 0.0}}}
-    for wrong in (other, {}, {"en": {"f1": state["en"]["f1"]}}, {**state, "de": state["en"]}):
-        with pytest.raises(InputError, match="seed 1"):
-            rows([state, wrong], parallel=False)
-    for nothing in ([], [{}], [{"en": {}}], [{"en": {"f1": {}}}]):
-        with pytest.raises(InputError, match="there is no"):
-            rows(nothing, parallel=False)
 
 
 # --- approximate randomisation ---------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import sys
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from perfect import SIZES, examples_of, perfect
 
 from jxstilts import cli, tasks
 from jxstilts.eval import scoring, submission
@@ -17,53 +18,11 @@ from jxstilts.eval.benchmarks import BENCHMARKS
 from jxstilts.runtime import InputError
 
 XTREME = BENCHMARKS["xtreme"]
-SIZES = {"xnli": 6, "pawsx": 5, "udpos": 3, "panx": 3, "xquad": 4, "mlqa": 4, "tydiqa": 4, "bucc2018": 4, "tatoeba": 5}
-SENTENCES = {
-    "udpos": [["NOUN", "VERB"], [], ["ADV"]],
-    "panx": [["B-PER", "I-PER", "O"], ["O"], ["B-LOC", "B-ORG"]],
-}
-WORDS = ["tower", "river of light", "1889", "42 km"]
 METRICS = {
     **{task: ["accuracy"] for task in ("xnli", "pawsx", "tatoeba")},
     **{task: ["f1"] for task in ("udpos", "panx", "bucc2018")},
     **{task: ["f1", "exact_match"] for task in ("xquad", "mlqa", "tydiqa")},
 }
-
-
-def examples_of(task, language):
-    """A few made-up examples with gold, in the form of the task's type."""
-    spec, size = tasks.get(task), SIZES[task]
-    if task == "bucc2018":
-        ids = [(f"{language}-{i}", f"en-{9 - i}") for i in range(size)]
-        return {"source": [], "target": [], "gold": ids}
-    if task == "tatoeba":
-        english = ["b", "d", "a", "e", "c"]
-        return {
-            "source": [{"id": str(i), "text": f"{language} {i}"} for i in range(size)],
-            "target": [{"id": str(i), "text": english[i]} for i in range(size)],
-            "gold": [(str(i), str(i)) for i in range(size)],
-        }
-    rows = [{"id": f"{language}-{i}"} for i in range(size)]
-    for i, row in enumerate(rows):
-        if spec.type == "classification":
-            row["label"] = i % len(spec.labels)
-        elif spec.type == "tagging":
-            row["tags"] = SENTENCES[task][i]
-        else:
-            context = f"{' '.join(WORDS)} {i}"
-            row |= {"question": "?", "context": context}
-            row["answers"] = [{"text": WORDS[i], "start": context.index(WORDS[i])}]
-    return rows
-
-
-def perfect(task, examples):
-    """The gold answers as predictions."""
-    if task == "bucc2018":
-        return [(a, b, 1.5) for a, b in examples["gold"]]
-    if task == "tatoeba":
-        return {b: a for a, b in examples["gold"]}
-    field = {"tagging": "tags", "span": "answers"}.get(tasks.get(task).type, "label")
-    return {row["id"]: row[field][0]["text"] if field == "answers" else row[field] for row in examples}
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Phases and studies: the whole path on a toy data set, stopped and resumed, and what is refused."""
+"""Phases and studies: the whole path on the miniature world, stopped and resumed, and what is refused."""
 
 import dataclasses
 import json
@@ -12,7 +12,7 @@ import time
 
 import jax
 import pytest
-import world
+import toy
 
 from jxstilts import cli, config, runtime, study, tracking
 from jxstilts.models import bundle
@@ -20,26 +20,21 @@ from jxstilts.runtime import InputError
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return world.write(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def config_file(tmp_path_factory):
+def config_file(compile_cache, tmp_path_factory):
     path = tmp_path_factory.mktemp("configs") / "toy.py"
-    path.write_text(world.CONFIG)
-    return str(path)
+    path.write_text(toy.CONFIG)
+    return f"{path}:{compile_cache}"
 
 
-def make(config_file, data_dir, *overrides):
-    return study.from_config(config.load([f"--config={config_file}", f"--config.data_dir={data_dir}", *overrides]))
+def make(config_file, world, *overrides):
+    return study.from_config(config.load([f"--config={config_file}", f"--config.data_dir={world}", *overrides]))
 
 
 @pytest.fixture(scope="module")
-def unbroken(config_file, data_dir, tmp_path_factory):
+def unbroken(config_file, world, tmp_path_factory):
     """A study folder that ran from start to end in one go."""
     workdir = tmp_path_factory.mktemp("unbroken")
-    plan = make(config_file, data_dir)
+    plan = make(config_file, world)
     # tests need one device, the process has eight
     study.run(plan, workdir, devices=jax.devices()[:1])
     return workdir
@@ -71,7 +66,7 @@ def test_a_study_runs_to_its_table(unbroken):
     assert all(set(needed) <= set(row) and 0 <= row["value"] <= 100 for row in rows)
     assert {row["n"] for row in rows if row["task"] == "xquad"} == {6}
     assert json.loads((unbroken / "predictions/xquad/xquad/test-de.json").read_text()).keys() == {
-        f"q{i}" for i in range(6)
+        f"xquad-{paragraph}-{question}" for paragraph in range(3) for question in range(2)
     }
     phase = unbroken / "phases/pretrain"
     assert not (phase / "checkpoints").exists()
@@ -85,18 +80,18 @@ def test_three_lists_are_recorded(unbroken):
     assert taken == {"loaded": ["encoder"], "new": ["heads/tydiqa"], "dropped": ["heads/mnli"]}
 
 
-def test_second_run_does_nothing(unbroken, config_file, data_dir, capsys):
+def test_second_run_does_nothing(unbroken, config_file, world, capsys):
     before = {path: path.stat().st_mtime_ns for path in unbroken.rglob("*") if path.is_file()}
-    study.run(make(config_file, data_dir), unbroken, devices=jax.devices()[:1])
+    study.run(make(config_file, world), unbroken, devices=jax.devices()[:1])
     after = {path: path.stat().st_mtime_ns for path in unbroken.rglob("*") if path.is_file()}
     assert before == after
     assert "phase" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("stops", [(1, 7, 2, 9), (4, 5, 11, 3, 1, 8, 6)])
-def test_stopped_after_any_step_equals_unbroken(unbroken, config_file, data_dir, tmp_path, stops):
+def test_stopped_after_any_step_equals_unbroken(unbroken, config_file, world, tmp_path, stops):
     """Stops after the given numbers of steps or evaluations; the caches are the unbroken run's."""
-    plan = make(config_file, data_dir, f"--config.cache_dir={unbroken / 'cache'}")
+    plan = make(config_file, world, f"--config.cache_dir={unbroken / 'cache'}")
     shutil.copytree(unbroken / "tokenizer", tmp_path / "tokenizer")
     for count in stops:
         asked = []
@@ -106,8 +101,8 @@ def test_stopped_after_any_step_equals_unbroken(unbroken, config_file, data_dir,
     assert outcome(tmp_path) == outcome(unbroken)
 
 
-def test_a_study_that_starts_from_a_bundle_needs_no_tokenizer(unbroken, config_file, data_dir, tmp_path):
-    plan = make(config_file, data_dir, "--config.phases.mnli.steps=2", "--config.phases.mnli.epochs=0.0")
+def test_a_study_that_starts_from_a_bundle_needs_no_tokenizer(unbroken, config_file, world, tmp_path):
+    plan = make(config_file, world, "--config.phases.mnli.steps=2", "--config.phases.mnli.epochs=0.0")
     start = dataclasses.replace(plan.phases["mnli"], init=str(unbroken / "phases/pretrain/best"))
     plan = dataclasses.replace(plan, phases={"mnli": start}, evaluations={}, tokenizer=study.TokenizerConfig())
     study.run(plan, tmp_path, devices=jax.devices()[:1])
@@ -115,25 +110,44 @@ def test_a_study_that_starts_from_a_bundle_needs_no_tokenizer(unbroken, config_f
     assert (tmp_path / "phases/mnli/best/tokenizer").is_dir()
 
 
-def test_changed_phase_is_refused_by_key(unbroken, config_file, data_dir):
-    plan = make(config_file, data_dir, "--config.phases.mnli.tasks.mnli.batch_size=8")
+def test_a_changed_phase_runs_again_and_so_does_what_follows(unbroken, config_file, world, tmp_path, capsys):
+    workdir = shutil.copytree(unbroken, tmp_path / "w")
+    study.run(make(config_file, world, "--config.phases.mnli.epochs=1.0"), workdir, devices=jax.devices()[:1])
+    out = capsys.readouterr().out
+    assert "mnli: runs again, phase.epochs: 2.0 -> 1.0. What was there is kept in" in out
+    assert "qa: runs again, start: " in out and "pretrain" not in out
+    shas = outcome(workdir)[0]
+    old = outcome(unbroken)[0]
+    assert shas["pretrain"] == old["pretrain"] and shas["mnli"] != old["mnli"] and shas["qa"] != old["qa"]
+    rows = tracking.read_rows(workdir / "results.jsonl")
+    assert {row["checkpoint_sha256"] for row in rows} == {shas[name]["checkpoint_sha256"] for name in ("mnli", "qa")}
+    kept = {path.parent.name.rpartition("-")[0]: path for path in workdir.glob("phases/.superseded/*/DONE")}
+    assert {name: json.loads(path.read_text()) for name, path in kept.items()} == {n: old[n] for n in ("mnli", "qa")}
+
+
+def test_changed_data_runs_again(unbroken, config_file, world, tmp_path, capsys):
+    data, workdir = shutil.copytree(world, tmp_path / "data"), shutil.copytree(unbroken, tmp_path / "w")
+    (data / "xtreme/xquad/xquad.de.json").unlink()  # not read by any phase
+    train = data / "xtreme/tydiqa/tydiqa-goldp-v1.1-train/tydiqa.goldp.en.train.json"
+    train.write_text(train.read_text().replace('"who ', '"which one '))
+    plan = make(config_file, data)
+    study.run(dataclasses.replace(plan, evaluations={}), workdir, devices=jax.devices()[:1])
+    out = capsys.readouterr().out
+    assert "qa: runs again, data.xtreme/tydiqa/tydiqa-goldp-v1.1-train/tydiqa.goldp.en.train.json: " in out
+    assert out.count("runs again") == 1
+
+
+def test_changed_tokenizer_is_refused(unbroken, config_file, world):
+    plan = make(config_file, world, "--config.tokenizer.vocab_size=100")
     with pytest.raises(
-        InputError, match=r"phases/mnli holds a phase made with another config: phase.tasks.mnli.batch_size: 16 -> 8"
+        InputError, match=r"tokenizer was trained with another config: config.tokenizer.vocab_size: 400 -> 100"
     ):
         study.run(plan, unbroken, devices=jax.devices()[:1])
 
 
-def test_changed_tokenizer_is_refused(unbroken, config_file, data_dir):
-    plan = make(config_file, data_dir, "--config.tokenizer.vocab_size=100")
-    with pytest.raises(
-        InputError, match=r"tokenizer was trained with another config: config.tokenizer.vocab_size: 120 -> 100"
-    ):
-        study.run(plan, unbroken, devices=jax.devices()[:1])
-
-
-def test_changed_evaluation_runs_again(unbroken, config_file, data_dir, tmp_path):
+def test_changed_evaluation_runs_again(unbroken, config_file, world, tmp_path):
     shutil.copytree(unbroken, tmp_path / "w")
-    plan = make(config_file, data_dir, "--config.evaluations.xquad.what.limit=3")
+    plan = make(config_file, world, "--config.evaluations.xquad.what.limit=3")
     study.run(plan, tmp_path / "w", devices=jax.devices()[:1])
     rows = tracking.read_rows(tmp_path / "w" / "results.jsonl")
     assert {row["n"] for row in rows if row["task"] == "xquad"} == {3}
@@ -160,9 +174,9 @@ def test_changed_evaluation_runs_again(unbroken, config_file, data_dir, tmp_path
         (["--config.compute.attention=cuda"], "attention backend"),
     ],
 )
-def test_bad_configs_are_refused_before_anything_runs(config_file, data_dir, tmp_path, overrides, text):
+def test_bad_configs_are_refused_before_anything_runs(config_file, world, tmp_path, overrides, text):
     with pytest.raises(InputError, match=text):
-        plan = make(config_file, data_dir, *overrides)
+        plan = make(config_file, world, *overrides)
         study.run(plan, tmp_path / "w", devices=jax.devices()[:1])
     assert not (tmp_path / "w" / "phases").exists()
 
@@ -173,23 +187,23 @@ def test_bad_configs_are_refused_before_anything_runs(config_file, data_dir, tmp
         (["--config.phases.mnli.tasks.mnli.max_length=4000"], "positions for 128 tokens"),
         (["--config.phases.mnli.select.metric=f1"], "select.metric: unknown metric 'f1'"),
         (["--config.phases.mnli.keep_heads=('mlm2',)"], "no head 'mlm2' to take over"),
-        (["--config.phases.qa.tasks.tydiqa.holdout=60"], "holdout=60, but task 'tydiqa' has 60 training rows"),
+        (["--config.phases.qa.tasks.tydiqa.holdout=44"], "holdout=44, but task 'tydiqa' has 44 training rows"),
         (["--config.phases.mnli.optimizer.learning_rate=1e20"], "loss of step .* is (nan|inf)"),
     ],
 )
-def test_bad_phases(unbroken, config_file, data_dir, tmp_path, overrides, text):
+def test_bad_phases(unbroken, config_file, world, tmp_path, overrides, text):
     shutil.copytree(unbroken / "phases" / "pretrain", tmp_path / "phases" / "pretrain")
     if any("qa" in key for key in overrides):
         shutil.copytree(unbroken / "phases" / "mnli", tmp_path / "phases" / "mnli")
         (tmp_path / "results.jsonl").write_bytes((unbroken / "results.jsonl").read_bytes())
     shutil.copytree(unbroken / "tokenizer", tmp_path / "tokenizer")
-    plan = make(config_file, data_dir, *overrides)
+    plan = make(config_file, world, *overrides)
     with pytest.raises(InputError, match=text):
         study.run(plan, tmp_path, devices=jax.devices()[:1])
 
 
-def test_a_checkpoint_is_not_chosen_by_dev_rows_without_gold(unbroken, config_file, data_dir, tmp_path):
-    shutil.copytree(data_dir, tmp_path / "data")
+def test_a_checkpoint_is_not_chosen_by_dev_rows_without_gold(unbroken, config_file, world, tmp_path):
+    shutil.copytree(world, tmp_path / "data")
     dev = tmp_path / "data/xtreme/tydiqa/tydiqa-goldp-v1.1-dev/tydiqa.goldp.en.dev.json"
     articles = json.loads(next((tmp_path / "data/xtreme/xquad").glob("*.json")).read_text())
     for article in articles["data"]:
@@ -205,9 +219,9 @@ def test_a_checkpoint_is_not_chosen_by_dev_rows_without_gold(unbroken, config_fi
         study.run(plan, tmp_path / "w", devices=jax.devices()[:1])
 
 
-def command(config_file, data_dir, workdir, unbroken):
+def command(config_file, world, workdir, unbroken):
     return [
-        sys.executable, "-m", "jxstilts.cli", "run", f"--config={config_file}", f"--config.data_dir={data_dir}",
+        sys.executable, "-m", "jxstilts.cli", "run", f"--config={config_file}", f"--config.data_dir={world}",
         f"--workdir={workdir}", f"--config.cache_dir={unbroken / 'cache'}",
     ]  # fmt: skip
 
@@ -224,13 +238,13 @@ def wait_for(condition, process, seconds=120):
     raise AssertionError(f"not reached; exit code {process.poll()}: {process.communicate()[1]}")
 
 
-def test_signals_save_and_kill_loses_nothing(unbroken, config_file, data_dir, tmp_path):
+def test_signals_save_and_kill_loses_nothing(unbroken, config_file, world, tmp_path):
     """SIGTERM exits with 75; kill -9 leaves a folder that the same command continues; the end is the unbroken one."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     # A process with one device rounds otherwise than this one with eight, so the comparison is with its like.
-    reference = command(config_file, data_dir, whole, unbroken)
+    reference = command(config_file, world, whole, unbroken)
     assert subprocess.run(reference, env=ONE_DEVICE, capture_output=True, timeout=300).returncode == 0
-    arguments = command(config_file, data_dir, broken, unbroken)
+    arguments = command(config_file, world, broken, unbroken)
     shutil.copytree(unbroken / "tokenizer", broken / "tokenizer")
     for number, name in ((signal.SIGTERM, "pretrain"), (signal.SIGKILL, "mnli")):
         log = broken / "phases" / name / "metrics.jsonl"
@@ -246,7 +260,7 @@ def test_signals_save_and_kill_loses_nothing(unbroken, config_file, data_dir, tm
     assert outcome(broken) == outcome(whole)
 
 
-def test_cli_reports_bad_input_in_one_line(config_file, data_dir, tmp_path, capsys):
+def test_cli_reports_bad_input_in_one_line(config_file, world, tmp_path, capsys):
     assert cli.main(["run", f"--config={config_file}", "--workdir", str(tmp_path), "--config.data_dir=/nowhere"]) == 2
     errors = capsys.readouterr().err.strip().splitlines()
     assert errors == ["jxstilts: error: config.data_dir='/nowhere': no such folder"]

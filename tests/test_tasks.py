@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from files import squad, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -15,26 +16,7 @@ from jxstilts import tasks
 from jxstilts.runtime import InputError
 from jxstilts.tasks import languages, qa
 
-
-@pytest.fixture(autouse=True)
-def no_tfds(monkeypatch, tmp_path):
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "nothing-prepared"))
-
-
-def write(root, path, content):
-    file = root / path
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return file
-
-
-def squad(*questions, context="Ada was born in London."):
-    """SQuAD JSON of one paragraph; a question is (id, answers as (text, start) pairs, further keys)."""
-    qas = [
-        {"id": i, "question": f"q {i}", "answers": [{"text": t, "answer_start": s} for t, s in answers]} | more
-        for i, answers, more in questions
-    ]
-    return json.dumps({"version": "1.1", "data": [{"title": "t", "paragraphs": [{"context": context, "qas": qas}]}]})
+pytestmark = pytest.mark.usefixtures("no_tfds")
 
 
 # --- finding tasks ---------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from files import squad, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -10,17 +11,7 @@ from jxstilts import tasks
 from jxstilts.runtime import InputError
 from jxstilts.tasks import retrieval
 
-
-@pytest.fixture(autouse=True)
-def no_tfds(monkeypatch, tmp_path):
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "nothing-prepared"))
-
-
-def write(root, path, content):
-    file = root / path
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(content, encoding="utf-8", newline="")
-    return file
+pytestmark = pytest.mark.usefixtures("no_tfds")
 
 
 # --- BUCC ------------------------------------------------------------------------------------------------------------
@@ -192,32 +183,24 @@ def test_xnli_release_and_xtreme_name_the_same_items(tmp_path):
 # --- TyDiQA ----------------------------------------------------------------------------------------------------------
 
 
-def squad(*questions, context="Ada was born in London."):
-    qas = [
-        {"id": i, "question": f"q {i}", "answers": [{"text": text, "answer_start": start}]}
-        for i, text, start in questions
-    ]
-    return json.dumps({"version": "1.1", "data": [{"paragraphs": [{"context": context, "qas": qas}]}]})
-
-
 def test_tydiqa_release_training_file_holds_all_languages(tmp_path):
     path = "xtreme/tydiqa/tydiqa-goldp-v1.1-train.json"
-    rows = [("english--1-2", "London", 16), ("finnish--1-2", "Lontoo", 3), ("english--7-0", "Ada", 0)]
-    write(tmp_path, path, squad(*rows))
+    rows = {"english--1-2": ("London", 16), "finnish--1-2": ("Lontoo", 3), "english--7-0": ("Ada", 0)}
+    write(tmp_path, path, squad(*((key, [answer], {}) for key, answer in rows.items())))
     assert [e["id"] for e in tasks.load("tydiqa", tmp_path, "train")] == ["english--1-2", "english--7-0"]
     with pytest.raises(InputError, match="question 'finnish--1-2': answer 'Lontoo' is not at offset 3"):
         tasks.load("tydiqa", tmp_path, "train", "fi")
     with pytest.raises(InputError, match=r"v1.1-train.json: no question in the file is of this language"):
         tasks.load("tydiqa", tmp_path, "train", "sw")
-    write(tmp_path, "xtreme/tydiqa/tydiqa-goldp-v1.1-train/tydiqa.goldp.en.train.json", squad(("5", "Ada", 0)))
+    write(tmp_path, "xtreme/tydiqa/tydiqa-goldp-v1.1-train/tydiqa.goldp.en.train.json", squad(("5", [("Ada", 0)], {})))
     assert [e["id"] for e in tasks.load("tydiqa", tmp_path, "train")] == ["5"]
 
 
 def test_tydiqa_release_dev_has_the_answers_that_xtreme_takes_out(tmp_path):
     folder = "xtreme/tydiqa/tydiqa-goldp-v1.1-dev"
-    write(tmp_path, f"{folder}/tydiqa.goldp.fi.dev.json", squad(("finnish--1-2", "", 0)))
+    write(tmp_path, f"{folder}/tydiqa.goldp.fi.dev.json", squad(("finnish--1-2", [("", 0)], {})))
     assert "answers" not in tasks.load("tydiqa", tmp_path, "dev", "fi")[0]
-    write(tmp_path, f"{folder}/tydiqa-goldp-dev-finnish.json", squad(("finnish--1-2", "London", 16)))
+    write(tmp_path, f"{folder}/tydiqa-goldp-dev-finnish.json", squad(("finnish--1-2", [("London", 16)], {})))
     [example] = tasks.load("tydiqa", tmp_path, "dev", "fi")
     assert example["id"] == "finnish--1-2" and example["answers"] == [{"text": "London", "start": 16}]
 

@@ -4,30 +4,12 @@ import json
 import logging
 
 import pytest
+from files import squad, write
 
 from jxstilts import tasks
 from jxstilts.runtime import InputError
 
-
-@pytest.fixture(autouse=True)
-def no_tfds(monkeypatch, tmp_path):
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "nothing-prepared"))
-
-
-def write(root, path, content):
-    file = root / path
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(content, encoding="utf-8", newline="")
-    return file
-
-
-def squad(*questions, context):
-    """SQuAD JSON of one paragraph; a question is (id, answers as (text, start) pairs, further keys)."""
-    qas = [
-        {"id": i, "question": f"q {i}", "answers": [{"text": t, "answer_start": s} for t, s in answers]} | more
-        for i, answers, more in questions
-    ]
-    return json.dumps({"data": [{"title": "t", "paragraphs": [{"context": context, "qas": qas}]}]}, ensure_ascii=False)
+pytestmark = pytest.mark.usefixtures("no_tfds")
 
 
 # --- translated ------------------------------------------------------------------------------------------------------

@@ -5,13 +5,12 @@ The real TFDS data sets need a download; here small ones with the same feature s
 
 import importlib
 import json
-import os
-import pathlib
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from tfds_sets import XNLI_LANGUAGES, features, prepare
 
 from jxstilts import tasks
 from jxstilts.runtime import InputError
@@ -19,141 +18,11 @@ from jxstilts.tasks import sources
 
 tfds = pytest.importorskip("tensorflow_datasets")
 
-XNLI_LANGUAGES = sorted(tasks.get("xnli").languages)
-NLI_NAMES = ["entailment", "neutral", "contradiction"]  # TFDS's order, which is not ours
-
-
-def xnli_features():
-    return tfds.features.FeaturesDict(
-        {
-            "premise": tfds.features.Translation(languages=XNLI_LANGUAGES),
-            "hypothesis": tfds.features.TranslationVariableLanguages(languages=XNLI_LANGUAGES),
-            "label": tfds.features.ClassLabel(names=NLI_NAMES),
-        }
-    )
-
-
-def mnli_features(with_index):
-    features = {
-        "premise": tfds.features.Text(),
-        "hypothesis": tfds.features.Text(),
-        "label": tfds.features.ClassLabel(names=NLI_NAMES),
-    }
-    return tfds.features.FeaturesDict(features | ({"idx": np.int32} if with_index else {}))
-
-
-def squad_features():
-    return tfds.features.FeaturesDict(
-        {
-            "id": np.str_,
-            "title": tfds.features.Text(),
-            "context": tfds.features.Text(),
-            "question": tfds.features.Text(),
-            "answers": tfds.features.Sequence({"text": tfds.features.Text(), "answer_start": np.int32}),
-        }
-    )
-
-
-def squad_v2_features():
-    answers = {"text": tfds.features.Text(), "answer_start": np.int32}
-    return tfds.features.FeaturesDict(
-        {
-            "id": np.str_,
-            "title": tfds.features.Text(),
-            "context": tfds.features.Text(),
-            "plausible_answers": tfds.features.Sequence(answers),
-            "question": tfds.features.Text(),
-            "is_impossible": np.bool_,
-            "answers": tfds.features.Sequence(answers),
-        }
-    )
-
-
-def anli_features():
-    texts = {key: tfds.features.Text() for key in ("uid", "context", "hypothesis")}
-    return tfds.features.FeaturesDict(texts | {"label": tfds.features.ClassLabel(names=["e", "n", "c"])})
-
-
-def pair_features(first, second, names, **more):
-    texts = {key: tfds.features.Text() for key in (first, second)}
-    return tfds.features.FeaturesDict(texts | {"label": tfds.features.ClassLabel(names=names)} | more)
-
-
-def snli_features():
-    return pair_features("premise", "hypothesis", NLI_NAMES)
-
-
-def qqp_features():
-    return pair_features("question1", "question2", ["not_duplicate", "duplicate"], idx=np.int32)
-
-
-def pawsx_features():
-    return pair_features("sentence1", "sentence2", ["different_meaning", "paraphrase"])
-
-
-def hellaswag_features():
-    texts = {key: tfds.features.Text() for key in ("context", "activity_label", "split_type", "source_id")}
-    more = {"endings": tfds.features.Sequence(tfds.features.Text()), "label": np.int32}
-    return tfds.features.FeaturesDict(texts | more)
-
-
-def cosmosqa_features():
-    keys = ("context", "question", "answer0", "answer1", "answer2", "answer3", "id")
-    label = tfds.features.ClassLabel(names=["0", "1", "2", "3"])
-    return tfds.features.FeaturesDict({key: tfds.features.Text() for key in keys} | {"label": label})
-
-
-def udpos_features():
-    tags = tfds.features.ClassLabel(names=[*tasks.get("udpos").labels, "_"])
-    return tfds.features.FeaturesDict(
-        {"tokens": tfds.features.Sequence(tfds.features.Text()), "upos": tfds.features.Sequence(tags)}
-    )
-
-
-def panx_features():
-    tags = tfds.features.ClassLabel(names=["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC"])
-    texts = {key: tfds.features.Sequence(tfds.features.Text()) for key in ("tokens", "langs", "spans")}
-    return tfds.features.FeaturesDict(texts | {"tags": tfds.features.Sequence(tags)})
-
-
-def tatoeba_features():
-    names = ("source_sentence", "target_sentence", "source_language", "target_language")
-    return tfds.features.FeaturesDict({name: tfds.features.Text() for name in names})
-
-
-def prepare(root, data_set, features, splits, file_format="array_record"):
-    """Prepares `data_set` (name or name/config) under root from {split: rows}, as TFDS would from a download."""
-    name, _, config = data_set.partition("/")
-
-    class Local(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        VERSION = tfds.core.Version("1.0.0")
-
-        def _info(self):
-            return tfds.core.DatasetInfo(builder=self, features=features)
-
-        def _split_generators(self, manager):
-            return {split: self._generate_examples(rows) for split, rows in splits.items()}
-
-        def _generate_examples(self, rows):
-            yield from enumerate(rows)
-
-    Local.name = name
-    if config:
-        Local.BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=config)]
-    Local(data_dir=root).download_and_prepare(file_format=file_format)
-
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
     return tmp_path / "tfds"
-
-
-@pytest.fixture(scope="module")
-def data():
-    if not os.environ.get("JXSTILTS_DATA"):
-        pytest.skip("JXSTILTS_DATA does not name the unpacked test corpus")
-    return pathlib.Path(os.environ["JXSTILTS_DATA"])
 
 
 def content(examples, *keys):
@@ -180,9 +49,9 @@ def squad_rows(examples):
 # --- the same examples from both -------------------------------------------------------------------------------------
 
 
-def test_xnli_is_the_same_from_both(root, data):
+def test_xnli_is_the_same_from_both(root, corpus):
     count, labels = 120, tasks.get("xnli").labels
-    files = {code: tasks.load("xnli", data, "dev", code, "files", limit=count) for code in XNLI_LANGUAGES}
+    files = {code: tasks.load("xnli", corpus, "dev", code, "files", limit=count) for code in XNLI_LANGUAGES}
     rows = [
         {
             "premise": {code: files[code][i]["text_a"] for code in XNLI_LANGUAGES},
@@ -191,8 +60,8 @@ def test_xnli_is_the_same_from_both(root, data):
         }
         for i in range(count)
     ]
-    prepare(root, "xnli", xnli_features(), {"validation": rows, "test": rows[:3]})
-    read = {code: tasks.load("xnli", data, "dev", code, "tfds") for code in XNLI_LANGUAGES}
+    prepare(root, "xnli", {"validation": rows, "test": rows[:3]})
+    read = {code: tasks.load("xnli", corpus, "dev", code, "tfds") for code in XNLI_LANGUAGES}
     for code in XNLI_LANGUAGES:
         assert content(read[code], "text_a", "text_b", "label") == content(files[code], "text_a", "text_b", "label")
         assert len({e["id"] for e in read[code]}) == count
@@ -201,21 +70,21 @@ def test_xnli_is_the_same_from_both(root, data):
     for mine, swahili in zip(read["en"], read["sw"], strict=True):
         assert mine["id"] == swahili["id"]
         assert swahili["text_b"] == files["sw"][english[mine["text_b"]]]["text_b"]
-    assert len(tasks.load("xnli", data, "test", "th", "tfds")) == 3
+    assert len(tasks.load("xnli", corpus, "test", "th", "tfds")) == 3
 
 
 @pytest.mark.parametrize("data_set", ["glue/mnli", "multi_nli"])
-def test_mnli_is_the_same_from_both(root, data, data_set):
+def test_mnli_is_the_same_from_both(root, corpus, data_set):
     spec, with_index = tasks.get("mnli"), data_set == "glue/mnli"
-    files = tasks.load("mnli", data, "dev", source="files", limit=200)
+    files = tasks.load("mnli", corpus, "dev", source="files", limit=200)
     rows = [
         {"premise": e["text_a"], "hypothesis": e["text_b"], "label": spec.labels[e["label"]]}
         | ({"idx": i} if with_index else {})
         for i, e in enumerate(files)
     ]
-    prepare(root, data_set, mnli_features(with_index), {"validation_matched": rows, "train": rows})
+    prepare(root, data_set, {"validation_matched": rows, "train": rows})
     for split in ("train", "dev"):
-        read = tasks.load("mnli", data, split, source="tfds")
+        read = tasks.load("mnli", corpus, split, source="tfds")
         if with_index:
             assert read == files  # order and ids too
         else:
@@ -224,7 +93,7 @@ def test_mnli_is_the_same_from_both(root, data, data_set):
 
 def test_unlabelled_tfds_rows_have_no_label(root, tmp_path):
     rows = [{"premise": "p", "hypothesis": "h", "label": -1, "idx": 0}]
-    prepare(root, "glue/mnli", mnli_features(True), {"validation_matched": rows})
+    prepare(root, "glue/mnli", {"validation_matched": rows})
     assert tasks.load("mnli", tmp_path, "dev") == [{"id": "0", "text_a": "p", "text_b": "h"}]
 
 
@@ -236,145 +105,145 @@ def test_unlabelled_tfds_rows_have_no_label(root, tmp_path):
         ("tydiqa", "dev", "ko", "tydi_qa/goldp", "validation-ko"),  # answers taken out: unlabelled from both
     ],
 )
-def test_questions_are_the_same_from_both(root, data, name, split, language, data_set, tfds_split):
-    files = tasks.load(name, data, split, language, "files")[:150]
-    prepare(root, data_set, squad_features(), {tfds_split: squad_rows(files)})
+def test_questions_are_the_same_from_both(root, corpus, name, split, language, data_set, tfds_split):
+    files = tasks.load(name, corpus, split, language, "files")[:150]
+    prepare(root, data_set, {tfds_split: squad_rows(files)})
     keys = ("id", "question", "context", "answers")
-    assert content(tasks.load(name, data, split, language, "tfds"), *keys) == content(files, *keys)
+    assert content(tasks.load(name, corpus, split, language, "tfds"), *keys) == content(files, *keys)
 
 
-def test_squad_from_tfds_when_there_is_no_file(root, data):
-    files = tasks.load("mlqa", data, "dev", "en", "files", limit=100)  # real rows in SQuAD's format
-    prepare(root, "squad/v1.1", squad_features(), {"train": squad_rows(files[:60]), "validation": squad_rows(files)})
+def test_squad_from_tfds_when_there_is_no_file(root, corpus):
+    files = tasks.load("mlqa", corpus, "dev", "en", "files", limit=100)  # real rows in SQuAD's format
+    prepare(root, "squad/v1.1", {"train": squad_rows(files[:60]), "validation": squad_rows(files)})
     keys = ("id", "question", "context", "answers")
-    assert content(tasks.load("squad_v1", data, "dev"), *keys) == content(files, *keys)  # source="auto"
-    assert content(tasks.load("squad_v1", data, "train"), *keys) == content(files[:60], *keys)
+    assert content(tasks.load("squad_v1", corpus, "dev"), *keys) == content(files, *keys)  # source="auto"
+    assert content(tasks.load("squad_v1", corpus, "train"), *keys) == content(files[:60], *keys)
 
 
-def test_tydiqa_train_takes_the_language_by_the_id(root, data):
-    english = tasks.load("tydiqa", data, "train", "en", "files")[:50]
-    rows = squad_rows(english + tasks.load("tydiqa", data, "train", "ko", "files")[:30])
+def test_tydiqa_train_takes_the_language_by_the_id(root, corpus):
+    english = tasks.load("tydiqa", corpus, "train", "en", "files")[:50]
+    rows = squad_rows(english + tasks.load("tydiqa", corpus, "train", "ko", "files")[:30])
     for i, row in enumerate(rows):
         row["id"] = f"{'english-' if i < 50 else 'korean-'}-{i}-1"
-    prepare(root, "tydi_qa/goldp", squad_features(), {"train": rows})
+    prepare(root, "tydi_qa/goldp", {"train": rows})
     keys = ("question", "context", "answers")
-    assert content(tasks.load("tydiqa", data, "train", "en", "tfds"), *keys) == content(english, *keys)
-    assert len(tasks.load("tydiqa", data, "train", "ko", "tfds")) == 30
+    assert content(tasks.load("tydiqa", corpus, "train", "en", "tfds"), *keys) == content(english, *keys)
+    assert len(tasks.load("tydiqa", corpus, "train", "ko", "tfds")) == 30
     with pytest.raises(InputError, match=r"split of .*'validation-fi'.*Known: train"):
-        tasks.load("tydiqa", data, "dev", "fi", "tfds")
+        tasks.load("tydiqa", corpus, "dev", "fi", "tfds")
 
 
-def test_anli_reads_all_rounds(root, data):
-    files = tasks.load("anli", data, "dev", source="files")
+def test_anli_reads_all_rounds(root, corpus):
+    files = tasks.load("anli", corpus, "dev", source="files")
     names = "cen"
     rows = {number: [] for number in "123"}
     for e in files:
         number, uid = e["id"][1], e["id"].partition("/")[2]
         row = {"uid": uid, "context": e["text_a"], "hypothesis": e["text_b"], "label": names[e["label"]]}
         rows[number].append(row)
-    prepare(root, "anli/r1", anli_features(), {"validation": rows["1"], "train": rows["1"]})
-    prepare(root, "anli/r3", anli_features(), {"validation": rows["3"]})
+    prepare(root, "anli/r1", {"validation": rows["1"], "train": rows["1"]})
+    prepare(root, "anli/r3", {"validation": rows["3"]})
     with pytest.raises(InputError, match=r"not prepared anli/r2 .*tfds.builder\('anli/r2'\)"):
-        tasks.load("anli", data, "dev", source="tfds")
-    prepare(root, "anli/r2", anli_features(), {"validation": rows["2"]})
+        tasks.load("anli", corpus, "dev", source="tfds")
+    prepare(root, "anli/r2", {"validation": rows["2"]})
     keys = ("id", "text_a", "text_b", "label")
-    assert content(tasks.load("anli", data, "dev", source="tfds"), *keys) == content(files, *keys)
+    assert content(tasks.load("anli", corpus, "dev", source="tfds"), *keys) == content(files, *keys)
     with pytest.raises(InputError, match=r"split of .*r2.* 'train'"):
-        tasks.load("anli", data, "train", source="tfds")
+        tasks.load("anli", corpus, "train", source="tfds")
 
 
-def test_snli_leaves_out_rows_without_gold(root, data):
-    files = tasks.load("snli", data, "dev", source="files", limit=50)
+def test_snli_leaves_out_rows_without_gold(root, corpus):
+    files = tasks.load("snli", corpus, "dev", source="files", limit=50)
     labels = tasks.get("snli").labels
     rows = [{"premise": e["text_a"], "hypothesis": e["text_b"], "label": labels[e["label"]]} for e in files]
     rows.insert(7, rows[0] | {"label": -1})
-    prepare(root, "snli", snli_features(), {"validation": rows})
+    prepare(root, "snli", {"validation": rows})
     keys = ("text_a", "text_b", "label")
-    assert content(tasks.load("snli", data, "dev", source="tfds"), *keys) == content(files, *keys)
+    assert content(tasks.load("snli", corpus, "dev", source="tfds"), *keys) == content(files, *keys)
 
 
-def test_qqp_is_the_same_from_both(root, data):
-    files = tasks.load("qqp", data, "dev", source="files", limit=200)
+def test_qqp_is_the_same_from_both(root, corpus):
+    files = tasks.load("qqp", corpus, "dev", source="files", limit=200)
     names = ("not_duplicate", "duplicate")
     rows = [
         {"question1": e["text_a"], "question2": e["text_b"], "label": names[e["label"]], "idx": int(e["id"])}
         for e in files
     ]
-    prepare(root, "glue/qqp", qqp_features(), {"validation": rows})
-    assert tasks.load("qqp", data, "dev", source="tfds") == files  # order and ids too
+    prepare(root, "glue/qqp", {"validation": rows})
+    assert tasks.load("qqp", corpus, "dev", source="tfds") == files  # order and ids too
 
 
-def test_pawsx_is_the_same_from_both(root, data):
+def test_pawsx_is_the_same_from_both(root, corpus):
     names = ("different_meaning", "paraphrase")
-    files = tasks.load("pawsx", data, "dev", "ko", "files", limit=100)
+    files = tasks.load("pawsx", corpus, "dev", "ko", "files", limit=100)
     rows = [{"sentence1": e["text_a"], "sentence2": e["text_b"], "label": names[e["label"]]} for e in files]
-    prepare(root, "paws_x_wiki/ko", pawsx_features(), {"validation": rows})
+    prepare(root, "paws_x_wiki/ko", {"validation": rows})
     keys = ("text_a", "text_b", "label")
-    assert content(tasks.load("pawsx", data, "dev", "ko", "tfds"), *keys) == content(files, *keys)
+    assert content(tasks.load("pawsx", corpus, "dev", "ko", "tfds"), *keys) == content(files, *keys)
 
 
-def test_choices_are_the_same_from_both(root, data):
+def test_choices_are_the_same_from_both(root, corpus):
     keys = ("prompt", "choices", "label")
-    files = tasks.load("hellaswag", data, "train", source="files", limit=80)  # the corpus' train rows have no ctx_b
+    files = tasks.load("hellaswag", corpus, "train", source="files", limit=80)  # the corpus' train rows have no ctx_b
     row = {"activity_label": "", "split_type": "", "source_id": ""}
     rows = [row | {"context": e["prompt"], "endings": e["choices"], "label": e["label"]} for e in files]
-    prepare(root, "hellaswag", hellaswag_features(), {"train": rows, "test": [rows[0] | {"label": -1}]})
-    assert content(tasks.load("hellaswag", data, "train", source="tfds"), *keys) == content(files, *keys)
-    assert "label" not in tasks.load("hellaswag", data, "test", source="tfds")[0]
+    prepare(root, "hellaswag", {"train": rows, "test": [rows[0] | {"label": -1}]})
+    assert content(tasks.load("hellaswag", corpus, "train", source="tfds"), *keys) == content(files, *keys)
+    assert "label" not in tasks.load("hellaswag", corpus, "test", source="tfds")[0]
 
-    files = tasks.load("cosmosqa", data, "dev", source="files", limit=80)
+    files = tasks.load("cosmosqa", corpus, "dev", source="files", limit=80)
     rows = []
     for e in files:
         context, _, question = e["prompt"].rpartition(" ")
         answers = {f"answer{i}": choice for i, choice in enumerate(e["choices"])}
         rows.append(answers | {"id": e["id"], "context": context, "question": question, "label": str(e["label"])})
-    prepare(root, "cosmos_qa", cosmosqa_features(), {"validation": rows, "test": [rows[0] | {"label": -1}]})
+    prepare(root, "cosmos_qa", {"validation": rows, "test": [rows[0] | {"label": -1}]})
     keys = ("id", *keys)
-    assert content(tasks.load("cosmosqa", data, "dev", source="tfds"), *keys) == content(files, *keys)
-    assert "label" not in tasks.load("cosmosqa", data, "test", source="tfds")[0]
+    assert content(tasks.load("cosmosqa", corpus, "dev", source="tfds"), *keys) == content(files, *keys)
+    assert "label" not in tasks.load("cosmosqa", corpus, "test", source="tfds")[0]
 
 
-def test_tags_are_the_same_from_both(root, data):
-    files = tasks.load("udpos", data, "test", "yo", "files", limit=60)
+def test_tags_are_the_same_from_both(root, corpus):
+    files = tasks.load("udpos", corpus, "test", "yo", "files", limit=60)
     rows = [{"tokens": [*e["words"], "lost"], "upos": [*e["tags"], "_"]} for e in files]
-    prepare(root, "xtreme_pos/xtreme_pos_yo", udpos_features(), {"test": rows})
+    prepare(root, "xtreme_pos/xtreme_pos_yo", {"test": rows})
     keys = ("words", "tags")
-    assert content(tasks.load("udpos", data, "test", "yo", "tfds"), *keys) == content(files, *keys)
+    assert content(tasks.load("udpos", corpus, "test", "yo", "tfds"), *keys) == content(files, *keys)
     with pytest.raises(InputError, match=r"has no 'ta'; it has en, af"):  # TFDS holds Tagalog there
-        tasks.load("udpos", data, "test", "ta", "tfds")
+        tasks.load("udpos", corpus, "test", "ta", "tfds")
 
-    files = tasks.load("panx", data, "dev", "sw", "files", limit=60)
+    files = tasks.load("panx", corpus, "dev", "sw", "files", limit=60)
     rows = [
         {"tokens": e["words"], "tags": e["tags"], "langs": ["sw"] * len(e["tags"]), "spans": ["LOC: x"]} for e in files
     ]
-    prepare(root, "wikiann/sw", panx_features(), {"validation": rows})
-    assert content(tasks.load("panx", data, "dev", "sw", "tfds"), *keys) == content(files, *keys)
+    prepare(root, "wikiann/sw", {"validation": rows})
+    assert content(tasks.load("panx", corpus, "dev", "sw", "tfds"), *keys) == content(files, *keys)
 
 
-def test_squad_v2_keeps_unanswerable_questions(root, data):
-    files = tasks.load("mlqa", data, "dev", "en", "files", limit=30)
+def test_squad_v2_keeps_unanswerable_questions(root, corpus):
+    files = tasks.load("mlqa", corpus, "dev", "en", "files", limit=30)
     rows = [row | {"is_impossible": False, "plausible_answers": row["answers"]} for row in squad_rows(files)]
     nothing = {"text": [], "answer_start": []}
     rows[3] |= {"is_impossible": True, "answers": nothing}
-    prepare(root, "squad/v2.0", squad_v2_features(), {"validation": rows})
-    read = {e["id"]: e["answers"] for e in tasks.load("squad_v2", data, "dev", source="tfds")}
+    prepare(root, "squad/v2.0", {"validation": rows})
+    read = {e["id"]: e["answers"] for e in tasks.load("squad_v2", corpus, "dev", source="tfds")}
     assert read.pop(files[3]["id"]) == [] and len(read) == 29 and all(read.values())
 
 
-def test_parts_come_from_where_they_are(root, data, tmp_path):
+def test_parts_come_from_where_they_are(root, corpus, tmp_path):
     (tmp_path / "intermediate").mkdir()
     for part in ("anli", "mnli"):
-        (tmp_path / "intermediate" / part).symlink_to(data / "intermediate" / part)
+        (tmp_path / "intermediate" / part).symlink_to(corpus / "intermediate" / part)
     rows = [{"premise": "p", "hypothesis": "h", "label": "neutral"}]
-    prepare(root, "snli", snli_features(), {"validation": rows})
+    prepare(root, "snli", {"validation": rows})
     read = tasks.load("anli_plus", tmp_path, "dev")
     assert len(read) == 640 + 1000 + 1
     (found,) = (example for example in read if example["id"].startswith("snli/"))
     assert found == {"id": "snli/0", "text_a": "p", "text_b": "h", "label": 2}
 
 
-def test_tatoeba_is_the_same_from_both(root, data):
-    files = tasks.load("tatoeba", data, "test", "sw", "files")
+def test_tatoeba_is_the_same_from_both(root, corpus):
+    files = tasks.load("tatoeba", corpus, "test", "sw", "files")
     rows = [
         {
             "source_sentence": f["text"] + "\n",  # TFDS's builder keeps the line ends
@@ -384,8 +253,8 @@ def test_tatoeba_is_the_same_from_both(root, data):
         }
         for f, e in zip(files["source"], files["target"], strict=True)
     ]
-    prepare(root, "tatoeba/tatoeba_sw", tatoeba_features(), {"train": rows})
-    read = tasks.load("tatoeba", data, "test", "sw", "tfds")
+    prepare(root, "tatoeba/tatoeba_sw", {"train": rows})
+    read = tasks.load("tatoeba", corpus, "test", "sw", "tfds")
 
     def pairs(loaded):
         sides = [{row["id"]: row["text"] for row in loaded[side]} for side in ("source", "target")]
@@ -395,40 +264,38 @@ def test_tatoeba_is_the_same_from_both(root, data):
 
 
 @pytest.mark.parametrize(
-    "name, data_set, features",
+    "name, data_set",
     [
-        ("xnli", "xnli", xnli_features),
-        ("mnli", "glue/mnli", lambda: mnli_features(True)),
-        ("mnli", "multi_nli", lambda: mnli_features(False)),
-        ("squad_v1", "squad/v1.1", squad_features),
-        ("xquad", "xquad/th", squad_features),
-        ("mlqa", "mlqa/de", squad_features),
-        ("tydiqa", "tydi_qa/goldp", squad_features),
-        ("tatoeba", "tatoeba/tatoeba_sw", tatoeba_features),
-        ("squad_v2", "squad/v2.0", squad_v2_features),
-        ("anli", "anli/r3", anli_features),
-        ("snli", "snli", snli_features),
-        ("qqp", "glue/qqp", qqp_features),
-        ("pawsx", "paws_x_wiki/ko", pawsx_features),
-        ("hellaswag", "hellaswag", hellaswag_features),
-        ("cosmosqa", "cosmos_qa", cosmosqa_features),
-        ("udpos", "xtreme_pos/xtreme_pos_yo", udpos_features),
-        ("panx", "wikiann/sw", panx_features),
+        ("xnli", "xnli"),
+        ("mnli", "glue/mnli"),
+        ("mnli", "multi_nli"),
+        ("squad_v1", "squad/v1.1"),
+        ("xquad", "xquad/th"),
+        ("mlqa", "mlqa/de"),
+        ("tydiqa", "tydi_qa/goldp"),
+        ("tatoeba", "tatoeba/tatoeba_sw"),
+        ("squad_v2", "squad/v2.0"),
+        ("anli", "anli/r3"),
+        ("snli", "snli"),
+        ("qqp", "glue/qqp"),
+        ("pawsx", "paws_x_wiki/ko"),
+        ("hellaswag", "hellaswag"),
+        ("cosmosqa", "cosmos_qa"),
+        ("udpos", "xtreme_pos/xtreme_pos_yo"),
+        ("panx", "wikiann/sw"),
     ],
 )
-def test_the_features_here_are_those_of_the_installed_tfds(root, name, data_set, features):
+def test_the_features_here_are_those_of_the_installed_tfds(root, name, data_set):
     importlib.import_module(tasks.get(name).tfds.module)  # what the message for an unprepared set says to import
-    real, mine = tfds.builder(data_set, data_dir=root).info.features, features()
-    assert real.to_json_content() == mine.to_json_content()
+    real = tfds.builder(data_set, data_dir=root).info.features
+    assert real.to_json_content() == features(data_set).to_json_content()
 
 
 # --- choosing and refusing -------------------------------------------------------------------------------------------
 
 
 def test_auto_prefers_files(root, tmp_path):
-    prepare(
-        root, "glue/mnli", mnli_features(True), {"train": [{"premise": "t", "hypothesis": "t", "label": 0, "idx": 0}]}
-    )
+    prepare(root, "glue/mnli", {"train": [{"premise": "t", "hypothesis": "t", "label": 0, "idx": 0}]})
     assert tasks.load("mnli", tmp_path, "train")[0]["text_a"] == "t"
     file = tmp_path / "intermediate/mnli/train.jsonl"
     file.parent.mkdir(parents=True)
@@ -454,9 +321,7 @@ def test_what_is_missing_is_said(root, tmp_path):
 
 
 def test_other_storage_formats_are_refused(root, tmp_path):
-    prepare(
-        root, "glue/mnli", mnli_features(True), {"train": [{"premise": "", "hypothesis": "", "label": 0, "idx": 0}]}
-    )
+    prepare(root, "glue/mnli", {"train": [{"premise": "", "hypothesis": "", "label": 0, "idx": 0}]})
     info = next(root.glob("glue/mnli/*/dataset_info.json"))
     info.write_text(info.read_text().replace("array_record", "tfrecord"))
     with pytest.raises(InputError, match=r"stored as tfrecord, .*file_format='array_record'"):
@@ -474,7 +339,7 @@ def test_the_newest_version_is_read(root):
 
 def test_reading_never_imports_tensorflow(root, tmp_path):
     rows = [{"premise": "p", "hypothesis": "h", "label": 1, "idx": 0}]
-    prepare(root, "glue/mnli", mnli_features(True), {"train": rows})
+    prepare(root, "glue/mnli", {"train": rows})
     code = (
         "import sys; from jxstilts import tasks; "
         f"print(tasks.load('mnli', {str(tmp_path)!r}, 'train', source='tfds')); "

@@ -5,6 +5,7 @@ import pytest
 import samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from samples import ids, rows
 
 from jxstilts.data import tokenize, tokenizer
 from jxstilts.runtime import InputError
@@ -16,19 +17,6 @@ CONTEXT = " ".join(samples.TEXTS[:3])
 @pytest.fixture(scope="module")
 def small():
     return samples.small_tokenizer()
-
-
-@pytest.fixture(scope="module")
-def xlmr(corpus):
-    return tokenizer.load(corpus / "tokenizer")
-
-
-def ids(small, text):
-    return tokenizer.encode(small, [text])[0].tolist()
-
-
-def rows(features):
-    return [features.tokens[a:b].tolist() for a, b in zip(features.offsets[:-1], features.offsets[1:], strict=True)]
 
 
 def pair(a, b, **more):

@@ -20,11 +20,6 @@ MODELS = ("bpe", "unigram")
 DECOMPOSED_YORUBA = "Ọmọ rẹ̀ sì ń wò ó"
 
 
-@pytest.fixture(scope="module")
-def xlmr(corpus):
-    return tokenizer.load(corpus / "tokenizer")
-
-
 def split(flat, offsets):
     return [flat[begin:end].tolist() for begin, end in itertools.pairwise(offsets)]
 

@@ -3,19 +3,12 @@ import pytest
 import samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from samples import ids, rows
 
-from jxstilts.data import tokenize, tokenizer
+from jxstilts.data import tokenize
 from jxstilts.runtime import InputError
 
 CLS, SEP, UNK = 0, 2, 3
-
-
-def ids(small, text):
-    return tokenizer.encode(small, [text])[0].tolist()
-
-
-def rows(features):
-    return [features.tokens[a:b].tolist() for a, b in zip(features.offsets[:-1], features.offsets[1:], strict=True)]
 
 
 def sentence(*words, tags=None, id="s"):

@@ -90,6 +90,7 @@ def layer_curve(
     layers: which hidden states, by default all; those asked for are held in memory together, N x D x 4 bytes each.
     The other arguments are those of `evaluator.evaluate`; `options.layer` is not read.
     """
+    options = options or Options()
     wanted = [layer_of(model, layer) for layer in (range(model.config.layers + 1) if layers is None else layers)]
     found = _by_layer(model, params, task, examples, wanted, tokenizer, options, mesh, cache_dir)
     metric = metrics.get(task.metric)
@@ -107,6 +108,8 @@ def _by_layer(model, params, task, examples, layers, tokenizer, options, mesh, c
         )
         for side, rows in sides.items()
     }
+    if options.subtract_means:
+        vectors = {side: found - found.mean(1, keepdims=True) for side, found in vectors.items()}
     return {
         layer: _predictions(task, examples, {side: found[place] for side, found in vectors.items()}, mesh)
         for place, layer in enumerate(layers)

@@ -2,10 +2,15 @@
 
 import dataclasses
 
+import jax
+
 from jxstilts.data.words import LONG_SENTENCES
 from jxstilts.models.model import Model
 from jxstilts.runtime import InputError, suggest
 from jxstilts.tasks import TaskSpec, protocols
+
+# A CPU gains nothing from a larger batch, and in a smaller one the longest row is not as far from the others.
+TOKENS = {"cpu": 2048}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,18 +23,26 @@ class Options:
     max_query_length: int = 64
     max_answer_length: int = 30  # tokens
     n_best: int = 20
-    tokens_per_batch: int = 8192
+    tokens_per_batch: int = 0  # rows times their length; 0 = as suits the device
     layer: int | None = None  # retrieval: which hidden state, 0 = embeddings, -1 = last
     pooling: str = "mean"  # retrieval: "mean" (special tokens included), "mean_without_specials" or "first" (token)
+    subtract_means: bool = False  # retrieval: take from each side its mean, what all sentences of a language share
     max_features: int = 0  # only the first N rows, windows, questions or sentences (dev selection: 500); 0 = all
     long_sentences: str = ""  # tagging: "truncate" (cut words get no tag) or "split" into several rows
 
     def fit(self, type: str, model: Model) -> "Options":
-        """Returns the options with max_length decided. Raises InputError where the model does not reach it."""
+        """Returns the options with max_length and tokens_per_batch decided.
+
+        Raises InputError where the model does not reach max_length.
+        """
         protocol, reach = protocols.get(self.protocol), model.config.max_length
         if self.max_length > reach:
             raise InputError(f"max_length={self.max_length}, but the model has positions for {reach} tokens")
-        return dataclasses.replace(self, max_length=self.max_length or min(protocol.lengths[type], reach))
+        return dataclasses.replace(
+            self,
+            max_length=self.max_length or min(protocol.lengths[type], reach),
+            tokens_per_batch=self.tokens_per_batch or TOKENS.get(jax.default_backend(), 8192),
+        )
 
     def resolve(self, task: TaskSpec, model: Model) -> "Options":
         """Returns the options with everything decided.

@@ -1,6 +1,7 @@
 """Evaluations of one model on many tasks and languages, kept in results.jsonl and predictions/ as they come.
 
 predictions/EVALUATION is a submission folder in XTREME's layout (`submission`), which `jxstilts score` takes as it is.
+items/EVALUATION holds what is known of each item (`items`); no row with a value lacks its items.
 """
 
 import dataclasses
@@ -13,9 +14,9 @@ from typing import Any
 from jax.sharding import Mesh
 
 import jxstilts
-from jxstilts import config, runtime, tasks, tracking
+from jxstilts import config, lease, runtime, tasks, tracking
 from jxstilts.data import tokenizer as tokenizers
-from jxstilts.eval import benchmarks, bitext, evaluator, submission
+from jxstilts.eval import benchmarks, bitext, evaluator, items, submission
 from jxstilts.models import bundle
 from jxstilts.runtime import InputError, suggest
 
@@ -108,11 +109,8 @@ def add(
     path = folder / "results.jsonl"
     identity = config.fingerprint({"request": request, "data_dir": str(data_dir)})
     mine = {"evaluation": name, "config_fingerprint": identity, "checkpoint_sha256": labels["checkpoint_sha256"]}
-    rows = [
-        row for row in tracking.read_rows(path)
-        if row["evaluation"] != name or all(row[key] == value for key, value in mine.items())
-    ]  # fmt: skip
-    have = {(row["task"], row["language"]) for row in rows if row["evaluation"] == name}
+    rows = [row for row in tracking.read_rows(path) if all(row[key] == value for key, value in mine.items())]
+    have = {(row["task"], row["language"]) for row in rows} - _without_items(folder, rows)
     wanted = [pair for pair in request.pairs() if pair not in have]
     progress = tracking.Progress(f"evaluate {name}", len(wanted))
     if request.benchmark:
@@ -138,16 +136,41 @@ def add(
                     loaded.model, loaded.params, tasks.get(task), examples,
                     tokenizer=tokenizer, options=request.options, mesh=mesh, cache_dir=cache_dir,
                 )  # fmt: skip
-            rows += _rows(result, curve, {**labels, **mine, "limit": request.limit})
+            if result.metrics:
+                kept = items.of(result, examples)
+                items.write(items.path(folder, name, task, result.split, result.language), kept, mine)
             submission.write(
                 folder / "predictions" / name, task, result.split, result.language, examples, result.predictions,
                 threshold=result.metrics.get("threshold"),
             )  # fmt: skip
-            runtime.atomic_write(path, "".join(json.dumps(row) + "\n" for row in rows))
+            _store(path, _rows(result, curve, {**labels, **mine, "limit": request.limit}), mine)
+            if not done:
+                items.prune(folder, name, mine)
             done += 1
             progress.show(done, {})
         if stop(done) and done < len(wanted):
             raise runtime.Interrupted(f"evaluation {name}: stopped after {done} of {len(wanted)}; kept")
+
+
+def _store(path: pathlib.Path, new: list[dict], mine: Mapping[str, str]) -> None:
+    """Adds the rows of one task and language in place of older ones; those that other workers write stay."""
+    pair = new[0]["task"], new[0]["language"]
+    with lease.locked(path.with_name(f".{path.name}.lock")):
+        kept = [
+            row for row in tracking.read_rows(path)
+            if row["evaluation"] != mine["evaluation"]
+            or (all(row[key] == value for key, value in mine.items()) and (row["task"], row["language"]) != pair)
+        ]  # fmt: skip
+        runtime.atomic_write(path, "".join(json.dumps(row) + "\n" for row in kept + new))
+
+
+def _without_items(folder: pathlib.Path, rows: list[dict]) -> set[tuple[str, str]]:
+    """Returns the (task, language) whose items are not there, as in folders of earlier versions."""
+    found = {(row["task"], row["language"]): row for row in rows if row["value"] is not None}
+    return {
+        pair for pair, row in found.items()
+        if not items.belongs(items.path(folder, row["evaluation"], row["task"], row["split"], row["language"]), row)
+    }  # fmt: skip
 
 
 def _of_task(

@@ -18,6 +18,7 @@ class Language:
     negation: a word "before" or "after" the verb, or a "prefix" or "suffix" of it.
     cognates: per cent of the content words that are English's in the language's own script. loans: per cent that are
     English's in Latin letters. switching: per cent of the content words of running text said in English.
+    glosses: per cent of the single sentences of running text that are said again in English on the same line.
     corpus: lines of running text, parallel: of its text that are also there in English, at the size `small`.
     """
 
@@ -36,6 +37,7 @@ class Language:
     cognates: int = 0
     loans: int = 0
     switching: int = 0
+    glosses: int = 0
     corpus: int = 0
     parallel: int = 400
 
@@ -51,31 +53,31 @@ ENGLISH = Language("en", "eng", "eng", "Latn", article="before", corpus=14_400)
 INVENTED = (
     Language(
         "de", "deu", "deu", "Latn", article="before", negation="after",
-        cognates=45, loans=5, switching=4, corpus=9_600,
+        cognates=45, loans=5, switching=20, glosses=40, corpus=9_600,
     ),
     Language(
         "es", "spa", "spa", "Latn", article="before", adjective="NA", time="first",
-        cognates=25, loans=8, switching=4, corpus=9_600,
+        cognates=25, loans=8, switching=20, glosses=40, corpus=9_600,
     ),
     Language(
         "ru", "rus", "rus", "Cyrl", case="suffix",
-        cognates=10, loans=2, switching=4, corpus=9_600,
+        cognates=10, loans=2, switching=20, glosses=40, corpus=9_600,
     ),
     Language(
         "el", "ell", "ell", "Grek", article="before", word_order="VSO", adjective="NA", case="suffix",
-        cognates=10, loans=2, switching=4, corpus=3_600,
+        cognates=10, loans=2, switching=20, glosses=40, corpus=3_600,
     ),
     Language(
         "hi", "hin", "hin", "Deva", word_order="SOV", adposition="post", time="first", case="suffix", plural="none",
-        cognates=5, loans=5, switching=4, corpus=3_600,
+        cognates=5, loans=5, switching=20, glosses=40, corpus=3_600,
     ),
     Language(
         "ar", "ara", "arb", "Arab", word_order="VSO", adjective="NA", plural="prefix", negation="prefix",
-        cognates=5, loans=5, switching=4, corpus=720,
+        cognates=5, loans=5, switching=20, glosses=40, corpus=720,
     ),
     Language(
         "tr", "tur", "tur", "Latn", word_order="SOV", adposition="suffix", case="suffix", negation="suffix",
-        cognates=0, loans=2, switching=4, corpus=720,
+        cognates=0, loans=2, switching=20, glosses=40, corpus=720,
     ),
 )  # fmt: skip
 
@@ -93,6 +95,7 @@ ALLOWED = {
     "cognates": range(101),
     "loans": range(101),
     "switching": range(101),
+    "glosses": range(101),
     "corpus": range(2, 1_000_001),
     "parallel": range(401),
 }

@@ -41,18 +41,24 @@ def files(setting: Setting) -> Iterator[tuple[str, str]]:
 
 
 def lines(setting: Setting, code: str) -> Iterator[str]:
-    """Yields a language's lines of running text. A longer corpus of the same language begins both halves the same."""
+    """Yields a language's lines of running text. A longer corpus of the same language begins both halves the same.
+
+    Glosses are like what crawled text has here and there: a sentence and its translation on one page.
+    """
     grammar, world = setting.grammars[code], setting.world
     count = max(2, grammar.language.corpus // setting.size.text)
     for kind, some in (("sentence", count - count // 2), ("document", count // 2)):
         stream, switch = setting.stream("text", code, kind), setting.stream("switching", code, kind)
+        gloss = setting.stream("glosses", code)
         for _ in range(some):
-            if kind == "sentence":
-                frame = world.sentence(stream, world.all_names)
-                tokens = grammar.statement(frame, marked=stream.chance(25))
-            else:
-                tokens = document(world, stream, grammar)
-            yield _switched(tokens, switch, grammar)
+            if kind == "document":
+                yield _switched(document(world, stream, grammar), switch, grammar)
+                continue
+            frame = world.sentence(stream, world.all_names)
+            said = [_switched(grammar.statement(frame, marked=stream.chance(25)), switch, grammar)]
+            if gloss.chance(grammar.language.glosses):
+                said.append(text(setting.english.statement(frame)))
+            yield " ".join(said)
 
 
 def document(world: World, stream: Stream, grammar: Grammar) -> list[Token]:

@@ -14,7 +14,7 @@ from jxstilts.miniworld import choice, languages, nli, pairs, qa, retrieval, run
 from jxstilts.miniworld.setting import SIZES, Setting, setting
 from jxstilts.runtime import InputError, suggest
 
-VERSION = 1  # of the world's design; the same seed and options give the same bytes within a version
+VERSION = 2  # of the world's design; the same seed and options give the same bytes within a version
 RECORD = "world.json"
 ROOMS = (running, nli, pairs, qa, choice, tagging, retrieval)
 

@@ -12,6 +12,7 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse import csgraph
 
+from jxstilts.eval.items import Kept
 from jxstilts.runtime import InputError
 
 Values = Any  # [items], [seeds, items], or {column: either}
@@ -19,36 +20,77 @@ Score = Callable[[Mapping[str, np.ndarray], np.ndarray], Any]
 
 
 def rows(
-    states: Sequence[Mapping[str, Mapping[str, Mapping[str, float]]]], parallel: bool
-) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """Returns (columns {name: [seeds, items]}, languages [items], clusters [items]) from the states of a SumMetric.
+    systems: Sequence[Sequence[Mapping[str, Kept]]], parallel: bool
+) -> tuple[list[dict[str, np.ndarray]], np.ndarray, np.ndarray]:
+    """Returns (columns {name: [seeds, items]} of each system, languages [items], clusters [items]).
 
     Args:
-        states: for each seed, {language: {column: {example id: number}}}.
-        parallel: whether an id means the same item in every language (XNLI, XQuAD, MLQA). If not, equal ids of two
+        systems: of each one, for each seed {language: its items}.
+        parallel: whether an id means the same item in every language (`TaskSpec.parallel`). If not, equal ids of two
             languages are two items, as where they are row numbers of unrelated files (POS, NER, Tatoeba).
-    The order is sorted, so that two systems evaluated on the same examples fit together.
-    Raises InputError for no item, and where a seed, language or column has other items than the first.
+    Items that are one question's paragraph, in whichever language, are one cluster. Languages and ids are sorted.
+    Raises InputError for no item, and where a system, seed or language has other items than the first.
     """
-    if not states or not states[0]:
-        raise InputError("statistics: there is no state to take items from")
-    kept = {language: set().union(*state.values()) for language, state in sorted(states[0].items())}
-    names = sorted(next(iter(states[0].values())))
-    pairs = [(language, identifier) for language, own in kept.items() for identifier in sorted(own)]
-    if not pairs:
-        raise InputError("statistics: there is no item")
-    for number, state in enumerate(states):
-        for language in sorted(kept.keys() | state.keys()):
-            held = state.get(language, {})
-            if sorted(held) != names or any(column.keys() != kept.get(language) for column in held.values()):
+    runs = [run for seeds in systems for run in seeds]
+    if not runs or not all(systems) or not runs[0]:
+        raise InputError("statistics: there is no run, or no language, to take items from")
+    for number, run in enumerate(runs):
+        if run.keys() != runs[0].keys():
+            raise InputError(
+                f"statistics: run {number} (counted from 0) has other languages than the first; give the same"
+            )
+    order = sorted(runs[0])
+    first = {language: _union([run[language] for run in runs]) for language in order}
+    names = sorted(first[order[0]].columns)
+    for number, run in enumerate(runs):
+        for language in order:
+            held = run[language]
+            same = held.sparse or np.array_equal(held.ids, first[language].ids)
+            if not same or sorted(held.columns) != names:
                 raise InputError(
-                    f"statistics: in {language!r} seed {number} (counted from 0) has other items or columns than "
-                    "the first language or seed; evaluate all on the same examples"
+                    f"statistics: in {language!r} run {number} (counted from 0) has other items or columns than the "
+                    "first; evaluate all on the same examples"
                 )
-    columns = {name: np.array([[state[of][name][i] for of, i in pairs] for state in states], float) for name in names}
-    # no language code holds a line break
-    clusters = [identifier if parallel else f"{language}\n{identifier}" for language, identifier in pairs]
-    return columns, np.array([language for language, _ in pairs]), np.array(clusters)
+    ids = np.concatenate([first[language].ids for language in order])
+    if not len(ids):
+        raise InputError("statistics: there is no item")
+    columns = [
+        {name: np.array([np.concatenate([_column(run[of], name, first[of].ids) for of in order]) for run in seeds])
+         for name in names}
+        for seeds in systems
+    ]  # fmt: skip
+    languages = np.repeat(order, [len(first[language].ids) for language in order])
+    return columns, languages, _clusters(first, order, ids, languages, parallel)
+
+
+def _union(held: Sequence[Kept]) -> Kept:
+    if not held[0].sparse:
+        return held[0]
+    return dataclasses.replace(held[0], ids=np.unique(np.concatenate([one.ids for one in held])))
+
+
+def _column(held: Kept, name: str, ids: np.ndarray) -> np.ndarray:
+    if not held.sparse:
+        return held.columns[name]
+    column = np.zeros(len(ids))
+    column[np.searchsorted(ids, held.ids)] = held.columns[name]
+    return column
+
+
+def _clusters(first, order, ids, languages, parallel) -> np.ndarray:
+    """Returns what is drawn as one, for each item."""
+    own = lambda values: np.char.add(np.char.add(languages, "\n"), values)  # noqa: E731  no code holds a line break
+    if first[order[0]].groups is None:
+        return ids if parallel else own(ids)
+    groups = own(np.concatenate([first[language].groups for language in order]))
+    if not parallel:
+        return groups
+    # a paragraph holds other questions in other languages (MLQA), so its questions link the languages' paragraphs
+    _, item = np.unique(ids, return_inverse=True)
+    _, group = np.unique(groups, return_inverse=True)
+    size = item.max() + 1 + group.max() + 1
+    links = sparse.coo_matrix((np.ones(len(ids)), (item, item.max() + 1 + group)), (size, size))
+    return csgraph.connected_components(links, directed=False)[1][item]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -280,6 +280,7 @@ XNLI = TaskSpec(
     read=read_xnli,
     multilingual=True,
     labels=LABELS,
+    parallel=True,
     metric="accuracy",
     train_task="mnli",
     tfds=Tfds(

@@ -153,6 +153,7 @@ PAWSX = TaskSpec(
     },
     read=read_pawsx,
     labels=LABELS,
+    parallel=True,
     metric="accuracy",
     train_task="pawsx",
     tfds=Tfds(

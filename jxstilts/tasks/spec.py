@@ -68,6 +68,7 @@ class TaskSpec:
     read: (path) -> the examples of one file; raises InputError. None for a task made of `parts`.
     multilingual: a file may hold several languages, so `read` is called with (path, language).
     fields: language -> values of each pattern field; a pattern is filled with each (with none: it is left out).
+    parallel: an example's id means the same item in every language: a translation of it.
     labels: class names; the index is the class id. () for type "tagging": those of the training examples.
     metric: name in `jxstilts.eval.metrics`; None where nothing is scored.
     train_task: the English task that a target is trained on; its own name where it has training data.
@@ -95,6 +96,7 @@ class TaskSpec:
     fields: Callable[[str], dict[str, tuple[str, ...]]] = language_only
     union: bool = False
     multilingual: bool = False
+    parallel: bool = False
     sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
     recipe: Recipe | None = None
     parts: tuple[str, ...] = ()

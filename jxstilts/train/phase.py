@@ -152,7 +152,7 @@ def run(
     progress = tracking.Progress(name, phase.steps, place.quiet)
     for text in (f"{key}: {', '.join(value) or '-'}" for key, value in plain(taken).items()):
         progress.note(text)
-    provenance = {"phase": name, "identity": own, "handover": plain(taken)}
+    provenance = {"phase": name, "identity": own, "handover": plain(taken), "hardware": tracking.hardware(place.mesh)}
     finish = partial(_finish, folder, model, tokenizer_dir, provenance)
     if not phase.tasks:
         return finish(params, {"steps": 0, "best": None})

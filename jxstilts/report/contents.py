@@ -1,0 +1,324 @@
+"""The tables of the report: the headline with differences and intervals, and what stands behind it."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jxstilts.report import comparisons, phases
+from jxstilts.report.comparisons import Comparison
+from jxstilts.report.folder import BASELINE, SOURCE, Arm, Folder, Target, load
+from jxstilts.report.sheet import Cell, Table
+from jxstilts.report.table import about, name
+
+COLLAPSED = {
+    "baseline": "no better in English than a trivial rule",
+    "constant": "one and the same prediction for every English item",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A study folder with everything that was computed from it. failed: {phase or evaluation: cause}."""
+
+    folder: Folder
+    phases: list[phases.Phase]
+    found: list[Comparison]
+    means: list[Comparison]
+    collapsed: dict[tuple[Arm, Target, int], tuple[str, ...]]
+    failed: dict[str, str]
+
+    @functools.cached_property
+    def by_cell(self) -> dict[tuple, Comparison]:
+        """{(arm, target or None, metrics): comparison}."""
+        return {(one.arm, one.target, one.metrics): one for one in [*self.found, *self.means]}
+
+    @functools.cached_property
+    def columns(self) -> list[tuple[Target, str]]:
+        """The (target, metric) of the headline."""
+        every = [(target, metric) for target in self.folder.targets for metric in target.metrics]
+        return [
+            (target, metric) for target, metric in every
+            if any(comparisons.seeds_of(self.folder, arm, target, (metric,)) for arm in self.folder.arms)
+        ]  # fmt: skip
+
+    def title(self, target: Target, metric: str) -> str:
+        """Returns a column's heading."""
+        return f"{self.folder.label(target)} {name(metric)}"
+
+
+def study(workdir: Any, draws: int, say: Callable[[int, int], None]) -> Study:
+    """Reads a study folder and computes what its report says. Raises InputError as `folder.load`."""
+    folder = load(workdir)
+    found, means = comparisons.compare(folder, draws, say)
+    down = comparisons.collapsed(folder)
+    return Study(folder, phases.load(folder.path), found, means, down, phases.failed(folder.path))
+
+
+def headline(it: Study) -> Table:
+    """Rows: intermediate tasks, the baseline first and absolute, the others as differences from it."""
+    folder = it.folder
+    models = list(dict.fromkeys(arm.model for arm in folder.arms))
+    several = len(models) > 1
+    averages = {arm: _average(it, arm) for arm in folder.arms}
+    averaged = len(folder.targets) > 1 and any(value is not None for value in averages.values())
+    header = [*(["model"] if several else []), "intermediate", *(it.title(*column) for column in it.columns)]
+    header += ["mean of tasks"] if averaged else []
+    body = []
+    for model in models:
+        arms = [arm for arm in folder.arms if arm.model == model]
+        values = {
+            (arm, column): comparisons.seeds_of(folder, arm, column[0], (column[1],))
+            for arm in arms for column in it.columns
+        }  # fmt: skip
+        for arm in arms:
+            cells: list[str | Cell] = [*([model] if several else []), arm.intermediate or "-"]
+            for column in it.columns:
+                own = values[arm, column]
+                best = _best([one.mean for other in arms if (one := values[other, column])])
+                down = sum(key[:2] == (arm, column[0]) for key in it.collapsed)
+                cells.append(_cell(it, arm, column[0], (column[1],), own and own.mean, best, down))
+            if averaged:
+                best = _best([averages[other] for other in arms if averages[other] is not None])
+                cells.append(_cell(it, arm, None, (), averages[arm], best, 0))
+            body.append(cells)
+    body.append(
+        ["trivial rule", *([""] * several), *(_trivial(it, *column) for column in it.columns), *([""] * averaged)]
+    )
+    return Table(
+        "headline", "Zero-shot transfer: the baseline in per cent, intermediate tasks as differences from it in points",
+        header, body, _headline_notes(it), left=2 if several else 1,
+    )  # fmt: skip
+
+
+def _best(values: list[float]) -> float | None:
+    return max(values) if len(values) > 1 else None  # one value alone is not marked as the best
+
+
+def _cell(it, arm, target, metrics, value, best, down) -> Cell | str:
+    if value is None:
+        return "-"
+    one = it.by_cell.get((arm, target, metrics))
+    bold, mark = value == best, "†" * bool(down)
+    if arm.intermediate == BASELINE or not _has_baseline(it.folder, arm, target):
+        return Cell(f"{value:.1f}", "" if arm.intermediate == BASELINE else "absolute", bold, mark)
+    if one is None:
+        return Cell(f"{value:.1f}", "absolute", bold, mark)
+    if one.estimate is None:
+        return Cell(signed(one.value), "no interval", bold, mark)
+    return Cell(signed(one.value), interval(one.estimate), bold, "*" * one.significant + mark)
+
+
+def _has_baseline(folder: Folder, arm: Arm, target: Target | None) -> bool:
+    base = arm._replace(intermediate=BASELINE)
+    return base in folder.arms if target is None else bool(folder.of(base, target))
+
+
+def _average(it: Study, arm: Arm) -> float | None:
+    """Returns the mean over all targets that any arm of the model has; None where the arm lacks one."""
+    folder = it.folder
+    needed = [
+        t for t in folder.targets if any(folder.of(other, t) for other in folder.arms if other.model == arm.model)
+    ]
+    found = [comparisons.seeds_of(folder, arm, target, target.metrics) for target in needed]
+    return sum(one.mean for one in found) / len(found) if found and None not in found else None
+
+
+def _trivial(it: Study, target: Target, metric: str) -> str:
+    values = []
+    for (_, other), runs in it.folder.runs.items():
+        if other == target:
+            values += [value for run in runs for value in run.scores((metric,), "baseline").values()]
+    return f"{sum(values) / len(values):.1f}" if values else "-"
+
+
+def _headline_notes(it: Study) -> list[str]:
+    """What the marks mean, what the intervals cover, what is missing."""
+    folder = it.folder
+    both = [*it.found, *it.means]
+    tested = [one for one in both if one.estimate is not None]
+    notes = [
+        "Means over languages, English included where the task has it, and over seeds; bold: the best of a column."
+    ]
+    if tested:
+        covers = sorted({one.covers for one in tested})
+        notes.append(
+            "Small print: the 95 % interval of the difference. It covers the chance of "
+            + "; or of ".join(" and ".join(filter(None, (", ".join(names[:-1]), names[-1]))) for names in covers)
+            + (
+                " (one run of each arm says nothing of other seeds)."
+                if ("items",) in covers else "."
+            )
+        )  # fmt: skip
+        notes.append(
+            f"* p < {comparisons.LEVEL:g}, corrected by Holm over the {len(tested)} comparisons of this table; "
+            f"{sum(one.significant for one in tested)} hold."
+        )
+    if it.collapsed:
+        runs = len(it.collapsed)
+        notes.append(f"† {runs} collapsed run{'s are' if runs > 1 else ' is'} counted in (see Collapsed runs).")
+    bare = [model for model in dict.fromkeys(a.model for a in folder.arms) if Arm(model, BASELINE) not in folder.arms]
+    for model in bare:
+        notes.append(f"{model} has no arm {BASELINE!r}: its values are absolute, and nothing can be said of a gain.")
+    notes += [about(folder, target) for target in folder.targets]
+    notes += _chosen_on(it)
+    lacks: dict[tuple[Arm, str], dict[str, None]] = {}
+    for one in it.found:
+        for note in one.notes:
+            lacks.setdefault((one.arm, note), {})[folder.label(one.target)] = None
+    notes += [
+        f"Missing: {arm.model}, {arm.intermediate} on {', '.join(labels)}: {note}"
+        for (arm, note), labels in lacks.items()
+    ]
+    for arm in folder.arms:
+        absent = [folder.label(target) for target in folder.targets if not folder.of(arm, target)]
+        if absent:
+            notes.append(f"Missing: {arm.model}, {arm.intermediate} has no result on {', '.join(absent)}.")
+    if folder.twice:
+        notes.append(f"Evaluated twice for one arm and seed, the first counts; left out: {', '.join(folder.twice)}.")
+    return notes
+
+
+def _chosen_on(it: Study) -> list[str]:
+    """Names the targets whose English rows also chose the checkpoint."""
+    rows = {
+        (row["task"], row["phase"]) for row in it.folder.rows if row["split"] == "dev" and row["language"] == SOURCE
+    }
+    found = set()
+    for phase in it.phases:
+        if phase.config.get("select", {}).get("metric"):
+            for key, stream in phase.config.get("tasks", {}).items():
+                task = stream.get("task") or key
+                if (task, phase.name) in rows and not stream.get("holdout"):
+                    found.add(task)
+    targets = [target.task for target in it.folder.targets if target.task in found and target.split == "dev"]
+    return [f"{task}: some English rows of this split have also chosen the checkpoint." for task in targets]
+
+
+def details(it: Study) -> Table:
+    """Every comparison in full."""
+    header = [
+        "intermediate", "target", "difference", "95 % interval", "these languages only", "p", "p (Holm)", "seeds",
+        "languages", "items", "drawn as one",
+    ]  # fmt: skip
+    several = len({arm.model for arm in it.folder.arms}) > 1
+    body = []
+    for one in [*it.found, *it.means]:
+        label = "mean of tasks" if one.target is None else it.title(one.target, one.metrics[0])
+        who = f"{one.arm.model}, {one.arm.intermediate}" if several else one.arm.intermediate
+        cells = ["-"] * 4
+        if one.estimate:
+            p = f"{one.estimate.p:.4f}" if one.estimate.p >= 0.0001 else "< 0.0001"
+            cells = [interval(one.estimate), interval(one.fixed), p, f"{one.adjusted:.4f}"]
+        sizes = [f"{one.estimate.rows:,}", f"{one.estimate.clusters:,}"] if one.estimate else ["-", "-"]
+        body.append([
+            who, label, Cell(signed(one.value), mark="*" * one.significant), *cells,
+            f"{len(one.seeds)} / {len(one.others)}", str(len(one.languages) or "-"), *sizes,
+        ])  # fmt: skip
+    notes = [
+        "Seeds: of the arm / of the baseline. Drawn as one: so many clusters of items are resampled together, such "
+        "as a sentence in all its languages, or the questions about one paragraph.",
+        "These languages only: the interval without the chance of having taken other languages.",
+    ]
+    return Table("comparisons", "Every comparison with the baseline", header, body, notes, left=2)
+
+
+def seeds(it: Study) -> Table:
+    """Mean, spread and number of the runs of every arm, and the collapsed ones."""
+    header = [
+        "model",
+        "intermediate",
+        "target",
+        "mean",
+        "sd",
+        "runs",
+        "Student's 95 % interval",
+        "difference",
+        "collapsed",
+    ]
+    body = []
+    for target, metric in it.columns:
+        for arm in it.folder.arms:
+            own = comparisons.seeds_of(it.folder, arm, target, (metric,))
+            if own is None:
+                continue
+            one = it.by_cell.get((arm, target, (metric,)))
+            student = one.student if one else None
+            count = sum(key[:2] == (arm, target) for key in it.collapsed)
+            body.append([
+                *arm, it.title(target, metric), f"{own.mean:.2f}", "-" if own.sd is None else f"{own.sd:.2f}",
+                str(own.n),
+                "-" if own.low is None else f"{own.low:.2f} to {own.high:.2f}",
+                "-" if student is None else interval(student, 2), str(count),
+            ])  # fmt: skip
+    notes = [
+        "Over seeds alone, with these items and languages; difference: of paired seeds from the baseline.",
+    ]
+    return Table("seeds", "Seeds: mean and standard deviation over runs", header, body, notes, left=3)
+
+
+def fallen(it: Study) -> Table | None:
+    """The collapsed runs and why they count as such; None where there is none."""
+    if not it.collapsed:
+        return None
+    body = [
+        [*arm, it.folder.label(target), str(seed), "; ".join(COLLAPSED[reason] for reason in reasons)]
+        for (arm, target, seed), reasons in it.collapsed.items()
+    ]
+    notes = ["The rule was fixed beforehand (see How the statistics are made); collapsed runs are never dropped."]
+    header = ["model", "intermediate", "target", "seed", "why"]
+    return Table("collapsed", f"Collapsed runs: {len(it.collapsed)}", header, body, notes, left=5)
+
+
+def value_records(it: Study) -> list[dict]:
+    """A record for every value of every run, with what the statistics say of its run."""
+    return [
+        {
+            "model": arm.model, "intermediate": arm.intermediate, "task": target.task, "split": target.split,
+            "seed": run.seed, "language": language, "metric": metric, "value": row["value"], "low": row.get("low"),
+            "high": row.get("high"), "baseline": row["baseline"], "n": row["n"],
+            "collapsed": " ".join(it.collapsed.get((arm, target, run.seed), ())),
+            "checkpoint_sha256": row.get("checkpoint_sha256"),
+        }
+        for (arm, target), runs in it.folder.runs.items()
+        for run in runs
+        for language, rows in run.rows.items()
+        for metric, row in rows.items()
+    ]  # fmt: skip
+
+
+def comparison_records(it: Study) -> list[dict]:
+    """A record for every comparison, numbers in full."""
+    records = []
+    for one in [*it.found, *it.means]:
+        ends = [
+            getattr(found, key, None) for found in (one.estimate, one.fixed, one.student) for key in ("low", "high")
+        ]
+        names = ("low", "high", "low_these_languages", "high_these_languages", "low_seeds", "high_seeds")
+        task, split = one.target or ("mean", "")
+        records.append({
+            "model": one.arm.model, "intermediate": one.arm.intermediate, "task": task, "split": split,
+            "metric": " ".join(one.metrics), "difference": one.value,
+            **dict(zip(names, ends, strict=True)), "p": one.estimate and one.estimate.p, "p_holm": one.adjusted,
+            "covers": " ".join(one.covers), "seeds": " ".join(map(str, one.seeds)),
+            "baseline_seeds": " ".join(map(str, one.others)), "languages": " ".join(one.languages),
+            "items": one.estimate and one.estimate.rows, "clusters": one.estimate and one.estimate.clusters,
+            "notes": "; ".join(one.notes),
+        })  # fmt: skip
+    return records
+
+
+def signed(value: float, digits: int = 1) -> str:
+    """+1.2, −1.2; a value that rounds to zero has no sign."""
+    text = f"{value:+.{digits}f}"
+    return f"{0:.{digits}f}" if float(text) == 0 else text.replace("-", "−")
+
+
+def interval(found: Any, digits: int = 1) -> str:
+    """Returns "−0.4 to +1.2"."""
+    return f"{signed(found.low, digits)} to {signed(found.high, digits)}"
+
+
+def columns_of(it: Study) -> Sequence[tuple[Target, str]]:
+    """The (target, metric) that have figures of their own: the first metric of each target."""
+    return [(target, metric) for target, metric in it.columns if metric == target.metrics[0]]

@@ -1,0 +1,232 @@
+"""What a study folder holds, as the report needs it: the runs of each arm on each target, phases, strata of languages.
+
+An arm is a model and the intermediate task that it went through; a target is a task and a split; a run is one arm,
+target and seed, in some languages. Only files are read, and a study that is still running is read as far as it is.
+"""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from jxstilts import tasks
+from jxstilts.eval import items, submission
+from jxstilts.eval.benchmarks import BENCHMARKS
+from jxstilts.report import statistics
+from jxstilts.runtime import InputError
+from jxstilts.tasks.languages import LANGUAGES
+from jxstilts.tracking import read_rows
+
+BASELINE = "none"  # the intermediate task of the arm that the others are compared with
+SOURCE = statistics.SOURCE
+
+
+class Arm(NamedTuple):
+    """A model and its intermediate task."""
+
+    model: str
+    intermediate: str
+
+
+class Target(NamedTuple):
+    """A task and the split that was evaluated."""
+
+    task: str
+    split: str
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The values whose mean is the task's score, as its benchmark has them."""
+        for benchmark in BENCHMARKS.values():
+            if self.task in benchmark.tasks:
+                return benchmark.entry(self.task).metrics
+        spec = tasks.get(self.task)
+        if spec.type == "span":
+            return ("f1", "exact_match")
+        return {"paraphrase": ("accuracy", "f1"), "seqeval": ("f1",)}.get(spec.metric, ("accuracy",))
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One arm on one target with one seed; rows: {language: {value name: its row of results.jsonl}}."""
+
+    folder: pathlib.Path
+    arm: Arm
+    target: Target
+    seed: int
+    rows: dict[str, dict[str, dict]]
+
+    def scores(self, metrics: Sequence[str], field: str = "value") -> dict[str, float]:
+        """Returns {language: mean over some metrics} of a field, where all of them have it."""
+        found = {}
+        for language, rows in self.rows.items():
+            values = [rows[metric].get(field) if metric in rows else None for metric in metrics]
+            if None not in values:
+                found[language] = sum(values) / len(values)
+        return found
+
+    def items(self, languages: Iterable[str]) -> dict[str, items.Kept] | None:
+        """Returns the items of some languages; None where those of one are not there, or are not of these rows."""
+        found = {}
+        for language in languages:
+            row = next(iter(self.rows[language].values()))
+            path = items.path(self.folder, row["evaluation"], row["task"], row["split"], language)
+            if not items.belongs(path, row):
+                return None
+            found[language] = items.read(path)
+        return found
+
+    def predictions(self, language: str = SOURCE) -> list[Hashable]:
+        """Returns what was predicted in a language: labels, tags of words, answers; [] where no file is there."""
+        if language not in self.rows:
+            return []
+        row = next(iter(self.rows[language].values()))
+        folder = self.folder / "predictions" / row["evaluation"]
+        path = submission.path(folder, self.target.task, self.target.split, language)
+        if not path.exists():
+            return []
+        if path.suffix == ".json":
+            found = list(submission.read_object(path).values())
+        else:
+            found = submission.read_rows(path, self.target.task)
+        if found and isinstance(found[0], list):
+            return [tag for tags in found for tag in tags]
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Strata:
+    """The strata of a world's languages; of the real ones (`jxstilts languages`) only where no file says otherwise."""
+
+    world: str
+    groups: Mapping[str, tuple[str, ...]]
+
+    def means(self, values: Mapping[str, float]) -> dict[str, statistics.Group]:
+        """Returns {stratum: its mean}, without English, of the languages that are in one."""
+        if self.world:
+            own = {
+                name: {code: values[code] for code in codes if code in values and code != SOURCE}
+                for name, codes in self.groups.items()
+            }
+            return {
+                name: statistics.Group(sum(found.values()) / len(found), tuple(found))
+                for name, found in own.items()
+                if found
+            }
+        known = {code: value for code, value in values.items() if code in LANGUAGES and code != SOURCE}
+        return statistics.means_by(known, "resource") if known else {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Folder:
+    """A study folder. runs: {(arm, target): runs by seed}. curves: rows METRIC@STATE. twice: what was left out."""
+
+    path: pathlib.Path
+    study: str
+    runs: dict[tuple[Arm, Target], list[Run]]
+    curves: list[dict]
+    unscored: list[tuple[str, str, str]]
+    strata: Strata
+    twice: list[str]
+    rows: list[dict]
+
+    @functools.cached_property
+    def targets(self) -> list[Target]:
+        """Those that say something of transfer: evaluated in some language but English."""
+        order = [task for benchmark in BENCHMARKS.values() for task in benchmark.tasks]
+        place = lambda target: order.index(target.task) if target.task in order else len(order)  # noqa: E731
+        found = sorted(unique(target for _, target in self.runs), key=place)
+        return [target for target in found if self.languages(target) != [SOURCE]]
+
+    @functools.cached_property
+    def english(self) -> list[Target]:
+        """Those that were evaluated in English alone."""
+        return [target for target in unique(target for _, target in self.runs) if target not in self.targets]
+
+    @functools.cached_property
+    def arms(self) -> list[Arm]:
+        """The arms of `targets`, by model, the baseline first."""
+        found = unique(arm for arm, target in self.runs if target in self.targets)
+        models, order = unique(arm.model for arm in found), (BASELINE, *tasks.INTERMEDIATE)
+        place = lambda arm: order.index(arm.intermediate) if arm.intermediate in order else len(order)  # noqa: E731
+        return sorted(found, key=lambda arm: (models.index(arm.model), place(arm)))
+
+    def of(self, arm: Arm, target: Target) -> list[Run]:
+        """Returns the runs of an arm on a target."""
+        return self.runs.get((arm, target), [])
+
+    def languages(self, target: Target) -> list[str]:
+        """Returns the languages in which some run was evaluated, in the order of the task."""
+        spec = tasks.get(target.task)
+        found = unique(
+            code for (_, other), runs in self.runs.items() if other == target for run in runs for code in run.rows
+        )
+        order = spec.languages + spec.more_languages
+        return sorted(found, key=lambda code: order.index(code) if code in order else len(order))
+
+    def parallel(self, target: Target) -> bool:
+        """Whether an example id is the same item in every language; in a miniature world it always is."""
+        return tasks.get(target.task).parallel or bool(self.strata.world)
+
+    def label(self, target: Target) -> str:
+        """Returns the task's name, and its split where there are several."""
+        several = {other.split for _, other in self.runs if other.task == target.task}
+        return f"{target.task} {target.split}" if len(several) > 1 else target.task
+
+
+def load(workdir: str | pathlib.Path) -> Folder:
+    """Reads a study folder. Raises InputError when it has no results, or a file in it is not what it should be."""
+    workdir = pathlib.Path(workdir)
+    rows = read_rows(workdir / "results.jsonl")
+    if not rows:
+        raise InputError(f"{workdir / 'results.jsonl'}: no results yet; run the study first")
+    scored = [row for row in rows if row["value"] is not None]
+    found: dict[tuple, Run] = {}
+    twice: dict[str, None] = {}
+    for row in scored:
+        if "@" in row["metric"]:
+            continue
+        arm, target = Arm(row["model"], row["intermediate"]), Target(row["task"], row["split"])
+        run = found.setdefault((arm, target, row["seed"]), Run(workdir, arm, target, row["seed"], {}))
+        mine = run.rows.setdefault(row["language"], {})
+        if mine and next(iter(mine.values()))["evaluation"] != row["evaluation"]:
+            twice[f"{row['evaluation']} ({row['task']} {row['split']})"] = None
+            continue
+        mine[row["metric"]] = row
+    runs: dict[tuple[Arm, Target], list[Run]] = {}
+    for (arm, target, _), run in sorted(found.items(), key=lambda pair: pair[0][2]):
+        runs.setdefault((arm, target), []).append(run)
+    order = unique((Arm(row["model"], row["intermediate"]), Target(row["task"], row["split"])) for row in scored)
+    return Folder(
+        path=workdir,
+        study=rows[0]["study"],
+        runs={key: runs[key] for key in order if key in runs},
+        curves=[row for row in scored if "@" in row["metric"]],
+        unscored=unique((row["task"], row["split"], row["language"]) for row in rows if row["value"] is None),
+        strata=_strata(workdir / "strata.json"),
+        twice=list(twice),
+        rows=[row for row in scored if "@" not in row["metric"]],
+    )
+
+
+def _strata(path: pathlib.Path) -> Strata:
+    if not path.exists():
+        return Strata("", {})
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error})") from error
+    groups = {key: value for key, value in found.items() if key != "world"} if isinstance(found, dict) else {}
+    lists = all(isinstance(codes, list) and all(isinstance(code, str) for code in codes) for codes in groups.values())
+    if not groups or not lists or not isinstance(found.get("world"), str) or not found["world"]:
+        raise InputError(
+            f'{path}: expected {{"world": NAME, STRATUM: [language codes], ...}}, such as "high" and "low"'
+        )
+    return Strata(found["world"], {key: tuple(codes) for key, codes in groups.items()})
+
+
+def unique(values: Iterable) -> list[Any]:
+    """Returns each value once, in the order of their first."""
+    return list(dict.fromkeys(values))

@@ -1,0 +1,237 @@
+"""The report of a study folder: index.html, which needs nothing else, report.md, every table and figure as a file."""
+
+import html
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+from jxstilts.report import contents, figures, sheet, table, transfer
+from jxstilts.report.comparisons import DRAWS
+from jxstilts.report.contents import Study
+from jxstilts.report.figures import Figure
+from jxstilts.report.phases import run_table, selection_table
+from jxstilts.report.sheet import Table
+from jxstilts.runtime import atomic_write
+
+CSS = """
+:root { color-scheme: light dark; --ink: #1a1a1a; --paper: #fff; --faint: #595959; --line: #c8c8c8; --band: #f3f4f6; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e8e8e8; --paper: #16181c; --faint: #a8a8a8; --line: #44474d; --band: #1f2228; }
+}
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 76rem; padding: 1rem; color: var(--ink); background: var(--paper);
+  font: 1rem/1.5 system-ui, "DejaVu Sans", Verdana, sans-serif; }
+h1 { font-size: 1.6rem; line-height: 1.2; } h2 { font-size: 1.25rem; margin: 2.2rem 0 .5rem; }
+p, li { max-width: 46rem; }
+nav ul { display: flex; flex-wrap: wrap; gap: .2rem 1rem; padding: 0; list-style: none; }
+a { color: inherit; }
+.table { margin: 1rem 0 1.6rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
+caption { text-align: left; font-weight: 600; padding: .3rem 0; position: sticky; left: 0;
+  max-width: calc(100vw - 2rem); }
+sup { line-height: 0; }
+th, td { padding: .25rem .6rem; text-align: right; vertical-align: top; white-space: nowrap;
+  border-bottom: 1px solid var(--line); }
+thead th { border-bottom: 2px solid var(--ink); vertical-align: bottom; white-space: normal; }
+.w { text-align: left; } td.w { white-space: normal; max-width: 24rem; } tbody th { font-weight: 400; }
+tbody th:first-child, thead th:first-child { position: sticky; left: 0; background: var(--paper); }
+tbody tr:hover > * { background: var(--band); }
+td small { display: block; color: var(--faint); }
+.notes { font-size: .85rem; color: var(--faint); padding-left: 1.1rem; }
+figure { margin: 1rem 0 1.6rem; }
+figcaption { font-weight: 600; font-size: .9rem; margin-bottom: .4rem; }
+.panels { display: flex; flex-wrap: wrap; gap: .8rem; align-items: flex-start; }
+.panel { max-width: 100%; overflow-x: auto; }
+.panel svg { display: block; width: 100%; height: auto; }
+@media print {
+  html { font-size: 8.5pt; } body { max-width: none; padding: 0; } nav { display: none; }
+  .wide, .panel { overflow: visible; } table { font-size: 7pt; } th, td { padding: .1rem .25rem; }
+  tbody th:first-child, thead th:first-child { position: static; }
+  tr, .panel { break-inside: avoid; } h2 { break-after: avoid; } thead { display: table-header-group; }
+}
+"""
+
+
+def write(
+    workdir: str | pathlib.Path, draws: int = DRAWS, say: Callable[[int, int], None] = lambda done, total: None
+) -> pathlib.Path:
+    """Writes WORKDIR/report: index.html, report.md, tables/*.csv and *.tex, figures/*; returns the path of index.html.
+
+    draws: of the resampling. say: is told how far the comparisons are. Raises InputError as `folder.load`.
+    """
+    it = contents.study(workdir, draws, say)
+    root = it.folder.path / "report"
+    made = {figure.name: figure for figure in figures.figures(it)}
+    drawn = {figure.name: figures.write(figure, root / "figures") for figure in made.values()}
+    parts = sections(it, made, draws)
+    for _, _, blocks in parts:
+        for block in blocks:
+            if isinstance(block, Table):
+                atomic_write(root / "tables" / f"{block.name}.tex", sheet.latex(block))
+    for name, records in (
+        ("values", contents.value_records(it)), ("comparisons", contents.comparison_records(it)),
+    ):  # fmt: skip
+        atomic_write(root / "tables" / f"{name}.csv", sheet.csv(records))
+    atomic_write(root / "report.md", _markdown(it, parts))
+    atomic_write(root / "index.html", _html(it, parts, drawn))
+    return root / "index.html"
+
+
+def sections(it: Study, drawn: dict[str, Figure], draws: int) -> list[tuple[str, str, list[Any]]]:
+    """Returns (id, heading, [text, Table or Figure, ...]) of each section; what is missing is said in words."""
+    folder = it.folder
+    parts: list[tuple[str, str, list[Any]]] = []
+
+    def add(identifier: str, heading: str, *blocks: Any) -> None:
+        parts.append((identifier, heading, [block for block in blocks if block is not None]))
+
+    if folder.targets:
+        add("results", "Results", contents.headline(it), drawn.get("heatmap"))
+        compared = (
+            contents.details(it) if it.found else "There is no pair of an intermediate task and a baseline to compare."
+        )
+        add("comparisons", "Comparisons with the baseline", compared, contents.seeds(it))
+        add("transfer", "Transfer", transfer.transfer(it), transfer.distance(it) or _no_distance(it))
+        by_language = [
+            block
+            for target in folder.targets
+            for block in (drawn.get(f"languages-{target.task}-{target.split}"), table.languages(folder, target))
+        ]
+        add("languages", "Languages", *by_language)
+    else:
+        add(
+            "results",
+            "Results",
+            "No task was evaluated in a language other than English: there is no transfer to show.",
+        )
+    english = [single for single in table.singles(folder)]
+    if english:
+        add("single", "Tasks in one language", *english)
+    if it.collapsed:
+        add("collapsed", "Collapsed runs", contents.fallen(it))
+    missing = "No retrieval task was scored by hidden state (layer=all)."
+    add("layers", "Retrieval by hidden state", drawn.get("layers"), table.layers(folder) if folder.curves else missing)
+    learned = [drawn.get(name) for name in ("learning-loss", "learning-dev")]
+    add("learning", "Learning curves", *(learned if any(learned) else ["There is no learning curve in this folder."]))
+    if it.phases:
+        add("selection", "How models were selected", selection_table(it.phases))
+        add("runs", "What was run", run_table(it.phases))
+    else:
+        add("runs", "What was run", "This folder holds no phases: only evaluations of models from elsewhere.")
+    add("methods", "How the statistics are made", *_methods(draws))
+    return parts
+
+
+def _no_distance(it: Study) -> str:
+    if it.folder.strata.world:
+        return (
+            f"The languages are those of {it.folder.strata.world}: facts about real languages (classes of resources, "
+            "syntactic distance) do not apply and are not shown."
+        )
+    return "No correlation with the syntactic distance: it needs 3 languages beside English."
+
+
+def summary(it: Study) -> list[str]:
+    """The first lines: what there is, what was found, what is missing."""
+    folder, parts = it.folder, []
+    seeds = sorted({run.seed for runs in folder.runs.values() for run in runs})
+    shown = ", ".join(map(str, seeds))
+    what = f"{_count(len(folder.english), 'task')} in English"
+    if folder.targets:
+        what = f"{_count(len(folder.arms), 'arm')} on {_count(len(folder.targets), 'target task')}"
+    parts.append(f"{what}, {_count(len(seeds), 'seed')} ({shown}).")
+    tested = [one for one in [*it.found, *it.means] if one.estimate]
+    if tested:
+        held = [one for one in tested if one.significant]
+        up = sum(one.value > 0 for one in held)
+        parts.append(
+            f"Of {_count(len(tested), 'comparison')} with the baseline, {len(held)} hold after correction: "
+            f"{up} up, {len(held) - up} down."
+        )
+    elif it.found:
+        parts.append("There are differences but no intervals: the items of these evaluations were not kept.")
+    if len(seeds) == 1:
+        parts.append("With one seed nothing can be said of what another seed would give.")
+    open_ = [phase.name for phase in it.phases if phase.record is None]
+    if open_:
+        parts.append(f"Not finished yet, so results may be missing: {', '.join(open_)}.")
+    parts += [f"Failed: {name}: {cause}" for name, cause in it.failed.items()]
+    if it.collapsed:
+        parts.append(
+            f"{_count(len(it.collapsed), 'run')} collapsed (English no better than a trivial rule); counted in."
+        )
+    if folder.unscored:
+        parts.append(f"Predicted, but there are no gold labels to score: {table.unscored(folder)}.")
+    return parts
+
+
+def _methods(draws: int) -> list[str]:
+    return [
+        "A value is the metric in each language, averaged over languages, then over seeds. A difference is taken from "
+        "the arm of the same model without an intermediate task.",
+        f"Intervals are 95 % percentile intervals from {draws:,} resamples. With one run of each arm, items are drawn "
+        "with replacement, the same for both arms (paired bootstrap). With several, seeds, languages and items are "
+        "drawn, crossed. Items that are the same in several languages, and the questions about one paragraph, are "
+        "drawn together. With few seeds such intervals are somewhat too short, so Student's interval over seeds stands "
+        "beside. The p value inverts the interval and is two-sided. Where one side is a single model (retrieval before "
+        "any training), it is taken as it is.",
+        "A mined pair counts at the threshold that the evaluation used; the chance in tuning it is not covered. The "
+        "mean of tasks takes their items, and their seeds, as independent.",
+        "p values are corrected by Holm over all comparisons of the first table. A run counts as collapsed if none of "
+        "its English values lies above the 95 % interval of a trivial rule, or if its English predictions are all the "
+        "same.",
+    ]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _markdown(it: Study, parts) -> str:
+    lines = [f"# {it.folder.study}", "", *(f"{line}  " for line in summary(it)), ""]
+    for _, heading, blocks in parts:
+        lines += [f"## {heading}", ""]
+        for block in blocks:
+            if isinstance(block, Table):
+                lines += [
+                    f"**{block.caption}**",
+                    "",
+                    *sheet.markdown(block),
+                    "",
+                    *(f"- {note}" for note in block.notes),
+                    "",
+                ]
+            elif isinstance(block, Figure):
+                lines += [f"![{block.caption}](figures/{block.name}.png)", ""]
+            else:
+                lines += [block, ""]
+    return "\n".join(lines)
+
+
+def _html(it: Study, parts, drawn: dict[str, list[str]]) -> str:
+    links = "".join(f'<li><a href="#{identifier}">{html.escape(heading)}</a></li>' for identifier, heading, _ in parts)
+    body = "".join(
+        f'<section aria-labelledby="{identifier}"><h2 id="{identifier}">{html.escape(heading)}</h2>\n'
+        + "".join(_block(block, drawn) for block in blocks)
+        + "</section>\n"
+        for identifier, heading, blocks in parts
+    )
+    title = html.escape(it.folder.study)
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{title}</title>\n<style>{CSS}</style>\n</head>\n<body>\n<h1>{title}</h1>\n"
+        + "".join(f"<p>{html.escape(line)}</p>\n" for line in summary(it))
+        + f'<nav aria-label="Contents"><ul>{links}</ul></nav>\n<main>\n{body}</main>\n</body>\n</html>\n'
+    )
+
+
+def _block(block: Any, drawn: dict[str, list[str]]) -> str:
+    if isinstance(block, Table):
+        return sheet.html(block)
+    if isinstance(block, Figure):
+        panels = "".join(drawn[block.name])
+        caption = f"<figcaption>{html.escape(block.caption)}</figcaption>"
+        return f'<figure>{caption}<div class="panels">{panels}</div></figure>\n'
+    return f"<p>{html.escape(block)}</p>\n"

@@ -1,0 +1,124 @@
+"""A table, and how it is written: Markdown, HTML, LaTeX; records as CSV."""
+
+import csv as csv_format
+import dataclasses
+import html as html_format
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+LATEX = str.maketrans({
+    "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "−": "$-$",
+})  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A cell with more than a text: small stands beside it, mark behind it."""
+
+    text: str
+    small: str = ""
+    bold: bool = False
+    mark: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table; name is that of its files, the first `left` columns hold words, the others numbers."""
+
+    name: str
+    caption: str
+    header: Sequence[str]
+    body: Sequence[Sequence[str | Cell]]
+    notes: Sequence[str] = ()
+    left: int = 1
+
+
+def markdown(table: Table) -> list[str]:
+    """Returns the lines of the table alone, columns padded to one width."""
+    rows = [list(table.header), *([_markdown(cell) for cell in row] for row in table.body)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(table.header))]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
+    return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
+
+
+def _markdown(cell: str | Cell) -> str:
+    if isinstance(cell, str):
+        return cell.replace("|", r"\|")
+    text = f"**{cell.text}**" if cell.bold else cell.text
+    return " ".join(filter(None, (text + cell.mark.replace("*", r"\*"), cell.small and f"({cell.small})")))
+
+
+def latex(table: Table) -> str:
+    """Returns a table environment; it needs the package booktabs."""
+    row = lambda cells: " & ".join(cells) + r" \\"  # noqa: E731
+    return "\n".join([
+        "% needs \\usepackage{booktabs}",
+        r"\begin{table}",
+        r"\centering\small",
+        rf"\caption{{{table.caption.translate(LATEX)}}}",
+        rf"\begin{{tabular}}{{{'l' * table.left + 'r' * (len(table.header) - table.left)}}}",
+        r"\toprule",
+        row(cell.translate(LATEX) for cell in table.header),
+        r"\midrule",
+        *(row(map(_latex, cells)) for cells in table.body),
+        r"\bottomrule",
+        r"\end{tabular}",
+        *(rf"\par {note.translate(LATEX)}" for note in table.notes),
+        r"\end{table}",
+        "",
+    ])  # fmt: skip
+
+
+def _latex(cell: str | Cell) -> str:
+    if isinstance(cell, str):
+        return cell.translate(LATEX)
+    text = cell.text.translate(LATEX)
+    text = rf"\textbf{{{text}}}" if cell.bold else text
+    mark = f"$^{{{cell.mark}}}$" if cell.mark else ""
+    return text + mark + (rf" {{\tiny {cell.small.translate(LATEX)}}}" if cell.small else "")
+
+
+def html(table: Table) -> str:
+    """Returns a figure with the table, which scrolls sideways where it is too wide, its caption and notes."""
+    escape = html_format.escape
+    side = lambda i: ' class="w"' if i < table.left else ""  # noqa: E731
+    head = "".join(f'<th scope="col"{side(i)}>{escape(cell)}</th>' for i, cell in enumerate(table.header))
+    body = "".join(
+        "<tr>"
+        + "".join(
+            f'<th scope="row" class="w">{_html(cell)}</th>' if i == 0 else f"<td{side(i)}>{_html(cell)}</td>"
+            for i, cell in enumerate(row)
+        )
+        + "</tr>\n"
+        for row in table.body
+    )
+    notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
+    return (
+        f'<div class="table" id="table-{escape(table.name)}"><div class="wide" tabindex="0">'
+        f"<table><caption>{escape(table.caption)}</caption>\n"
+        f"<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>"
+        + (f'<ul class="notes">{notes}</ul>' if notes else "")
+        + "</div>\n"
+    )
+
+
+def _html(cell: str | Cell) -> str:
+    escape = html_format.escape
+    if isinstance(cell, str):
+        return escape(cell)
+    text = f"<strong>{escape(cell.text)}</strong>" if cell.bold else escape(cell.text)
+    mark = f"<sup>{escape(cell.mark)}</sup>" if cell.mark else ""
+    return text + mark + (f"<small>{escape(cell.small)}</small>" if cell.small else "")
+
+
+def csv(records: Sequence[Mapping[str, Any]]) -> str:
+    """Returns records as CSV with a header; numbers in full, empty where there is none."""
+    buffer = io.StringIO()
+    writer = csv_format.DictWriter(buffer, list(records[0]) if records else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return buffer.getvalue()

@@ -1,0 +1,147 @@
+"""The config of a study, checked whole before anything runs."""
+
+import dataclasses
+import fnmatch
+import pathlib
+from typing import Any
+
+from jxstilts import config as configs
+from jxstilts import tasks
+from jxstilts.eval import results
+from jxstilts.models.layers import Compute
+from jxstilts.runtime import InputError, suggest
+from jxstilts.study import grid as grids
+from jxstilts.train import phase as phases
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Zero-shot evaluation of one phase. model and intermediate are its row in the tables."""
+
+    phase: str
+    model: str
+    intermediate: str
+    what: results.Request
+    target: str = ""  # the target task of the phase; "" = none (retrieval)
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerConfig:
+    """`path`: a folder or SentencePiece model to load; otherwise a vocabulary is trained on text of `languages`."""
+
+    path: str = ""
+    model: str = "unigram"
+    vocab_size: int = 16000
+    languages: tuple[str, ...] = ()
+    characters: int = 12_000_000  # of text to train on, all languages together
+    sampling_exponent: float = 0.3
+    coverage: float = 0.9995  # share of the characters that get a piece of their own
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """The whole config, checked. After `from_config` the grid's phases and evaluations stand beside the others."""
+
+    study: str
+    data_dir: str
+    model: dict[str, Any]
+    phases: dict[str, phases.Phase]
+    evaluations: dict[str, Evaluation]
+    grid: grids.Grid = dataclasses.field(default_factory=grids.Grid)
+    tokenizer: TokenizerConfig = dataclasses.field(default_factory=TokenizerConfig)
+    compute: Compute = dataclasses.field(default_factory=Compute)
+    mesh: dict[str, int] = dataclasses.field(default_factory=lambda: {"data": -1})
+    cache_dir: str = ""  # "" = WORKDIR/cache
+    compile_cache: str = ""  # "" = CACHE_DIR/compile
+    seed: int = 0
+
+
+def from_config(config: Any, to_run: bool = True) -> Study:
+    """Checks a ConfigDict whole, before anything runs. Raises InputError that names the key.
+
+    to_run: the data folder has to be there.
+    """
+    study = configs.build(Study, dict(config.items()), "config")
+    if to_run and not study.data_dir:
+        raise InputError("config.data_dir is empty; give --config.data_dir=FOLDER (see docs/data.md for its layout)")
+    if study.data_dir and not pathlib.Path(study.data_dir).is_dir():
+        raise InputError(f"config.data_dir={study.data_dir!r}: no such folder")
+    study = _with_grid(study)
+    resolved = {name: phase.resolve(f"config.phases.{name}") for name, phase in study.phases.items()}
+    study = dataclasses.replace(study, phases=resolved)
+    for name, phase in study.phases.items():
+        known = ("random", *study.phases)
+        if phase.init not in known and "/" not in phase.init and not pathlib.Path(phase.init).exists():
+            hint = "or give a folder or a hub id (owner/name)"
+            raise InputError(f"config.phases.{name}.init: {suggest('phase', phase.init, known)}; {hint}")
+        for key, stream in phase.tasks.items():
+            known = tasks.get(stream.task).loadable("train")
+            for language in stream.languages:
+                if language not in known:
+                    where = f"config.phases.{name}.tasks.{key}.languages"
+                    raise InputError(f"{where}: {suggest(f'language of task {stream.task!r}', language, known)}")
+    for name, evaluation in study.evaluations.items():
+        where = f"config.evaluations.{name}"
+        if evaluation.phase not in study.phases:
+            raise InputError(f"{where}.phase: {suggest('phase', evaluation.phase, study.phases)}")
+        results.check(evaluation.what, f"{where}.what.tasks", f"{where}.what.languages")
+    order(study)
+    return study
+
+
+def _with_grid(study: Study) -> Study:
+    if not study.grid.models:
+        return study
+    made = grids.expand(study.grid, tuple(study.phases))
+    both = {}
+    for key, kind, new in zip(("phases", "evaluations"), (phases.Phase, Evaluation), made, strict=True):
+        given = getattr(study, key)
+        for name in new:
+            if name in given:
+                raise InputError(f"config.{key}: the grid makes {name!r} too; rename yours")
+        both[key] = given | {name: configs.build(kind, values, f"config.grid: {name}") for name, values in new.items()}
+    return dataclasses.replace(study, **both)
+
+
+def order(study: Study) -> list[str]:
+    """Phase names, each after the one it starts from. Raises InputError for a circle."""
+    done: dict[str, None] = {}
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        if name in path:
+            raise InputError(f"config.phases: {' -> '.join((*path, name))} start from one another in a circle")
+        if name not in done:
+            init = study.phases[name].init
+            if init in study.phases:
+                visit(init, (*path, name))
+            done[name] = None
+
+    for name in study.phases:
+        visit(name, ())
+    return list(done)
+
+
+def only(study: Study, patterns: str) -> Study:
+    """Returns the phases and evaluations whose name matches one of the comma-separated globs, and what they need.
+
+    "": everything. Raises InputError for a glob that nothing matches.
+    """
+    if not patterns:
+        return study
+    wanted: set[str] = set()
+    for pattern in filter(None, patterns.split(",")):
+        found = [name for name in (*study.phases, *study.evaluations) if fnmatch.fnmatchcase(name, pattern)]
+        if not found:
+            some = ", ".join(list(study.phases | study.evaluations)[:5])
+            raise InputError(f"--only={pattern}: matches no phase or evaluation; there are {some}, ... (jxstilts plan)")
+        wanted.update(found)
+    evaluations = {name: each for name, each in study.evaluations.items() if name in wanted}
+    needed = [name for name in study.phases if name in wanted] + [each.phase for each in evaluations.values()]
+    kept: set[str] = set()
+    while needed:
+        name = needed.pop()
+        if name in study.phases and name not in kept:
+            kept.add(name)
+            needed.append(study.phases[name].init)
+    kept_phases = {name: phase for name, phase in study.phases.items() if name in kept}
+    return dataclasses.replace(study, phases=kept_phases, evaluations=evaluations)

@@ -1,0 +1,177 @@
+"""A grid of runs as one entry of a config, and the phases and evaluations that it stands for.
+
+Each model goes, once per seed, through each intermediate task; each result is trained on the target tasks and evaluated
+there zero-shot. Nothing is there twice: targets with the same training data share a phase, and so do an intermediate
+task and a target without one before it, where they train the same. Retrieval is evaluated without a target phase.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from jxstilts import tasks
+from jxstilts.config import fingerprint, plain
+from jxstilts.eval import benchmarks
+from jxstilts.runtime import InputError, suggest
+
+NONE = "none"
+ALL = "all9"
+EXTRAS = ("mlm", "translated")
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """models x intermediates x targets x seeds. No models: no grid.
+
+    models: name in the tables -> where it starts: a phase of the config, "random", a bundle, a folder or a hub id.
+    intermediates: "none", a task, "all9" (the nine together), or any key of `training`; "+mlm" adds `replay` to one,
+      "+translated" its translations, as in "mnli+mlm".
+    targets: task -> keys of its evaluation's `what`; {} = dev where there is one, in the benchmark's languages.
+    phase: keys of every phase. training: training task (or a name of your own) -> keys of the phases that train it; its
+      `tasks` are that task alone unless they are given.
+    replay: keys of the text stream of "+mlm". translated: the languages of "+translated", beside English.
+    what: keys of every evaluation's `what`.
+    """
+
+    models: dict[str, str] = dataclasses.field(default_factory=dict)
+    intermediates: tuple[str, ...] = (NONE,)
+    targets: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    seeds: tuple[int, ...] = (0,)
+    protocol: str = "authors"
+    benchmark: str = "xtreme"
+    phase: dict[str, Any] = dataclasses.field(default_factory=dict)
+    training: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    replay: dict[str, Any] = dataclasses.field(default_factory=dict)
+    translated: tuple[str, ...] = ()
+    what: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def expand(grid: Grid, given: tuple[str, ...] = ()) -> tuple[dict[str, dict], dict[str, dict]]:
+    """Returns ({name: keys of a phase}, {name: keys of an evaluation}).
+
+    given: names of the config's own phases, from which a model may start. Names are MODEL (where it starts),
+    MODEL-INTERMEDIATE-sSEED, MODEL-INTERMEDIATE-TRAINING-sSEED; evaluations MODEL-INTERMEDIATE-TARGET-sSEED.
+    Raises InputError that names the key.
+    """
+    _check(grid, given)
+    made = _Phases(grid, {}, {})
+    evaluations = {}
+    for model, start in grid.models.items():
+        roots = {seed: start if start in given else made.root(model, start, seed) for seed in grid.seeds}
+        arms = {}
+        for what in grid.intermediates:
+            if what != NONE:
+                # a kept model has no heads, so that it is the same with and without replay, which needs its MLM head
+                inits = dict.fromkeys(roots, start) if "mlm" in _additions(what) else roots
+                arms[what] = {seed: made.train(what, f"{model}-{what}", init, seed) for seed, init in inits.items()}
+        for intermediate in grid.intermediates:
+            trained = arms.get(intermediate, roots)
+            for target, what in grid.targets.items():
+                training, seen = tasks.get(target).train_task, set()
+                for seed, phase in trained.items():
+                    if training:
+                        phase = made.train(training, f"{model}-{intermediate}-{training}", phase, seed)
+                    if phase in seen:
+                        continue  # nothing has been trained: one seed says it all
+                    seen.add(phase)
+                    evaluations[f"{model}-{intermediate}-{target}-s{seed}"] = {
+                        "phase": phase,
+                        "model": model,
+                        "intermediate": intermediate,
+                        "target": target if training else "",
+                        "what": _what(grid, target, what),
+                    }
+    return made.phases, evaluations
+
+
+@dataclasses.dataclass(frozen=True)
+class _Phases:
+    """Phases by name, and the names by content."""
+
+    grid: Grid
+    phases: dict[str, dict]
+    names: dict[str, str]
+
+    def root(self, model: str, start: str, seed: int) -> str:
+        """Adds the phase that holds a model as it is, without heads; a random one per seed."""
+        if start == "random":
+            model = f"{model}-s{seed}"
+        self.phases.setdefault(model, {"init": start, "seed": seed})
+        return model
+
+    def train(self, what: str, name: str, init: str, seed: int) -> str:
+        """Returns the name of the phase that trains `what` (as in `Grid.intermediates`) from `init`; adds it once."""
+        base, *extras = what.split("+")
+        own = plain(self.grid.training.get(base, {}))
+        streams = own.get("tasks") or {
+            task: self._stream(task) for task in (tasks.INTERMEDIATE if base == ALL else (base,))
+        }
+        if "translated" in extras:
+            streams = {key: {**stream, "languages": ["en", *self.grid.translated]} for key, stream in streams.items()}
+        keep = []
+        if "mlm" in extras:
+            text = {"task": "text", "objective": "mlm", "packed": True, "mode": "alternate"}
+            streams, keep = {**streams, "mlm": {**text, **plain(self.grid.replay)}}, ["mlm"]
+        usual = {"protocol": self.grid.protocol, "select": {"metric": "major"}}
+        phase = _merge(_merge(usual, plain(self.grid.phase)), own)
+        phase |= {"init": init, "tasks": streams, "seed": seed}
+        if keep:
+            phase["keep_heads"] = keep
+        name = self.names.setdefault(fingerprint(phase), f"{name}-s{seed}")
+        self.phases[name] = phase
+        return name
+
+    def _stream(self, task: str) -> dict:
+        """The task's stream as it is when it is trained alone."""
+        return plain(self.grid.training.get(task, {})).get("tasks", {}).get(task, {})
+
+
+def _additions(what: str) -> list[str]:
+    return what.split("+")[1:]
+
+
+def _what(grid: Grid, target: str, what: Mapping[str, Any]) -> dict:
+    """Returns the keys of an evaluation's request."""
+    inside = target in benchmarks.get(grid.benchmark).tasks if grid.benchmark else False
+    usual = {"tasks": [target], "benchmark": grid.benchmark if inside else "", "options": {"protocol": grid.protocol}}
+    return _merge(_merge(usual, plain(grid.what)), plain(what))
+
+
+def _merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict:
+    """Returns both, the second going before the first, level by level."""
+    both = dict(low)
+    for key, value in high.items():
+        both[key] = _merge(low[key], value) if isinstance(value, dict) and isinstance(low.get(key), dict) else value
+    return both
+
+
+def _check(grid: Grid, given: tuple[str, ...]) -> None:
+    where = "config.grid"
+    for key in ("intermediates", "seeds"):
+        values = getattr(grid, key)
+        if not values or len(set(values)) != len(values):
+            raise InputError(f"{where}.{key}={values}: at least one, and none of them twice")
+    for name, start in grid.models.items():
+        if not name or set("/*?[]") & set(name):
+            raise InputError(f"{where}.models: {name!r} is part of folders' names: no slash, no bracket, no * or ?")
+        if name in given and start != name and start not in given:
+            raise InputError(f"{where}.models.{name}: config.phases has a phase of this name; rename one of them")
+    known = {NONE, ALL, *tasks.names(), *grid.training}
+    for name in grid.intermediates:
+        base, *extras = name.split("+")
+        if base not in known:
+            raise InputError(f"{where}.intermediates: {suggest('intermediate', base, known)}")
+        for extra in extras:
+            if extra not in EXTRAS:
+                raise InputError(f"{where}.intermediates: {name!r}: {suggest('addition', extra, EXTRAS)}")
+        if base == NONE and extras:
+            raise InputError(f"{where}.intermediates: {name!r}: nothing is trained there; leave +{extras[0]} out")
+        if "mlm" in extras and "random" in grid.models.values():
+            raise InputError(f"{where}.intermediates: {name!r}: a random start has no MLM head to go on with")
+        for extra, key in (("mlm", "replay"), ("translated", "translated")):
+            if extra in extras and not getattr(grid, key):
+                raise InputError(f"{where}.intermediates: {name!r} needs {where}.{key}")
+    for target in grid.targets:
+        spec = tasks.get(target)
+        if spec.train_task is None and spec.type != "retrieval":
+            raise InputError(f"{where}.targets: nothing trains {target!r}")

@@ -1,0 +1,120 @@
+"""What a phase folder belongs to: the phase's config and everything it reads, by content.
+
+The same identity: the folder's result is this phase's, and it is never run again. Another one: the folder is moved
+aside, to phases/.superseded, and the phase runs anew. Names and places of the starting point do not count, only its
+parameters; so a phase is also run again when the phase it starts from came out differently.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from jxstilts import runtime, tasks
+from jxstilts.config import differences, fingerprint, plain
+from jxstilts.data import tokenizer as tokenizers
+from jxstilts.tasks import sources
+
+SUPERSEDED = ".superseded"
+
+
+def identity(
+    phase: Any, config: Any, start_sha256: str | None, tokenizer_dir: pathlib.Path, data: Mapping[str, str]
+) -> dict:
+    """Returns what a phase folder belongs to, as JSON values.
+
+    config: the encoder's. start_sha256: of the parameters that the phase starts from; None for a random start.
+    data: see `data`.
+    """
+    tokenizer = tokenizers.fingerprint(tokenizers.load(tokenizer_dir))
+    return {
+        "phase": settings(phase), "model": plain(config), "start": start_sha256, "tokenizer": tokenizer,
+        "data": dict(data),
+    }  # fmt: skip
+
+
+def settings(phase: Any) -> dict:
+    """Returns the phase's config without the name of its starting point, with the order of its tasks."""
+    return {key: value for key, value in plain(phase).items() if key != "init"} | {"order": list(phase.tasks)}
+
+
+def data(phase: Any, data_dir: str, digests: pathlib.Path) -> dict[str, str]:
+    """Returns {file: SHA-256} of the files that a phase trains on and is selected by; names relative to their folder.
+
+    digests: folder that keeps what was computed, by path, size and time of the last change. A file that is not there
+    is left out: reading it is what fails, with a message that says where it should be.
+    """
+    found = {}
+    for stream in phase.tasks.values():
+        wanted = [("train", language) for language in stream.languages]
+        if phase.select.metric and stream.objective == "task" and not stream.holdout:
+            wanted.append(("dev", "en"))
+        for split, language in wanted:
+            for root, path in _files(tasks.get(stream.task), data_dir, split, language, stream.source):
+                found[path.relative_to(root).as_posix()] = _digest(path, digests)
+    return dict(sorted(found.items()))
+
+
+def _files(spec, data_dir, split, language, source) -> Iterator[tuple[pathlib.Path, pathlib.Path]]:
+    """Yields (folder, file) in the order of preference of `tasks.load`."""
+    if spec.parts:
+        for part in spec.parts:
+            yield from _files(tasks.get(part), data_dir, split, language, source)
+        return
+    root = pathlib.Path(data_dir).expanduser()
+    if source != "tfds":
+        paths = sources.find_files(spec, root, split, language) or sources.find_translated(spec, root, split, language)
+        yield from ((root, path) for path in paths)
+        if paths:
+            return
+    if source != "files":
+        for folder in sources.find_tfds(spec, split, language):
+            yield from ((sources.tfds_folder(), path) for path in sorted(folder.iterdir()) if path.is_file())
+
+
+def _digest(path: pathlib.Path, digests: pathlib.Path) -> str:
+    path = path.absolute()
+    stat = path.stat()
+    seen = {"path": str(path), "size": stat.st_size, "changed": stat.st_mtime_ns}
+    record = digests / f"{hashlib.sha256(str(path).encode()).hexdigest()}.json"
+    if record.exists():
+        kept = json.loads(record.read_text())
+        if all(kept[key] == value for key, value in seen.items()):
+            return kept["sha256"]
+    sha = runtime.sha256_file(path)
+    runtime.atomic_write(record, json.dumps({**seen, "sha256": sha}))
+    return sha
+
+
+def done(folder: pathlib.Path) -> dict | None:
+    """Returns what a finished phase recorded, or None."""
+    path = folder / "DONE"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def recorded(folder: pathlib.Path) -> dict | None:
+    """Returns the identity of the phase that a folder belongs to, None where it belongs to none."""
+    path = folder / "config.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def claim(folder: pathlib.Path, wanted: Mapping) -> tuple[dict | None, str]:
+    """Makes a folder the given phase's own and returns (its DONE record, None where it has not finished; a message).
+
+    A folder of another phase is moved to .superseded beside it, whole; the message says what has changed, and where
+    the folder is. It is "" where nothing was moved.
+    """
+    message, old = "", recorded(folder)
+    changed = [] if old is None else differences(old, dict(wanted))
+    if changed:
+        aside = folder.parent / SUPERSEDED / f"{folder.name}-{fingerprint(old)[:12]}"
+        while aside.exists():  # changed there and back
+            aside = aside.with_name(f"{aside.name}+")
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(folder, aside)
+        message = f"runs again, {'; '.join(changed)}. What was there is kept in {aside}"
+    if changed or old is None:
+        runtime.atomic_write(folder / "config.json", json.dumps(wanted, indent=1))
+    return done(folder), message

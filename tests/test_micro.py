@@ -1,0 +1,63 @@
+"""The micro encoder that comes with jxstilts: what it is, and that its recipe still makes it."""
+
+import json
+import pathlib
+
+import jax
+import pytest
+
+from jxstilts import config, miniworld, study, tracking
+from jxstilts.config import differences, plain
+from jxstilts.data import tokenizer
+from jxstilts.miniworld import languages, running
+from jxstilts.miniworld.setting import setting
+from jxstilts.models import bundle
+from jxstilts.runtime import Interrupted
+
+MICRO = pathlib.Path(miniworld.__file__).parent / "micro"
+RECIPE = pathlib.Path(__file__).parents[1] / "configs" / "miniworld_pretrain.py"
+STEPS = 4
+LOSSES = (8.462085, 8.320807, 8.325299, 8.450059)  # of the run that made it
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory) -> pathlib.Path:
+    """The running text of the world that it was trained on: the small one of seed 0."""
+    folder = tmp_path_factory.mktemp("small")
+    for name, content in running.files(setting(0, languages.vary(()), "small")):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+    return folder
+
+
+def recipe(data_dir) -> study.Study:
+    overrides = [f"--config={RECIPE}", f"--config.data_dir={data_dir}", "--config.phases.sentences.log_every=1"]
+    return study.only(study.from_config(config.load(overrides)), "sentences,documents")
+
+
+def test_it_is_small_and_says_what_it_is(text):
+    assert sum(path.stat().st_size for path in MICRO.rglob("*") if path.is_file()) < 3_000_000
+    loaded = bundle.load(MICRO)
+    count = sum(leaf.size for leaf in jax.tree.leaves(loaded.params["encoder"]))
+    assert 400_000 < count < 1_000_000 and loaded.model.family == "xlmr"
+    made = loaded.meta["provenance"]["identity"]["phase"]
+    assert differences(made, json.loads(json.dumps(plain(recipe(text).phases["documents"]))), "documents") == []
+
+
+def test_the_first_steps_of_its_recipe_are_bitwise_the_same_again(text, tmp_path):
+    rows = []
+    for name in ("one", "two"):
+        wanted = recipe(text)
+        with pytest.raises(Interrupted, match="stopped at step 4 of 12000"):
+            study.run(wanted, tmp_path / name, stop=lambda step: step >= STEPS, devices=jax.devices()[:1])
+        rows.append(
+            [
+                (row["step"], row["loss"], row["gradient_norm"])
+                for row in tracking.read_rows(tmp_path / name / "phases/sentences/metrics.jsonl")
+                if row["kind"] == "train"
+            ]
+        )
+    assert rows[0] == rows[1] and [step for step, _, _ in rows[0]] == list(range(1, STEPS + 1))
+    assert [loss for _, loss, _ in rows[0]] == pytest.approx(LOSSES, rel=1e-4)
+    again, shipped = (tokenizer.load(folder) for folder in (tmp_path / "one/tokenizer", MICRO / "tokenizer"))
+    assert tokenizer.fingerprint(again) == tokenizer.fingerprint(shipped)
