@@ -1,11 +1,14 @@
 """The tables of a study from its results, cell by cell."""
 
+import json
+
 import pytest
 from folders import put, row
 
 from jxstilts.report import table
 from jxstilts.report.folder import load
 from jxstilts.runtime import InputError
+from jxstilts.tasks import languages
 
 
 def report(tmp_path, *rows):
@@ -42,6 +45,25 @@ def test_headline_and_languages(tmp_path):
         ["language", "n", "small, none", "small, mnli"], ["en", "100", "50.0", "60.0"], ["de", "100", "40.0", "44.0"],
         ["mean without en", "", "40.0", "44.0"],
     ]  # fmt: skip
+
+
+def test_languages_are_also_averaged_by_their_resources(tmp_path):
+    values = {"en": 90.0, "de": 60.0, "tr": 40.0, "sw": 20.0}
+    rows = [row(language=language, value=value) for language, value in values.items()]
+    means = {line[0]: line[2] for line in cells(report(tmp_path, *rows), "## xnli")[1:] if line[0].startswith("mean")}
+    known = {
+        stratum: [values[code] for code in ("de", "tr", "sw") if languages.get(code).resource == stratum]
+        for stratum in ("high", "mid", "low")
+    }
+    assert means == {"mean without en": "40.0"} | {
+        f"mean, {stratum} resource ({len(found)})": f"{sum(found) / len(found):.1f}"
+        for stratum, found in known.items()
+        if found
+    }
+    strata = {"world": "a world", "high": ["en", "de", "tr"], "low": ["sw"]}
+    (tmp_path / "strata.json").write_text(json.dumps(strata))  # its own go before those of the real languages
+    found = cells(table.text(load(tmp_path)), "## xnli")
+    assert found[-2:] == [["mean, high resource (2)", "", "50.0"], ["mean, low resource (1)", "", "20.0"]]
 
 
 def test_english_dev_sets_stand_in_one_table(tmp_path):

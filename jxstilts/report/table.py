@@ -134,7 +134,10 @@ def _caps(rows: list[dict]) -> str:
 
 
 def languages(folder: Folder, target: Target) -> Table:
-    """A row for each language, a column for each arm that was evaluated; the mean over seeds."""
+    """A row for each language, a column for each arm that was evaluated; the mean over seeds.
+
+    Means over languages follow: without English, and by resources (their number in brackets).
+    """
     rows = _rows(folder, target)
     arms = [arm for arm in folder.arms if folder.of(arm, target)]
     metrics = unique(row["metric"] for row in rows)
@@ -144,10 +147,17 @@ def languages(folder: Folder, target: Target) -> Table:
         mine = [row for row in rows if row["language"] == language]
         cells = [" / ".join(_mean(mine, arm, metric) for metric in metrics) for arm in arms]
         body.append([language, str(mine[0]["n"]), *cells])
-    others = [row for row in rows if row["language"] != SOURCE]
-    if len(others) < len(rows):
-        cells = [" / ".join(_mean(others, arm, metric) for metric in metrics) for arm in arms]
-        body.append([f"mean without {SOURCE}", "", *cells])
+    others = [language for language in folder.languages(target) if language != SOURCE]
+    groups = {f"mean without {SOURCE}": others} if len(others) < len(body) else {}
+    strata = folder.strata.means(dict.fromkeys(others, 0.0))
+    if len(strata) > 1:
+        groups |= {
+            f"mean, {stratum} resource ({len(group.languages)})": group.languages for stratum, group in strata.items()
+        }
+    for label, group in groups.items():
+        mine = [row for row in rows if row["language"] in group]
+        cells = [" / ".join(_mean(mine, arm, metric) for metric in metrics) for arm in arms]
+        body.append([label, "", *cells])
     caption = f"{folder.label(target)}: every language"
     return Table(f"{target.task}-{target.split}", caption, header, body, [" / ".join(map(name, metrics))])
 
