@@ -1,0 +1,91 @@
+"""What a study of the miniature world shows: encoder against control, English against the others, high against low.
+
+    jxstilts run --config=configs/quickstart.py:seeds=3 --config.data_dir=DIR --workdir=W
+    python -m benchmarks.miniworld W
+
+Without an intermediate task, by each task's first metric. The intervals are Student's (95 %): over seeds, which share
+nothing; retrieval by the pre-trained encoder has one run, so its strata are compared over sentences, each the same in
+all languages.
+"""
+
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from jxstilts import runtime, tasks
+from jxstilts.eval import items
+from jxstilts.report import folder as folders
+from jxstilts.report import statistics
+from jxstilts.report.folder import BASELINE, SOURCE, Arm, Folder, Run, Target
+from jxstilts.runtime import InputError
+
+ENCODER, CONTROL = Arm("micro", BASELINE), Arm("random", BASELINE)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Prints the table and returns the exit code."""
+    if len(argv) != 1:
+        print("usage: python -m benchmarks.miniworld WORKDIR", file=sys.stderr)
+        return runtime.EXIT_BAD_INPUT
+    try:
+        folder = folders.load(pathlib.Path(argv[0]))
+        if not folder.strata.world:
+            raise InputError(f"{argv[0]} is not a study of a miniature world")
+        lines = [row(folder, target) for target in folder.targets if folder.of(ENCODER, target)]
+    except InputError as error:
+        print(f"benchmarks.miniworld: error: {error}", file=sys.stderr)
+        return runtime.EXIT_BAD_INPUT
+    print("| task | seeds | micro | control | micro less control | English less others | high less low resource |")
+    print("|---|---|---|---|---|---|---|")
+    print("\n".join(lines))
+    return 0
+
+
+def row(folder: Folder, target: Target) -> str:
+    """Returns a line of the table. Raises InputError where the control was not evaluated."""
+    ours, theirs = folder.of(ENCODER, target), folder.of(CONTROL, target)
+    if not theirs:
+        raise InputError(f"{folder.path} has no results of the control on {target.task}")
+    metric = "accuracy" if target.task in ("xnli", "tatoeba") else "f1"
+    others = [code for code in folder.languages(target) if code != SOURCE]
+
+    def mean(run: Run, codes: Sequence[str]) -> float:
+        return float(np.mean([run.rows[code][metric]["value"] for code in codes]))
+
+    apart = [mean(ours[min(i, len(ours) - 1)], others) - mean(run, others) for i, run in enumerate(theirs)]
+    english = [mean(run, [SOURCE]) - mean(run, others) for run in ours] if SOURCE in folder.languages(target) else []
+    high, low = ([code for code in folder.strata.groups[name] if code in others] for name in ("high", "low"))
+    strata = []
+    if high and low:
+        strata = [mean(run, high) - mean(run, low) for run in ours]
+        if len(ours) == 1 and tasks.get(target.task).type == "retrieval":
+            strata = _by_item(folder, ours[0], lambda values: np.mean([values[c] for c in high], 0)
+                              - np.mean([values[c] for c in low], 0))  # fmt: skip
+    cells = [target.task, f"{len(ours)}, {len(theirs)}", f"{np.mean([mean(run, others) for run in ours]):.1f}",
+             f"{np.mean([mean(run, others) for run in theirs]):.1f}", _shown(apart), _shown(english),
+             _shown(strata)]  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+def _by_item(folder: Folder, run: Run, difference: Callable) -> list[float]:
+    """Returns the difference of each item, in points."""
+    values = {}
+    for code, metrics in run.rows.items():
+        found = next(iter(metrics.values()))
+        kept = items.read(items.path(folder.path, found["evaluation"], run.target.task, run.target.split, code))
+        values[code] = 100 * next(iter(kept.columns.values()))
+    return difference(values).tolist()
+
+
+def _shown(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
+    seeds = statistics.over_seeds(values)
+    interval = "" if seeds.low is None else f" ({seeds.low:+.1f} to {seeds.high:+.1f})"
+    return f"{seeds.mean:+.1f}{interval}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
