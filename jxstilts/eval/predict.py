@@ -76,7 +76,7 @@ def each(
     plans = batching.plan_evaluation(
         np.diff(features.offsets[groups])[units],
         tokens_per_batch=options.tokens_per_batch,
-        buckets=batching.length_buckets(options.max_length * segments),
+        buckets=batching.length_buckets(options.max_length * segments, multiple=8, count=8),
         multiple_of=batch_divisor(mesh) if mesh else 1,
     )
     batches = batching.batches(
