@@ -18,6 +18,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["jxstilts", "jxstilts.*"]),
+    package_data={"jxstilts.miniworld": ["micro/**/*"]},
     python_requires=">=3.11",
     install_requires=[
         "jax>=0.10.2,<0.13",

@@ -15,6 +15,8 @@ Arguments:
     rate=1e-3      learning rate of the intermediate tasks
     epochs=1.0     of the intermediate tasks
     replay=0.0     share of the intermediate tasks' steps at which masked language modelling goes on, in all languages
+    questions=4000 rows of SQuAD that are trained on; 0 = all
+    cap=600        inputs of each of the nine when they are trained together
     smoke          a handful of steps and rows, to check the graph
 """
 
@@ -36,12 +38,14 @@ LENGTHS = {"anli_plus": 48, "mnli": 32, "qqp": 32, "udpos": 24, "panx": 24, "ccg
 
 
 def get_config(arg: str | None = None):
-    arg = parse_arg(arg, encoder=str(MICRO), seeds=1, rate=1e-3, epochs=1.0, replay=0.0, smoke=False)
+    arg = parse_arg(
+        arg, encoder=str(MICRO), seeds=1, rate=1e-3, epochs=1.0, replay=0.0, questions=4000, cap=600, smoke=False
+    )
     meta = bundle.read_meta(arg.encoder)
     streams = {task: _stream(task, arg) for task in (*tasks.INTERMEDIATE, "udpos", "panx")}
     training = {task: {"tasks": {task: stream}} for task, stream in streams.items()}
     nine = {task: streams[task] for task in tasks.INTERMEDIATE}
-    training["all9"] = {"tasks": nine, "epochs": arg.epochs, "sampling": {"method": "capped", "cap": 1000}}
+    training["all9"] = {"tasks": nine, "epochs": arg.epochs, "sampling": {"method": "capped", "cap": arg.cap}}
     same = {
         "targets": {target: _what(target, arg) for target in TARGETS},
         "seeds": tuple(range(arg.seeds)),
@@ -77,9 +81,8 @@ def get_config(arg: str | None = None):
 
 
 def _stream(task: str, arg) -> dict:
-    return {
-        "batch_size": 32, "max_length": LENGTHS.get(task, 64), "buckets": 1, "limit": 64 if arg.smoke else 0, **WINDOWS,
-    }  # fmt: skip
+    limit = 64 if arg.smoke else arg.questions if task == "squad_v1" else 0
+    return {"batch_size": 32, "max_length": LENGTHS.get(task, 64), "buckets": 1, "limit": limit, **WINDOWS}
 
 
 def _what(target: str, arg) -> dict:

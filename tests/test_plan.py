@@ -85,6 +85,17 @@ def test_the_papers_arguments(capsys):
     assert planned(capsys, "--config=configs/paper.py:intermediate=none")["totals"]["phases"] == 1 + 3 * 6
 
 
+def test_the_quickstart_by_hand(capsys):
+    found = planned(capsys, "--config=configs/quickstart.py:seeds=2")
+    names = {phase["name"] for phase in found["phases"]}
+    # The encoder; of each seed a random one with its 4 target phases, 3 intermediates, and the target phases of 4 arms
+    # less the two that are the intermediates themselves. Retrieval of the encoder as it is has no seeds.
+    assert len(names) == 1 + 2 * (1 + 4 + 3 + 4 * 4 - 2)
+    assert {"micro-none-panx-s1", "micro-all9-squad_v1-s0", "random-none-udpos-s1"} <= names
+    assert not {"micro-none-mnli-s0", "micro-none-squad_v1-s0", "random-mnli-s0"} & names
+    assert found["totals"]["evaluations"] == 2 * 5 * 6 - 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
