@@ -9,7 +9,7 @@ from jxstilts.models.model import Model
 from jxstilts.runtime import InputError, suggest
 from jxstilts.tasks import TaskSpec, protocols
 
-# A CPU gains nothing from a larger batch, and in a smaller one the longest row is not as far from the others.
+# A CPU needs no larger batch to be busy, and in a small one the rows are of about one length and few are empty.
 TOKENS = {"cpu": 2048}
 
 

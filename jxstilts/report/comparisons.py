@@ -164,7 +164,7 @@ def _one(
     seeds = [tuple(run.seed for run in runs) for runs in sides]
     for name, mine, other in ((arm.intermediate, *seeds), (base.intermediate, *seeds[::-1])):
         absent = sorted(set(other) - set(mine))
-        if absent and (len(mine) > 1 or folder_trains(folder, target)):
+        if absent and (len(mine) > 1 or _trained(target)):
             notes.append(f"{name} has no seed {', '.join(map(str, absent))}")
     values = [mean(runs, metrics, languages) for runs in sides]
     value = math.fsum(values[0]) / len(values[0]) - math.fsum(values[1]) / len(values[1])
@@ -182,7 +182,7 @@ def _one(
     return _estimated(comparison, store, a, b, of, clusters, draws)
 
 
-def folder_trains(folder: Folder, target: Target) -> bool:
+def _trained(target: Target) -> bool:
     """Returns whether a model is trained for a target, so that each seed is a model of its own (retrieval: none)."""
     return tasks.get(target.task).type != "retrieval"
 
