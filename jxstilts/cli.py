@@ -7,16 +7,21 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from jxstilts import __version__
+from jxstilts import __version__, processes
 from jxstilts.runtime import EXIT_BAD_INPUT, EXIT_INTERRUPTED, InputError, Interrupted
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the process's exit code."""
-    argv = list(sys.argv[1:] if argv is None else argv)
+    code = _main(list(sys.argv[1:] if argv is None else argv))
+    processes.finish(code)
+    return code
+
+
+def _main(argv: list[str]) -> int:
     try:
         options, rest = _parser().parse_known_args(argv)
-        if rest and options.command not in (_run, _plan):
+        if rest and options.command not in (_run, _plan, _check):
             raise InputError(f"unknown option {rest[0]!r}; see `jxstilts {argv[0]} --help`")
         options.rest = rest
         return options.command(options) or 0
@@ -45,12 +50,19 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--workdir", required=True, help="the study's folder")
     run.add_argument("--only", default="", help="comma-separated globs: phases and evaluations, and what they need")
     run.add_argument("--shard", default="", help="i/n: one of n workers, on any machines, that share the folder")
+    _add_processes(run)
 
     plan = add("plan", _plan, "what a study comes to, without running it: --config=configs/X.py[:args] [...]")
     plan.add_argument("--workdir", default="", help="the study's folder: what is done, and how fast it was")
     plan.add_argument("--only", default="", help="as for run")
     plan.add_argument("--tokens_per_second", type=float, default=0.0, help="speed of training; default: as measured")
     plan.add_argument("--json", action="store_true", help="print one JSON object")
+
+    check = add("check", _check, "compile every training step without running it: --config=configs/X.py[:args] [...]")
+    check.add_argument("--topology", default="", help="a TPU slice that need not be here, such as v5e:4x8")
+    check.add_argument("--device_memory", default="", help="24GiB, or a device such as l4; default: what is here")
+    check.add_argument("--only", default="", help="as for run")
+    check.add_argument("--json", action="store_true", help="print one JSON object")
 
     evaluate = add("evaluate", _evaluate, "evaluate a bundle or a Hugging Face model, zero-shot")
     evaluate.add_argument("--model", required=True, help="a bundle, a Hugging Face folder or a hub id")
@@ -74,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--tokens_per_batch", type=int, default=0, help="0 = as suits the device")
     evaluate.add_argument("--dtype", default="float32", help="float32 or bfloat16")
+    _add_processes(evaluate)
 
     load = add("import", _import, "a Hugging Face folder or hub id -> a bundle")
     load.add_argument("source", help="folder, or hub id owner/name[@revision]")
@@ -114,14 +127,33 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_processes(parser: argparse.ArgumentParser) -> None:
+    """Options of a command that several processes run together; also JXSTILTS_PROCESSES etc. in the environment."""
+    parser.add_argument("--processes", default="", help="how many run this together, or slurm, or tpu (docs/launch.md)")
+    parser.add_argument("--process", default="", help="which of them this is, from 0")
+    parser.add_argument("--coordinator", default="", help="HOST:PORT, where the others find process 0")
+    parser.add_argument("--process_timeout", default="", help="seconds to wait for one of them; default: 1800")
+
+
+def _processes(options) -> processes.Settings | None:
+    return processes.settings(options.processes, options.process, options.coordinator, options.process_timeout)
+
+
 def _run(options) -> None:
     from jxstilts import config, runtime, study
 
     shard = _shard(options.shard)
     plan = study.only(study.from_config(config.load(options.rest)), options.only)
-    with runtime.stop_requested() as signals:
-        study.run(plan, options.workdir, stop=lambda step: bool(signals), shard=shard)
-    if plan.evaluations:
+    together = _processes(options)
+    try:
+        with processes.joined(together), runtime.stop_requested() as signals:
+            speaks = processes.first()
+            study.run(plan, options.workdir, stop=processes.agreed(lambda step: bool(signals)), shard=shard)
+    except study.Failed:
+        if speaks and (pathlib.Path(options.workdir) / "results.jsonl").exists():
+            _tables(options.workdir)
+        raise
+    if plan.evaluations and speaks:
         _write_report(options.workdir)
 
 
@@ -143,15 +175,19 @@ def _plan(options) -> None:
     print(json.dumps(found, indent=1) if options.json else plan.text(found))
 
 
+def _check(options) -> None:
+    from jxstilts import check
+
+    check.run(options.rest, options.topology, options.device_memory, options.only, options.json)
+
+
 def _evaluate(options) -> None:
     from jxstilts import mesh, runtime
     from jxstilts.eval import benchmarks, evaluator, results
     from jxstilts.models import bundle
     from jxstilts.models.layers import Compute
 
-    runtime.start()
     out = pathlib.Path(options.out)
-    devices = mesh.make_mesh()
     names = _names(options.tasks)
     whole = [name for name in names if name in benchmarks.BENCHMARKS]
     if whole and len(names) > 1:
@@ -170,17 +206,22 @@ def _evaluate(options) -> None:
         ),
     )  # fmt: skip
     results.check(request, "--tasks", "--languages")
-    loaded = bundle.load(options.model, compute=Compute(dtype=options.dtype), mesh=devices)
-    labels = {
-        "study": "evaluate", "phase": "", "model": options.model, "intermediate": "", "target": "", "seed": 0,
-        "checkpoint_sha256": loaded.meta["sha256"],
-    }  # fmt: skip
-    with runtime.stop_requested() as signals:
+    with processes.joined(_processes(options)), runtime.stop_requested() as signals:
+        speaks = processes.first()
+        runtime.start()
+        devices = mesh.make_mesh()
+        loaded = bundle.load(options.model, compute=Compute(dtype=options.dtype), mesh=devices)
+        labels = {
+            "study": "evaluate", "phase": "", "model": options.model, "intermediate": "", "target": "", "seed": 0,
+            "checkpoint_sha256": loaded.meta["sha256"],
+        }  # fmt: skip
         results.add(
             out, "evaluate", request, labels, lambda: loaded,
-            data_dir=options.data_dir, cache_dir=out / "cache", mesh=devices, stop=lambda step: bool(signals),
+            data_dir=options.data_dir, cache_dir=out / "cache", mesh=devices,
+            stop=processes.agreed(lambda step: bool(signals)),
         )  # fmt: skip
-    _tables(out)
+    if speaks:
+        _tables(out)
 
 
 def _score(options) -> None:

@@ -15,8 +15,12 @@ import threading
 import time
 from collections.abc import Iterator
 
+from jxstilts import roll
+
 EXPIRES = 120.0  # seconds without a sign of life
 BEAT = 10.0  # seconds between two signs of life
+
+_held: set["Lease"] = set()  # by this process
 
 
 class Lease:
@@ -29,6 +33,7 @@ class Lease:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, name=f"lease {path.name}", daemon=True)
         self._thread.start()
+        _held.add(self)
 
     @property
     def lost(self) -> bool:
@@ -41,6 +46,7 @@ class Lease:
         """Gives the lease up; does nothing where it is lost."""
         self._ended.set()
         self._thread.join()
+        _held.discard(self)
         if not self.lost and owner(self.path).get("token") == self._token:
             self.path.unlink(missing_ok=True)
         self._gone = True
@@ -175,3 +181,11 @@ def _running(pid: int) -> bool:
     with contextlib.suppress(OSError, IndexError):  # a killed process whose parent has not yet asked for its end
         return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
     return True
+
+
+def _release_all() -> None:
+    for held in list(_held):
+        held.release()
+
+
+roll.at_end(_release_all)

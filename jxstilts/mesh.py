@@ -66,7 +66,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def constrain_rows(x: jax.Array) -> jax.Array:
-    """Keeps an activation's leading (row) dimension on the batch axes, where a mesh is set (`jax.set_mesh`)."""
+    """Keeps the leading (row) dimension of an activation on the batch axes, where `use_abstract_mesh` says a mesh."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or not set(BATCH_AXES) <= set(mesh.axis_names):
         return x
@@ -104,10 +104,34 @@ def param_shardings(axes: Any, shapes: Any, mesh: Mesh) -> tuple[Any, list[str]]
     return placed, notes
 
 
+def process_rows(mesh: Mesh) -> tuple[int, int]:
+    """Returns (i, n): the rows that this process's devices hold are part i of n equal parts of every batch.
+
+    Processes that the tensor axis joins hold the same rows. Raises InputError where a process's rows lie apart.
+    """
+    rows = batch_divisor(mesh)
+    held = batch_sharding(mesh).addressable_devices_indices_map((rows,)).values()
+    mine = sorted({row for (place,) in held for row in range(*place.indices(rows))})
+    if len(mine) != mine[-1] + 1 - mine[0] or rows % len(mine) or mine[0] % len(mine):
+        raise InputError(
+            f"config.mesh={dict(mesh.shape)}: the rows of a batch that process {jax.process_index()} would hold, "
+            f"{mine} of {rows}, are not one of equal parts; let the data axis take the processes (data=-1)"
+        )
+    return mine[0] // len(mine), rows // len(mine)
+
+
 def put_batch(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:
-    """Puts this process's rows of a batch on its devices: host arrays [B/processes, ...] -> global arrays [B, ...].
+    """Puts this process's rows of a batch (see `process_rows`) on its devices: [B/n, ...] -> global arrays [B, ...].
 
     Of a dict of batches: of each.
     """
     sharding = batch_sharding(mesh)
     return jax.tree.map(lambda array: jax.make_array_from_process_local_data(sharding, array), dict(batch))
+
+
+def put_whole(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:
+    """Puts a batch that every process holds whole on the devices, each its own rows: [B, ...] -> global arrays."""
+    sharding = batch_sharding(mesh)
+    return {
+        name: jax.make_array_from_callback(array.shape, sharding, array.__getitem__) for name, array in batch.items()
+    }

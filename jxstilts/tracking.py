@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from jxstilts import processes
 from jxstilts.runtime import atomic_write
 
 # Dense bf16 peaks in FLOP/s by `device_kind`, from the vendors' data sheets (see performance figures in docs).
@@ -131,7 +132,7 @@ class Progress:
     """One line that is rewritten on a terminal, and printed now and then where output goes to a file."""
 
     def __init__(self, name: str, steps: int, quiet: bool = False, every_seconds: float = 15.0):
-        self.name, self.steps, self.quiet = name, steps, quiet
+        self.name, self.steps, self.quiet = name, steps, quiet or not processes.first()  # one speaks for all
         self.live = sys.stderr.isatty()
         self.every = every_seconds
         self.last = 0.0

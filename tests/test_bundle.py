@@ -262,19 +262,20 @@ def test_interrupted_save_leaves_a_whole_bundle(spoiled, model, params, monkeypa
 PROCESS = """
 import sys
 import jax
-jax.distributed.initialize("localhost:{port}", 2, int(sys.argv[1]))
+from jxstilts import processes
 from jxstilts.mesh import make_mesh, param_shardings
 from jxstilts.models import bundle
 from jxstilts.models.model import HeadSpec, Model, make_config
-model = Model(make_config("xlmr", "tiny"), (HeadSpec("qa", "span"),))
-mesh = make_mesh({{"data": 2, "fsdp": 2}})
-shapes, axes = model.abstract()
-shardings, _ = param_shardings(axes, shapes, mesh)
-params = jax.jit(model.init, out_shardings=shardings)(jax.random.key(0))
-assert not params["encoder"]["embeddings"]["tokens"].is_fully_addressable
-digest = bundle.save({folder!r}, model, params)
-assert bundle.load({folder!r}, mesh=mesh).meta["sha256"] == digest
-assert bundle.load({golden!r}, mesh=mesh).params["heads"]["span"]["bias"].sharding.mesh == mesh
+with processes.joined(processes.settings("2", sys.argv[1], "localhost:{port}")):
+    model = Model(make_config("xlmr", "tiny"), (HeadSpec("qa", "span"),))
+    mesh = make_mesh({{"data": 2, "fsdp": 2}})
+    shapes, axes = model.abstract()
+    shardings, _ = param_shardings(axes, shapes, mesh)
+    params = jax.jit(model.init, out_shardings=shardings)(jax.random.key(0))
+    assert not params["encoder"]["embeddings"]["tokens"].is_fully_addressable
+    digest = bundle.save({folder!r}, model, params)
+    assert bundle.load({folder!r}, mesh=mesh).meta["sha256"] == digest
+    assert bundle.load({golden!r}, mesh=mesh).params["heads"]["span"]["bias"].sharding.mesh == mesh
 """
 
 

@@ -5,17 +5,19 @@ import pathlib
 
 PACKAGE = pathlib.Path(__file__).parent.parent / "jxstilts"
 FLOORS = {
-    "runtime": 0, "config": 0,
-    "mesh": 1, "checkpoint": 1, "tracking": 1, "lease": 1,
+    "runtime": 0, "config": 0, "roll": 0, "processes": 0,
+    "mesh": 1, "checkpoint": 1, "tracking": 1, "lease": 1, "hlo": 1,
     "models": 2, "tasks": 2, "data": 2,
     "train": 3, "eval": 3,
     "study": 4, "report": 4,
-    "cli": 5,
+    "check": 5,
+    "cli": 6,
     "miniworld": 1,
 }  # fmt: skip
-# Floors on which rooms stand beside each other without importing each other. On floor 0 config uses runtime's errors;
-# on floor 1 checkpoint, lease, mesh and tracking stand alone.
-ALLOWED = {("config", "runtime")}
+# Floors on which rooms stand beside each other without importing each other. On floor 0 the others use runtime's
+# errors, and processes stands on roll;
+# on floor 1 checkpoint, hlo, lease, mesh and tracking stand alone.
+ALLOWED = {("config", "runtime"), ("roll", "runtime"), ("processes", "runtime"), ("processes", "roll")}
 
 
 def room(module: str) -> str | None:

@@ -165,7 +165,7 @@ def test_a_failed_phase_stops_only_what_needs_it(place, unbroken, tmp_path, caps
     good = plan.phases["m-mnli-s1"]
     bad = dataclasses.replace(good, optimizer=dataclasses.replace(good.optimizer, learning_rate=1e20))
     broken = dataclasses.replace(plan, phases=plan.phases | {"m-mnli-s1": bad})
-    with pytest.raises(InputError, match=r"phase m-mnli-s1 failed: .*loss of step .*; not run.*: m-mnli-mnli-s1$"):
+    with pytest.raises(study.Failed, match=r"phase m-mnli-s1 failed: .*loss of step .*; not run.*: m-mnli-mnli-s1$"):
         study.run(broken, workdir, devices=jax.devices()[:1])
     out = capsys.readouterr().out
     assert "phase 5/5: m-mnli-mnli-s2" in out and "m-mnli-mnli-s1" not in out
@@ -173,6 +173,21 @@ def test_a_failed_phase_stops_only_what_needs_it(place, unbroken, tmp_path, caps
     assert "the loss of step" in record["cause"] and record["pid"] == os.getpid()
     study.run(plan, workdir, devices=jax.devices()[:1])
     assert not list((workdir / "failed").iterdir()) and results(workdir) == results(unbroken)
+
+
+def test_a_failed_run_prints_its_tables_first(place, unbroken, tmp_path, monkeypatch, capsys):
+    workdir = shutil.copytree(unbroken, tmp_path / "w")
+
+    def failed(*_, **__):
+        raise study.Failed("phase a failed: no data")
+
+    monkeypatch.setattr(study, "run", failed)
+    assert cli.main(["run", *arguments(place), f"--workdir={workdir}"]) == 2
+    out, err = capsys.readouterr()
+    assert "tatoeba" in out and "written to" in out and err == "jxstilts: error: phase a failed: no data\n"
+    (workdir / "results.jsonl").unlink()
+    assert cli.main(["run", *arguments(place), f"--workdir={workdir}"]) == 2
+    assert capsys.readouterr() == ("", err)
 
 
 def test_a_failed_evaluation_stops_nothing_else(place, unbroken, tmp_path):

@@ -1,5 +1,6 @@
-"""Pure jitted prediction: one compilation per model, head and batch shape, shared by all tasks and languages."""
+"""Pure jitted prediction: one compilation per kind of head and batch shape, shared by all tasks and languages."""
 
+import dataclasses
 from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
@@ -11,7 +12,7 @@ from jax.sharding import Mesh
 from jxstilts.data import batching
 from jxstilts.data.features import Features
 from jxstilts.eval.options import Options
-from jxstilts.mesh import batch_divisor, put_batch, replicated
+from jxstilts.mesh import batch_divisor, put_whole, replicated
 from jxstilts.models.model import Batch, Model, Params
 
 # What a head says of each type's features: the name of the array, and whether it is per token or per segment.
@@ -27,19 +28,23 @@ OUTPUTS = {
 def predict(model: Model, params: Params, head: str, batch: Batch, mesh: Mesh | None = None) -> dict[str, jax.Array]:
     """Returns a head's arrays for one batch (see the head's `predict`), jitted, without dropout.
 
-    With a mesh, a host batch is put on it (rows over the batch axes) and the result is whole on every device.
+    With a mesh, a host batch is put on it (rows over the batch axes) and the result is whole on every device. Heads of
+    one type with the same labels share a compilation, whatever their names and those beside them.
     """
+    spec = dataclasses.replace(model.head(head).spec, name="")
+    params = {"encoder": params["encoder"], "heads": {"": params["heads"].get(head, {})}}
+    model, head = model.with_heads(spec), ""
     if mesh is not None:
-        return _predict(model, head, replicated(mesh), params, put_batch(batch, mesh))
+        return _predict(model, head, replicated(mesh), params, put_whole(batch, mesh))
     return _predict(model, head, None, params, dict(batch))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _predict(model, head, out_sharding, params, batch):
-    result = model.predict(params, head, batch)
-    if out_sharding is not None:
-        result = jax.lax.with_sharding_constraint(result, out_sharding)
-    return result
+    if out_sharding is None:
+        return model.predict(params, head, batch)
+    with jax.sharding.use_abstract_mesh(out_sharding.mesh.abstract_mesh):  # which `mesh.constrain_rows` reads
+        return jax.lax.with_sharding_constraint(model.predict(params, head, batch), out_sharding)
 
 
 def predict_all(
@@ -62,7 +67,9 @@ def each(
 ) -> Iterator[tuple[int, np.ndarray]]:  # fmt: skip
     """Yields (feature index, its array) of what a head says, each feature once, in no order.
 
-    The array is [...] of the feature's segment, or [T, ...] of its own tokens (see OUTPUTS).
+    The array is [...] of the feature's segment, or [T, ...] of its own tokens (see OUTPUTS). Several features share a
+    row (see `batching.plan_evaluation`), so that two shapes serve all lengths, languages and tasks, and next to nothing
+    is padding.
 
     Args:
         type: of the features.
@@ -70,20 +77,17 @@ def each(
         limit: only the first units (questions with their choices, else features); 0 = all.
     """
     name, per_token = OUTPUTS[type]
-    groups = batching.groups(features, type)
-    units = np.arange(len(groups) - 1)[: limit or None]
-    segments = int(np.diff(groups).max(initial=1))
-    plans = batching.plan_evaluation(
-        np.diff(features.offsets[groups])[units],
+    count = int(batching.groups(features, type)[: limit + 1][-1]) if limit else len(features)
+    lengths = features.lengths[:count]
+    plans, segments = batching.plan_evaluation(
+        lengths,
         tokens_per_batch=options.tokens_per_batch,
-        buckets=batching.length_buckets(options.max_length * segments, multiple=8, count=8),
+        max_length=options.max_length,
         multiple_of=batch_divisor(mesh) if mesh else 1,
     )
-    batches = batching.batches(
-        features, batching.expand(plans, groups),
-        type=type, max_segments=segments, pad_id=model.config.pad_id, labelled=False,
-    )  # fmt: skip
-    lengths = features.lengths
+    batches = batching.batches(  # as text: no labels, and the choices of a question need not be together
+        features, plans, type="text", max_segments=segments, pad_id=model.config.pad_id, labelled=False
+    )
     for batch, arrays in predict_all(model, params, head, batches, mesh):
         for row, slot in np.argwhere(batch["index"] >= 0).tolist():
             index = int(batch["index"][row, slot])

@@ -14,9 +14,9 @@ from typing import Any
 from jax.sharding import Mesh
 
 import jxstilts
-from jxstilts import config, lease, runtime, tasks, tracking
+from jxstilts import config, lease, processes, runtime, tasks, tracking
 from jxstilts.data import tokenizer as tokenizers
-from jxstilts.eval import benchmarks, bitext, evaluator, items, submission
+from jxstilts.eval import benchmarks, evaluator, items, metrics, submission
 from jxstilts.models import bundle
 from jxstilts.runtime import InputError, suggest
 
@@ -80,6 +80,10 @@ def check(request: Request, tasks_key: str, languages_key: str) -> None:
         if spec.metric is None or request.split_of(name) not in spec.splits:
             have = f"the splits {', '.join(spec.splits)}" if spec.metric else "no metric"
             raise InputError(f"{tasks_key}: task {name!r} has {have}; split {request.split_of(name)!r} was asked for")
+        try:
+            metrics.get(spec.metric)
+        except InputError as error:
+            raise InputError(f"{tasks_key}: task {name!r}: {error}") from error
         known += spec.loadable(request.split_of(name))
     for language in request.languages:
         if language not in known:
@@ -109,9 +113,13 @@ def add(
     path = folder / "results.jsonl"
     identity = config.fingerprint({"request": request, "data_dir": str(data_dir)})
     mine = {"evaluation": name, "config_fingerprint": identity, "checkpoint_sha256": labels["checkpoint_sha256"]}
-    rows = [row for row in tracking.read_rows(path) if all(row[key] == value for key, value in mine.items())]
-    have = {(row["task"], row["language"]) for row in rows} - _without_items(folder, rows)
-    wanted = [pair for pair in request.pairs() if pair not in have]
+
+    def missing() -> list[tuple[str, str]]:
+        rows = [row for row in tracking.read_rows(path) if all(row[key] == value for key, value in mine.items())]
+        have = {(row["task"], row["language"]) for row in rows} - _without_items(folder, rows)
+        return [pair for pair in request.pairs() if pair not in have]
+
+    wanted = [(task, language) for task, language in processes.first_says(f"what {name} lacks", missing)]
     progress = tracking.Progress(f"evaluate {name}", len(wanted))
     if request.benchmark:
         there = lambda pair: tasks.available(pair[0], data_dir, request.split_of(pair[0]), pair[1], request.source)  # noqa: E731
@@ -127,29 +135,30 @@ def add(
         languages = [language for other, language in wanted if other == task]
         run = partial(
             evaluator.evaluate_languages, loaded.model, loaded.params, tasks.get(task),
-            tokenizer=tokenizer, head=request.head or None, options=request.options, mesh=mesh, cache_dir=cache_dir,
+            tokenizer=tokenizer, head=request.head or None, options=request.options, all_layers=request.all_layers,
+            mesh=mesh, cache_dir=cache_dir,
         )  # fmt: skip
         for result, examples in _of_task(request, task, languages, run, data_dir, stop):
-            curve = {}
-            if request.all_layers and tasks.get(task).type == "retrieval" and result.metrics:
-                curve = bitext.layer_curve(
-                    loaded.model, loaded.params, tasks.get(task), examples,
-                    tokenizer=tokenizer, options=request.options, mesh=mesh, cache_dir=cache_dir,
-                )  # fmt: skip
-            if result.metrics:
-                kept = items.of(result, examples)
-                items.write(items.path(folder, name, task, result.split, result.language), kept, mine)
-            submission.write(
-                folder / "predictions" / name, task, result.split, result.language, examples, result.predictions,
-                threshold=result.metrics.get("threshold"),
-            )  # fmt: skip
-            _store(path, _rows(result, curve, {**labels, **mine, "limit": request.limit}), mine)
-            if not done:
-                items.prune(folder, name, mine)
+            if processes.first():
+                _keep_one(folder, name, task, result, examples, mine)
+                _store(path, _rows(result, {**labels, **mine, "limit": request.limit}), mine)
+                if not done:
+                    items.prune(folder, name, mine)
             done += 1
             progress.show(done, {})
         if stop(done) and done < len(wanted):
             raise runtime.Interrupted(f"evaluation {name}: stopped after {done} of {len(wanted)}; kept")
+
+
+def _keep_one(folder, name, task, result, examples, mine) -> None:
+    """Writes the items and the predictions of one task and language."""
+    if result.metrics:
+        kept = items.of(result, examples)
+        items.write(items.path(folder, name, task, result.split, result.language), kept, mine)
+    submission.write(
+        folder / "predictions" / name, task, result.split, result.language, examples, result.predictions,
+        threshold=result.metrics.get("threshold"),
+    )  # fmt: skip
 
 
 def _store(path: pathlib.Path, new: list[dict], mine: Mapping[str, str]) -> None:
@@ -221,14 +230,11 @@ def _thresholds(run: Callable, dev: Mapping[str, Any]) -> dict[str, float]:
     bare = [language for language, examples in dev.items() if "gold" not in examples]
     if bare:
         raise InputError(f"the dev sets of {', '.join(bare)} have no gold pairs to tune the threshold of the test on")
-    return {result.language: result.metrics["threshold"] for result in run(dev.items(), split="dev")}
+    return {result.language: result.metrics["threshold"] for result in run(dev.items(), split="dev", all_layers=False)}
 
 
-def _rows(result: evaluator.Result, curve: Mapping[int, Mapping[str, float]], labels: Mapping[str, Any]) -> list[dict]:
-    """Rows of results.jsonl. Without gold there is one row, whose metric is "" and whose value is None.
-
-    curve: {hidden state: {value name: value}} -> rows of VALUE@STATE.
-    """
+def _rows(result: evaluator.Result, labels: Mapping[str, Any]) -> list[dict]:
+    """Rows of results.jsonl, of the curve VALUE@STATE. Without gold: one, whose metric is "" and whose value None."""
     common = {
         **labels, "task": result.task, "language": result.language, "split": result.split, "n": result.n,
         "major": result.major, "jxstilts_version": jxstilts.__version__,
@@ -238,7 +244,7 @@ def _rows(result: evaluator.Result, curve: Mapping[int, Mapping[str, float]], la
         low, high = result.interval.get(metric, (None, None))
         baseline = (result.baseline or {}).get(metric)
         rows.append({**common, "metric": metric, "value": value, "low": low, "high": high, "baseline": baseline})
-    for layer, values in curve.items():
+    for layer, values in result.curve.items():
         score = result.metrics.keys() & {"accuracy", "f1"}
         rows += [
             {**common, "metric": f"{metric}@{layer}", "value": values[metric], "low": None, "high": None,

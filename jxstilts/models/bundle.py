@@ -20,7 +20,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from jxstilts import checkpoint
+from jxstilts import checkpoint, processes
 from jxstilts.mesh import param_shardings
 from jxstilts.models import huggingface
 from jxstilts.models.huggingface import Loaded
@@ -68,11 +68,11 @@ def save(
     if tokenizer_files is not None:  # checked here, because an error past a barrier leaves the other processes waiting
         check_tokenizer(tokenizer_files)
 
-    partial, first = folder.with_name(f".{folder.name}.partial"), jax.process_index() == 0
+    partial, first = folder.with_name(f".{folder.name}.partial"), processes.first()
     if first:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-    _wait_for_all("bundle.save: folder made")
+    processes.meet("a bundle's folder")
     parts = _digests(params)
     checkpoint.save_params(partial / "params", params)
     if first:
@@ -86,7 +86,7 @@ def save(
         }
         atomic_write(partial / META, json.dumps(meta, indent=1, ensure_ascii=False) + "\n")
         _replace(partial, folder)
-    _wait_for_all("bundle.save: done")
+    processes.meet("a bundle")
     return checkpoint.combined_digest(parts)
 
 
@@ -234,8 +234,3 @@ def _settled(path: str | pathlib.Path) -> pathlib.Path:
 
 def _older(folder: pathlib.Path) -> pathlib.Path:
     return folder.with_name(f".{folder.name}.older")
-
-
-def _wait_for_all(what: str) -> None:
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(what)

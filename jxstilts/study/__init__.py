@@ -9,6 +9,6 @@ Running the same command again continues.
 
 from jxstilts.study.config import Evaluation, Study, TokenizerConfig, from_config, only, order
 from jxstilts.study.grid import Grid
-from jxstilts.study.running import run
+from jxstilts.study.running import Failed, run
 
-__all__ = ["Evaluation", "Grid", "Study", "TokenizerConfig", "from_config", "only", "order", "run"]
+__all__ = ["Evaluation", "Failed", "Grid", "Study", "TokenizerConfig", "from_config", "only", "order", "run"]

@@ -16,14 +16,14 @@ from typing import Any
 import jax
 
 from jxstilts import config as configs
-from jxstilts import lease, runtime, tasks, tracking
+from jxstilts import lease, processes, runtime, tasks, tracking
 from jxstilts import mesh as meshes
 from jxstilts.data import tokenizer as tokenizers
 from jxstilts.eval import evaluator, results
 from jxstilts.models import bundle
 from jxstilts.models.model import Model, make_config
 from jxstilts.runtime import InputError
-from jxstilts.study import plan
+from jxstilts.study import fresh, plan
 from jxstilts.study.config import Evaluation, Study, order
 from jxstilts.train import identity as identities
 from jxstilts.train import inputs
@@ -45,16 +45,21 @@ def run(
 
     shard: (i, n): one of n workers that share the folder, i from 1. It takes its share of the phases first, then any
     that is free, and those of a worker that has died. None: the folder is this process's alone.
-    Raises InputError for bad input, also of phases that failed while the others went on, and where others work in the
-    folder; runtime.Interrupted when `stop` asked to leave (the state is saved).
+    Where several processes run it together (see `processes`), they share the folder, and process 0 writes.
+    Raises InputError for bad input and where others work in the folder; Failed where something failed while the others
+    went on; runtime.Interrupted when `stop` asked to leave (the state is saved).
     """
     began = time.monotonic()
+    for name in (*study.phases, *study.evaluations):
+        if pathlib.PurePath(name).name != name or name.startswith("."):
+            raise InputError(f"config: {name!r} cannot be the name of a phase or an evaluation: folders are named so")
     workdir = pathlib.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
+    processes.same("the config", configs.fingerprint(study))
     with _seat(workdir, shard) as seat:
         cache_dir = pathlib.Path(study.cache_dir or workdir / "cache")
         runtime.start(study.compile_cache or str(cache_dir / "compile"))
-        _strata(study.data_dir, workdir)
+        processes.first_says("the strata", lambda: _strata(study.data_dir, workdir))
         worker = _Worker(
             study, workdir, cache_dir / "features", meshes.make_mesh(study.mesh, devices), stop, shard, seat
         )
@@ -63,6 +68,10 @@ def run(
         worker.work()
     worker.say(f"results: {workdir / 'results.jsonl'}  ({tracking.clock(time.monotonic() - began)})")
     worker.fail()
+
+
+class Failed(InputError):
+    """Phases or evaluations failed; what does not need them is done."""
 
 
 class _Taken(Exception):
@@ -74,7 +83,8 @@ class _Worker:
 
     def __init__(self, study, workdir, cache_dir, mesh, stop, shard, seat):
         self.study, self.workdir, self.cache_dir, self.mesh, self.stop = study, workdir, cache_dir, mesh, stop
-        self.shard, self.seat, self.began = shard, seat, seat.path.stat().st_mtime
+        self.shard, self.seat = shard, seat
+        self.began = seat.path.stat().st_mtime if processes.first() else 0.0
         self.names = order(study)
         self.model = self.tokenizer_dir = None
         self.failed: dict[tuple[str, str], str] = {}  # (phase or evaluation, name): cause
@@ -83,8 +93,9 @@ class _Worker:
     def make_model(self) -> None:
         """Makes the tokenizer and the model of a random start."""
         with self._holding("tokenizer", wait=True):
-            self.tokenizer_dir = _tokenizer(self.study, self.workdir)
-        self.model = _model(self.study, self.tokenizer_dir)
+            made = processes.first_says("the tokenizer", lambda: str(fresh.tokenizer(self.study, self.workdir)))
+            self.tokenizer_dir = pathlib.Path(made)
+        self.model = fresh.model(self.study, self.tokenizer_dir)
 
     def work(self) -> None:
         """Works until every phase is done, by whomever, has failed, or needs one that has."""
@@ -123,7 +134,7 @@ class _Worker:
                             self._do("evaluation", key, partial(self._evaluate, key, evaluation, stop))
             except _Taken as error:
                 text = f"{name}: another process has taken it over, since this one was not heard of for a while"
-                if self.shard is None:
+                if self.shard is None or processes.count() > 1:
                     raise InputError(text) from error
                 self.say(text)
                 return False
@@ -132,43 +143,60 @@ class _Worker:
     def _do(self, kind: str, name: str, work: Callable[[], None]) -> bool:
         """Does a part of the study; a failure is kept with its cause, for all workers. Returns whether it went well."""
         record = self.workdir / "failed" / f"{kind}-{name}.json"
-        if record.exists() and record.stat().st_mtime > self.began:  # another worker's, of this run
-            self.failed[kind, name] = json.loads(record.read_text())["cause"]
+
+        def others() -> str:
+            """What another worker has found in this run."""
+            found = record.exists() and record.stat().st_mtime > self.began
+            return json.loads(record.read_text())["cause"] if found else ""
+
+        cause = processes.first_says(f"{kind} {name}", others)
+        if cause:
+            self.failed[kind, name] = cause
             return False
         try:
             work()
         except (InputError, jax.errors.JaxRuntimeError) as error:  # the latter: out of memory, say
             cause = str(error).strip().partition("\n")[0]
+        cause = next(filter(None, processes.meet(f"the end of {kind} {name}", cause, failure=cause)), "")
+        if cause:
             self.failed[kind, name] = cause
             self.say(f"{kind} {name} failed: {cause}")
+        if processes.first():
             content = {"kind": kind, "name": name, "cause": cause, "host": platform.node(), "pid": os.getpid()}
-            runtime.atomic_write(record, json.dumps(content, indent=1))
-            return False
-        record.unlink(missing_ok=True)
-        return True
+            if cause:
+                runtime.atomic_write(record, json.dumps(content, indent=1))
+            else:
+                record.unlink(missing_ok=True)
+        return not cause
 
     def fail(self) -> None:
-        """Raises InputError where something failed."""
+        """Raises Failed where something failed."""
         if self.failed:
             parts = [f"{kind} {name} failed: {cause}" for (kind, name), cause in self.failed.items()]
             if self.skipped:
                 parts.append(f"not run, because of it: {', '.join(self.skipped)}")
-            raise InputError("; ".join(parts))
+            raise Failed("; ".join(parts))
 
     @contextlib.contextmanager
-    def _holding(self, what: str, wait: bool = False) -> Iterator[lease.Lease | None]:
+    def _holding(self, what: str, wait: bool = False) -> Iterator[Any]:
         """Holds the lease of a part of the study while it is worked on; gives None where another worker does."""
         if self.shard is None:  # this process has the whole folder
             yield self.seat
             return
-        path = self.workdir / LEASES / what
-        while (held := lease.acquire(path)) is None and wait:
+        held: list[lease.Lease] = []
+
+        def take() -> bool:
+            found = lease.acquire(self.workdir / LEASES / what)
+            held.extend([found] if found else [])
+            return found is not None
+
+        while not (taken := processes.first_says(f"the lease of {what}", take)) and wait:
             time.sleep(POLL)
         try:
-            yield held
+            yield (held[0] if held else _Followed()) if taken else None
         finally:
-            if held is not None:
-                held.release()
+            for own in held:
+                own.release()
 
     def _phase(self, name: str, stop: Callable[[int], bool]) -> None:
         study, phase = self.study, self.study.phases[name]
@@ -185,7 +213,8 @@ class _Worker:
         own, done = self._claim(name, model.config, start.meta["sha256"] if start else None, tokenizer_dir)
         if done:
             return
-        self.say(f"phase {self.names.index(name) + 1}/{len(self.names)}: {name}{self._left()}")
+        if processes.first():
+            self.say(f"phase {self.names.index(name) + 1}/{len(self.names)}: {name}{self._left()}")
         place = phases.Place(self.workdir / "phases" / name, study.data_dir, self.cache_dir, self.mesh)
         check = None
         if phase.select.metric:
@@ -197,10 +226,14 @@ class _Worker:
         phase = self.study.phases[name]
         data = identities.data(phase, self.study.data_dir, self.cache_dir.with_name("digests"))
         own = identities.identity(phase, config, sha, tokenizer_dir, data)
-        record, message = identities.claim(self.workdir / "phases" / name, own)
-        if message:
-            self.say(f"{name}: {message}")
-        return own, record is not None
+
+        def claim() -> bool:
+            record, message = identities.claim(self.workdir / "phases" / name, own)
+            if message:
+                self.say(f"{name}: {message}")
+            return record is not None
+
+        return own, processes.first_says(f"the folder of {name}", claim)
 
     def _left(self) -> str:
         """What is left to train, where finished phases tell how fast it goes."""
@@ -212,7 +245,7 @@ class _Worker:
 
     def _evaluate(self, key: str, evaluation: Evaluation, stop: Callable[[int], bool]) -> None:
         study, folder = self.study, self.workdir / "phases" / evaluation.phase
-        record = identities.done(folder)
+        record = processes.first_says(f"DONE of {evaluation.phase}", lambda: identities.done(folder))
         labels = {
             "study": study.study, "phase": evaluation.phase, "model": evaluation.model,
             "intermediate": evaluation.intermediate, "target": evaluation.target,
@@ -225,10 +258,17 @@ class _Worker:
         )  # fmt: skip
 
     def say(self, text: str) -> None:
-        print(text, flush=True)
+        if processes.first():
+            print(text, flush=True)
 
 
-def _ask(stop: Callable[[int], bool], held: lease.Lease, step: int) -> bool:
+class _Followed:
+    """A lease that process 0 holds for this one."""
+
+    lost = False
+
+
+def _ask(stop: Callable[[int], bool], held: lease.Lease | _Followed, step: int) -> bool:
     """Whether to stop. Raises _Taken, so that nothing more is written, where the lease is lost."""
     if held.lost:
         raise _Taken
@@ -236,10 +276,22 @@ def _ask(stop: Callable[[int], bool], held: lease.Lease, step: int) -> bool:
 
 
 @contextlib.contextmanager
-def _seat(workdir: pathlib.Path, shard: tuple[int, int] | None) -> Iterator[lease.Lease]:
+def _seat(workdir: pathlib.Path, shard: tuple[int, int] | None) -> Iterator[lease.Lease | _Followed]:
     """Holds the folder, or one worker's place in it. Raises InputError that names whoever is there already."""
-    folder = workdir / LEASES
     name = ALONE if shard is None else f"worker-{shard[0]}-of-{shard[1]}"
+    own: list[lease.Lease] = []
+    with contextlib.ExitStack() as held:
+        processes.first_says("the folder", lambda: own.append(held.enter_context(_own_seat(workdir, shard, name))))
+        seen = processes.meet("the folder's lease", (workdir / LEASES / name).exists())
+        if not all(seen):
+            blind = ", ".join(str(index) for index, sees in enumerate(seen) if not sees)
+            raise InputError(f"--workdir={workdir}: process {blind} sees another folder than process 0 does")
+        yield own[0] if own else _Followed()
+
+
+@contextlib.contextmanager
+def _own_seat(workdir: pathlib.Path, shard: tuple[int, int] | None, name: str) -> Iterator[lease.Lease]:
+    folder = workdir / LEASES
     while (seat := lease.acquire(folder / name)) is None:
         if holder := lease.living(folder / name):
             _refuse(workdir, holder, shard)
@@ -311,53 +363,3 @@ def _dev_evaluator(study, phase, tokenizer_dir, cache_dir, mesh) -> phases.Evalu
         return values | {"major": sum(majors) / len(majors)}
 
     return check
-
-
-def _tokenizer(study: Study, workdir: pathlib.Path) -> pathlib.Path:
-    """Returns the folder of the study's tokenizer; trains it once, on a language-balanced sample of the text.
-
-    Raises InputError when the folder's tokenizer was trained with another config.
-    """
-    config, folder = study.tokenizer, workdir / "tokenizer"
-    if config.path:
-        return pathlib.Path(config.path)
-    record = folder / "trained_with.json"  # written last: a tokenizer without it is not whole
-    if record.exists():
-        changed = configs.differences(json.loads(record.read_text()), configs.plain(config), "config.tokenizer")
-        if changed:
-            raise InputError(f"{folder} was trained with another config: {'; '.join(changed)}; use another --workdir")
-        return folder
-    from jxstilts.data import pipeline
-
-    texts = {
-        language: [row["text"] for row in tasks.load("text", study.data_dir, "train", language)]
-        for language in config.languages
-    }
-    sizes = {language: sum(map(len, lines)) for language, lines in texts.items()}
-    shares = pipeline.language_probabilities(sizes, config.sampling_exponent)
-    sample: list[str] = []
-    for language, lines in texts.items():
-        budget = int(shares[language] * config.characters)
-        for line in lines:
-            if budget <= 0:
-                break
-            sample.append(line)
-            budget -= len(line)
-    _say(f"training a {config.model} vocabulary of {config.vocab_size} on {sum(map(len, sample)):,} characters")
-    tokenizers.save(tokenizers.train(sample, config.vocab_size, model=config.model, coverage=config.coverage), folder)
-    runtime.atomic_write(record, json.dumps(configs.plain(config), indent=1))
-    return folder
-
-
-def _model(study: Study, tokenizer_dir: pathlib.Path) -> Model:
-    fields = {key: value for key, value in study.model.items() if value is not None}
-    family, preset = fields.pop("family", "xlmr"), fields.pop("preset", None)
-    vocabulary = len(tokenizers.load(tokenizer_dir))
-    config = make_config(family, preset, **{**fields, "vocab_size": fields.get("vocab_size", vocabulary)})
-    if config.vocab_size < vocabulary:
-        raise InputError(f"config.model.vocab_size={config.vocab_size}, but the tokenizer has {vocabulary} pieces")
-    return Model(config, (), study.compute, family)
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)

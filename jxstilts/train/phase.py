@@ -17,11 +17,11 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from jxstilts import runtime, tasks, tracking
+from jxstilts import processes, runtime, tasks, tracking
 from jxstilts.checkpoint import Checkpoints
 from jxstilts.config import fingerprint, plain
 from jxstilts.data import pipeline
-from jxstilts.mesh import put_batch
+from jxstilts.mesh import process_rows, put_batch
 from jxstilts.models import bundle
 from jxstilts.models.model import Model, Params
 from jxstilts.runtime import InputError
@@ -153,6 +153,8 @@ def run(
     for text in (f"{key}: {', '.join(value) or '-'}" for key, value in plain(taken).items()):
         progress.note(text)
     provenance = {"phase": name, "identity": own, "handover": plain(taken), "hardware": tracking.hardware(place.mesh)}
+    if start:
+        provenance["start"] = _origin(start.meta)
     finish = partial(_finish, folder, model, tokenizer_dir, provenance)
     if not phase.tasks:
         return finish(params, {"steps": 0, "best": None})
@@ -183,9 +185,8 @@ def run(
         progress.note(f"going on from step {begun}")
     del params
     now = begun or 0
-    iterator = pipeline.iterate(
-        data.source, start_step=now, process_index=jax.process_index(), process_count=jax.process_count()
-    )
+    part, parts = process_rows(place.mesh)
+    iterator = pipeline.iterate(data.source, start_step=now, process_index=part, process_count=parts)
     if meta["iterator"] is not None:
         iterator.set_state(meta["iterator"])
     schedule = optimizers.schedule(phase.optimizer, data.steps)
@@ -200,7 +201,7 @@ def run(
             at_mark = now > 0 and (now % phase.select.every == 0 or now == data.steps)
             if evaluate is not None and at_mark and meta["evaluated"] != now and not stopping:
                 log.flush()
-                values = log.paused(evaluate, model, state["params"])
+                values = processes.meet("a dev value", log.paused(evaluate, model, state["params"]))[0]
                 improved = _judge(phase.select, values, now, meta)
                 log.evaluation(now, values, meta)
             finished = now == data.steps or meta["bad"] >= phase.select.patience
@@ -226,8 +227,16 @@ def run(
     finally:
         log.close()
         checkpoints.close()
-    shutil.rmtree(folder / "checkpoints")  # several times the model's size, and of no use once the phase is done
+    processes.meet("the end of a phase")
+    if processes.first():
+        shutil.rmtree(folder / "checkpoints")  # several times the model's size, and of no use once the phase is done
     return record
+
+
+def _origin(meta: dict) -> dict:
+    """What a bundle records of its starting point, and of what that started from: hub ids with their commits."""
+    kept = ("phase", "source", "revision", "files", "start")
+    return {"sha256": meta["sha256"]} | {key: meta["provenance"][key] for key in kept if key in meta["provenance"]}
 
 
 def _judge(select: Select, values: dict[str, float], now: int, meta: dict) -> bool:
@@ -248,7 +257,8 @@ def _finish(folder, model, tokenizer_dir, provenance, params, record) -> dict:
     provenance = {**provenance, **record}
     sha = bundle.save(folder / "best", model, params, tokenizer_files=tokenizer_dir, provenance=provenance)
     record = {**record, "checkpoint_sha256": sha, "fingerprint": fingerprint(provenance["identity"])}
-    runtime.atomic_write(folder / "DONE", json.dumps(record, indent=1))
+    if processes.first():
+        runtime.atomic_write(folder / "DONE", json.dumps(record, indent=1))
     return record
 
 
@@ -258,7 +268,7 @@ class _Log:
     def __init__(self, name, phase, data, schedule, folder, now, progress, checkpoints):
         self.name, self.phase, self.schedule, self.progress = name, phase, schedule, progress
         self.checkpoints = checkpoints
-        self.writer = tracking.Writer(folder, now)
+        self.writer = tracking.Writer(folder, now) if processes.first() else None
         peak = tracking.peak_flops() if now < data.steps else None
         self.meter = tracking.Throughput(data.steps, now, data.flops_per_token, peak)
         self.waiting: list[tuple[int, dict]] = []
@@ -288,11 +298,13 @@ class _Log:
             row[key] = sum(found) / (1 if key in ("tokens", "examples") else len(found))
         rates = self.meter.read(last, row["examples"], row["tokens"])
         row |= {"learning_rate": float(self.schedule._replace(count=last - 1).rate()), **rates}
-        self.writer.write(last, row)
+        if self.writer:
+            self.writer.write(last, row)
         self.progress.show(last, row)
 
     def evaluation(self, now: int, values: dict[str, float], meta: dict) -> None:
-        self.writer.write(now, values, prefix="dev")
+        if self.writer:
+            self.writer.write(now, values, prefix="dev")
         text = "  ".join(f"{key} {value:.2f}" for key, value in values.items())
         best = meta["best"]
         self.progress.note(f"step {now}: English dev {text}  (best {best['value']:.2f} at step {best['step']})")
@@ -305,4 +317,5 @@ class _Log:
         return result
 
     def close(self) -> None:
-        self.writer.close()
+        if self.writer:
+            self.writer.close()
