@@ -1,17 +1,19 @@
 """Evaluation of a whole benchmark against Hugging Face + PyTorch, on the same inputs, in one process on one CPU.
 
     python -m benchmarks.evaluate --data_dir=D [--model=base] [--rows=32] [--languages=en,sw] [--out=F.json]
+    python -m benchmarks.evaluate --data_dir=D --padding=limit      # PyTorch as XTREME's scripts run it
 
 XTREME's tasks in every language that the data folder has, or in some of them, the first `rows` rows of each. Both
 sides have the same weights and the same tokenised inputs. PyTorch: the inputs in file order, batches of 32 padded to
-the longest, the head's output brought to the host; nothing is decoded or scored. This package:
-`evaluator.evaluate_languages` as it is: it reads its tokenised cache, sorts, buckets, predicts, decodes and scores with
-intervals. `ratio` is PyTorch's time divided by this package's. The first pass of everything, which compiles and
-tokenises, is outside the clock.
+the longest of them or to the task's limit, the head's output brought to the host; nothing is decoded or scored.
+This package: `evaluator.evaluate_languages` as it is: it reads its tokenised cache, packs, predicts, decodes and scores
+with intervals. `ratio` is PyTorch's time divided by this package's. The first pass of everything, which compiles and
+tokenises, is outside the clock. `padding`: this package's share of tokens that are none; `compiled`: its shapes.
 Needs torch: `pip install jxstilts[parity]`.
 """
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
@@ -20,7 +22,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", type=int, default=32, help="of each task and language")
     parser.add_argument("--languages", default="", help="comma-separated; default: all that the data folder has")
     parser.add_argument("--tasks", default="", help="comma-separated; default: all nine")
+    parser.add_argument("--padding", default="longest", choices=("longest", "limit"), help="PyTorch's")
     parser.add_argument("--out", default="", help="JSON file to write")
     try:
         result = run(parser.parse_args(argv))
@@ -71,10 +74,11 @@ def run(options: argparse.Namespace) -> dict:
     model, params = _model(options.model, len(tokenizer), names)
     of = f" of {options.languages}" if options.languages else ""
     print(f"XLM-R {options.model}; the first {options.rows} rows of each task and language{of}; float32; "
+          f"PyTorch pads to the {options.padding}; "
           f"{platform.machine()} CPU, {cores} cores, load {load:.1f} before; torch {torch.__version__}, "
           f"jax {jax.__version__}\n\n"
           f"{'':10}{'languages':>10}{'inputs':>8}{'tokens':>9}{'PyTorch s':>11}{'jxstilts s':>12}"
-          f"{'inputs/s':>20}{'tokens/s':>24}{'ratio':>7}", flush=True)  # fmt: skip
+          f"{'inputs/s':>20}{'tokens/s':>24}{'ratio':>7}{'padding':>9}{'compiled':>9}", flush=True)  # fmt: skip
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
@@ -82,15 +86,18 @@ def run(options: argparse.Namespace) -> dict:
             if not data:
                 print(f"{name:10} no files", flush=True)
                 continue
-            rows.append(_measure(name, data, model, params, tokenizer, pathlib.Path(folder)))
+            rows.append(_measure(name, data, model, params, tokenizer, pathlib.Path(folder), options.padding))
             print(_line(rows[-1]), flush=True)
     if not rows:
         raise InputError(f"--data_dir={options.data_dir} has no file of these tasks and languages")
     total = {key: sum(row[key] for row in rows) for key in ("languages", "inputs", "tokens", "torch", "ours")}
-    total = {"task": "all", **total, "ratio": total["torch"] / total["ours"]}
+    total |= {"task": "all", "ratio": total["torch"] / total["ours"]}
+    total["padding"] = 1 - total["tokens"] / sum(row["tokens"] / (1 - row["padding"]) for row in rows)
+    total["compilations"] = sum(row["compilations"] for row in rows)
     print(_line(total))
     result = {
-        "ratio": total["ratio"], "model": options.model, "rows": options.rows, "languages": options.languages,
+        "ratio": total["ratio"], "model": options.model, "padding": options.padding, "rows": options.rows,
+        "languages": options.languages,
         "load_before": load, "tasks": rows, "versions": runtime.versions() | {"torch": torch.__version__},
     }  # fmt: skip
     if options.out:
@@ -103,6 +110,7 @@ def _line(row: dict) -> str:
     return (
         f"{row['task']:10}{row['languages']:10}{row['inputs']:8,}{row['tokens']:9,}{row['torch']:11.2f}"
         f"{row['ours']:12.2f}{per('inputs'):>20}{per('tokens'):>24}{row['ratio']:7.2f}"
+        f"{row['padding']:9.1%}{row['compilations']:9}"
     )
 
 
@@ -136,7 +144,7 @@ def _data(name: str, options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def _measure(name, data, model, params, tokenizer, folder) -> dict:
+def _measure(name, data, model, params, tokenizer, folder, padding) -> dict:
     from jxstilts.eval import evaluator
 
     spec = tasks.get(name)
@@ -149,7 +157,10 @@ def _measure(name, data, model, params, tokenizer, folder) -> dict:
         ):  # fmt: skip
             pass
 
-    batches = _in_order(spec, data, tokenizer, options)
+    work = _Work()
+    with work.counted():
+        ours()
+    batches = _in_order(spec, data, tokenizer, options, options.max_length if padding == "limit" else 0)
     theirs = _theirs(spec, model, params, folder / name)
     times = {}
     for side, part in (("torch", lambda: theirs(batches)), ("ours", ours)):
@@ -164,12 +175,41 @@ def _measure(name, data, model, params, tokenizer, folder) -> dict:
     inputs = sum(len(ids) for ids, _ in batches)
     return {
         "task": name, "languages": len(data), "inputs": inputs, "tokens": tokens, **times,
-        "ratio": times["torch"] / times["ours"],
+        "ratio": times["torch"] / times["ours"], "padding": work.padding, "compilations": len(work.shapes),
     }  # fmt: skip
 
 
-def _in_order(spec, data, tokenizer, options) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Returns the inputs of all languages in file order: [(token ids, attention mask) [32, longest], ...]."""
+class _Work:
+    """What goes through the model: tokens, how many of them are padding, and the shapes, each compiled once."""
+
+    def __init__(self):
+        self.real, self.all, self.shapes = 0, 0, set()
+
+    @property
+    def padding(self) -> float:
+        return 1 - self.real / self.all
+
+    @contextlib.contextmanager
+    def counted(self) -> Iterator[None]:
+        from jxstilts.eval import predict
+
+        original = predict.predict
+
+        def counting(model, params, head, batch, mesh=None):
+            self.real += int((batch["segments"] > 0).sum())
+            self.all += batch["segments"].size
+            self.shapes.add((head, *(array.shape for array in batch.values())))
+            return original(model, params, head, batch, mesh)
+
+        predict.predict = counting
+        try:
+            yield
+        finally:
+            predict.predict = original
+
+
+def _in_order(spec, data, tokenizer, options, length) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Returns the inputs of all languages in file order: [(token ids, attention mask) [32, length or longest], ...]."""
     from jxstilts.data import tokenize
 
     found = []
@@ -181,8 +221,8 @@ def _in_order(spec, data, tokenizer, options) -> list[tuple[np.ndarray, np.ndarr
             features = tokenize.tokenize(rows, kind, tokenizer, max_length=options.max_length, **more)
             for begin in range(0, len(features), BATCH):
                 lengths = features.lengths[begin : begin + BATCH]
-                ids = np.ones((len(lengths), lengths.max()), np.int64)
-                mask = np.arange(lengths.max())[None] < lengths[:, None]
+                ids = np.ones((len(lengths), length or lengths.max()), np.int64)
+                mask = np.arange(ids.shape[1])[None] < lengths[:, None]
                 ids[mask] = features.tokens[features.offsets[begin] : features.offsets[begin + len(lengths)]]
                 found.append((ids, mask))
     return found

@@ -219,8 +219,12 @@ def test_the_curve_holds_what_each_layer_scores(model, params, tokenizer, senten
     rng = np.random.default_rng(1)
     noisy = [{**row, "text": row["text"] + " " + rng.choice(WORDS)} for row in sentences]
     examples = {"source": sentences, "target": noisy, "gold": [(row["id"], row["id"]) for row in sentences]}
-    curve = bitext.layer_curve(model, params, tasks.get("tatoeba"), examples, tokenizer=tokenizer)
-    assert list(curve) == [0, 1, 2]
+    (result,) = evaluator.evaluate_languages(
+        model, params, tasks.get("tatoeba"), [("de", examples)],
+        tokenizer=tokenizer, options=evaluator.Options(layer=1), all_layers=True,
+    )  # fmt: skip
+    curve = result.curve
+    assert list(curve) == [0, 1, 2] and curve[1] == result.metrics
     for layer, values in curve.items():
         one = evaluator.evaluate(
             model, params, tasks.get("tatoeba"), examples,
@@ -228,11 +232,10 @@ def test_the_curve_holds_what_each_layer_scores(model, params, tokenizer, senten
         )  # fmt: skip
         assert values == one.metrics
     assert len({values["accuracy"] for values in curve.values()}) > 1  # or the test would show nothing
-    mined = bitext.layer_curve(
-        model, params, bucc, pairs, tokenizer=tokenizer, options=evaluator.Options(pooling="first"), layers=[-1]
-    )
-    found = run(model, params, tokenizer, bucc, pairs, pooling="first")
-    assert mined == {2: metrics.get("bucc").compute(metrics.get("bucc").update(found, pairs))}
+    options = evaluator.Options(pooling="first")
+    mined = bitext.retrieve_layers(model, params, bucc, pairs, tokenizer=tokenizer, options=options, layers=[-1, 0])
+    assert list(mined) == [2, 0]
+    assert mined[2] == run(model, params, tokenizer, bucc, pairs, pooling="first")
 
 
 def test_texts_become_ids():

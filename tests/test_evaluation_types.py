@@ -2,16 +2,18 @@
 
 import dataclasses
 import json
+import pathlib
 
 import jax
 import numpy as np
 import pytest
 from samples import WORDS, word_tokenizer
 
+import jxstilts
 from jxstilts import tasks
 from jxstilts.data import prepare
 from jxstilts.data import tokenizer as tokenizers
-from jxstilts.eval import evaluator, predict, results, spans
+from jxstilts.eval import benchmarks, evaluator, predict, results, spans
 from jxstilts.mesh import make_mesh
 from jxstilts.models.model import HeadSpec, Model, make_config
 from jxstilts.runtime import InputError
@@ -248,3 +250,21 @@ def test_result_rows_have_intervals_baselines_and_the_major_value(model, params,
     [row] = map(json.loads, (tmp_path / "results.jsonl").read_text().splitlines())
     assert 0 <= row["low"] <= row["value"] == row["major"] <= row["high"] <= 100
     assert row["baseline"] >= 100 / 3 and row["n"] == 30 and row["metric"] == "accuracy"
+
+
+def test_a_whole_benchmark_compiles_at_most_twelve_shapes(world):
+    """All nine tasks in all languages of the world: two shapes each of five heads and of the embeddings."""
+    names = ("xnli", "pawsx", "udpos", "panx", "squad_v1")
+    specs = tuple(HeadSpec(name, tasks.get(name).type, tasks.get(name).labels) for name in names)
+    words = tokenizers.load(pathlib.Path(jxstilts.__file__).parent / "miniworld" / "micro" / "tokenizer")
+    model = Model(make_config("xlmr", "tiny", vocab_size=len(words)), specs)
+    params = jax.jit(model.init)(jax.random.key(0))
+    before, done = predict._predict._cache_size(), 0
+    for name in benchmarks.get("xtreme").tasks:
+        task = tasks.get(name)
+        split = "test" if "test" in task.splits else "dev"
+        have = [code for code in task.languages if tasks.available(name, world, split, code)]
+        examples = ((code, tasks.load(name, world, split, code, limit=12)) for code in have)
+        options = evaluator.Options(max_length=64, doc_stride=32, max_query_length=16, tokens_per_batch=1024)
+        done += len(list(evaluator.evaluate_languages(model, params, task, examples, tokenizer=words, options=options)))
+    assert done == 52 and predict._predict._cache_size() - before <= 12

@@ -25,6 +25,9 @@ LABELS = {
 }
 
 
+SEGMENT = 4  # tokens: a row of an evaluation has room for as many features as if each had so few
+
+
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """One batch to assemble: the feature ids of each row, the row length T and the number of rows B (some empty)."""
@@ -126,12 +129,20 @@ def plan_packed(
     if min(num_rows, length, max_segments) < 1:
         raise InputError(f"num_rows ({num_rows}), length ({length}), max_segments ({max_segments}) must be at least 1")
     lengths = np.asarray(lengths)
+    rows = _best_fit(lengths, permutation(len(lengths), seed, epoch), length, max_segments)
+    shuffled = [rows[i] for i in permutation(len(rows), seed, epoch, 1).tolist()]
+    return [
+        Plan(tuple(shuffled[begin : begin + num_rows]), length, num_rows) for begin in range(0, len(shuffled), num_rows)
+    ]
+
+
+def _best_fit(lengths: np.ndarray, order: np.ndarray, length: int, max_segments: int) -> list[tuple[int, ...]]:
+    """Puts features into rows, one after the other in this order, each into the fullest row that has room for it."""
     if len(lengths) and lengths.max() > length:
         raise InputError(f"a feature has {lengths.max()} tokens, a packed row {length}: raise the row length")
     rows: list[list[int]] = []
     room: list[list[int]] = [[] for _ in range(length + 1)]  # room[r] = the open rows with r tokens free
     open_rooms = 0  # bit r is set when room[r] is not empty
-    order = permutation(len(lengths), seed, epoch)
     for feature, size in zip(order.tolist(), lengths[order].tolist(), strict=True):
         fits = open_rooms >> size
         if fits:
@@ -146,31 +157,33 @@ def plan_packed(
         if free > size and len(rows[row]) < max_segments:
             room[free - size].append(row)
             open_rooms |= 1 << (free - size)
-    shuffled = [tuple(rows[i]) for i in permutation(len(rows), seed, epoch, 1).tolist()]
-    return [
-        Plan(tuple(shuffled[begin : begin + num_rows]), length, num_rows) for begin in range(0, len(shuffled), num_rows)
-    ]
+    return [tuple(row) for row in rows]
 
 
 def plan_evaluation(
-    lengths: np.ndarray, *, tokens_per_batch: int, buckets: Sequence[int], multiple_of: int = 1
-) -> list[Plan]:
-    """Plans one pass over all features, each exactly once, longest first (what does not fit in memory fails at once).
+    lengths: np.ndarray, *, tokens_per_batch: int, max_length: int, multiple_of: int = 1
+) -> tuple[list[Plan], int]:
+    """Plans one pass over all features, each exactly once, several to a row, in one or two shapes.
 
-    A batch has the bucket of its longest feature and `tokens_per_batch // bucket` rows, rounded down to a multiple of
-    `multiple_of` (at least that). Only the last batch has empty rows. `lengths` int [N].
+    A row has max_length tokens. A batch has `tokens_per_batch // max_length` rows, those at the end an eighth as many,
+    both rounded down to a multiple of `multiple_of` (at least that). `lengths` int [N]. Returns (plans, max_segments of
+    a row).
     """
-    if tokens_per_batch < 1 or multiple_of < 1:
-        raise InputError(f"tokens_per_batch ({tokens_per_batch}) and multiple_of ({multiple_of}) must be at least 1")
+    if min(tokens_per_batch, max_length, multiple_of) < 1:
+        raise InputError(
+            f"tokens_per_batch ({tokens_per_batch}), max_length ({max_length}), multiple_of ({multiple_of}) must be at "
+            "least 1"
+        )
     lengths = np.asarray(lengths)
-    order = np.argsort(-lengths.astype(np.int64), kind="stable")
-    plans, begin = [], 0
-    while begin < len(order):
-        length = _bucket(int(lengths[order[begin]]), buckets)
-        num_rows = max(1, tokens_per_batch // length // multiple_of) * multiple_of
-        plans.append(_single(order[begin : begin + num_rows], length, num_rows))
-        begin += num_rows
-    return plans
+    large, small = (max(1, tokens_per_batch // part // max_length // multiple_of) * multiple_of for part in (1, 8))
+    segments = max(1, max_length // SEGMENT)
+    rows = _best_fit(lengths, np.argsort(-lengths.astype(np.int64), kind="stable"), max_length, segments)
+    whole = len(rows) // large * large
+    if len(rows) - whole > large - small:  # an almost full batch takes the large shape too
+        whole = len(rows)
+    shapes = [(begin, large) for begin in range(0, whole, large)]
+    shapes += [(begin, small) for begin in range(whole, len(rows), small)]
+    return [Plan(tuple(rows[begin : begin + count]), max_length, count) for begin, count in shapes], segments
 
 
 def select(plans: Sequence[Plan], ids: np.ndarray) -> list[Plan]:

@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jxstilts.data import prepare
-from jxstilts.eval import metrics, predict, retrieval
+from jxstilts.eval import predict, retrieval
 from jxstilts.eval.options import Options, layer_of
 from jxstilts.models.heads.embedding import EmbeddingSpec
 from jxstilts.models.model import Model, Params
@@ -69,11 +69,15 @@ def retrieve(
 
     They are {target id: source id}, or for mined pairs [(source id, target id, margin), ...], the best first.
     """
-    options = (options or Options()).resolve(task, model)
-    return _by_layer(model, params, task, examples, [options.layer], tokenizer, options, mesh, cache_dir)[options.layer]
+    layer = (options or Options()).resolve(task, model).layer
+    found = retrieve_layers(
+        model, params, task, examples,
+        tokenizer=tokenizer, options=options, layers=(layer,), mesh=mesh, cache_dir=cache_dir,
+    )  # fmt: skip
+    return found[layer]
 
 
-def layer_curve(
+def retrieve_layers(
     model: Model,
     params: Params,
     task: TaskSpec,
@@ -84,21 +88,14 @@ def layer_curve(
     layers: Sequence[int] | None = None,
     mesh: Mesh | None = None,
     cache_dir: str | pathlib.Path | None = None,
-) -> dict[int, dict[str, float]]:
-    """Returns {hidden state: {value name: value}} of a retrieval task, from one pass over its sentences.
+) -> dict[int, Any]:
+    """Returns {hidden state: predictions, as `retrieve` gives them} from one pass over the sentences.
 
     layers: which hidden states, by default all; those asked for are held in memory together, N x D x 4 bytes each.
-    The other arguments are those of `evaluator.evaluate`; `options.layer` is not read.
+    `options.layer` is not read.
     """
     options = options or Options()
-    wanted = [layer_of(model, layer) for layer in (range(model.config.layers + 1) if layers is None else layers)]
-    found = _by_layer(model, params, task, examples, wanted, tokenizer, options, mesh, cache_dir)
-    metric = metrics.get(task.metric)
-    return {layer: metric.compute(metric.update(predictions, examples)) for layer, predictions in found.items()}
-
-
-def _by_layer(model, params, task, examples, layers, tokenizer, options, mesh, cache_dir) -> dict[int, Any]:
-    """Returns {hidden state: predictions}."""
+    layers = [layer_of(model, layer) for layer in (range(model.config.layers + 1) if layers is None else layers)]
     sides = {side: examples[side] for side in ("source", "target")}
     if task.metric == MINED:  # the different texts only, in the order of the first
         sides = {side: [rows[0] for rows in collapse(rows).values()] for side, rows in sides.items()}

@@ -1,8 +1,8 @@
 """Evaluation of a model on a task: a pure function of its arguments.
 
-The rows of several languages share one stream of batches: they are sorted by length together, so a batch is full and of
-one length, and every shape is compiled once for all languages and tasks of a head. Threads tokenise what comes next and
-score what is done while the device computes.
+The rows of several languages share one stream of batches and each other's rows, so that next to nothing is padding and
+two shapes serve all languages and tasks of a head. Threads tokenise what comes next and score what is done while the
+device computes.
 """
 
 import dataclasses
@@ -37,7 +37,8 @@ class Result:
     metrics, interval, baseline: {value name: 0-100}; the 95 % interval over examples is (low, high), the baseline is
     that of a trivial rule (see `baselines`). major: the one number for model choice. n: what is averaged over; values:
     the metric's state, {column: {example id: number}}. Of examples without gold there are predictions only: metrics,
-    values and interval are empty, major and baseline None. predictions: by example id; of mined pairs a list.
+    values and interval are empty, major and baseline None. predictions: by example id; of mined pairs a list. curve:
+    {hidden state: metrics}, where asked for.
     """
 
     task: str
@@ -50,6 +51,7 @@ class Result:
     interval: dict[str, tuple[float, float]]
     major: float | None
     baseline: dict[str, float] | None
+    curve: Mapping[int, Mapping[str, float]] = dataclasses.field(default_factory=dict)
 
 
 def evaluate(
@@ -95,10 +97,13 @@ def evaluate_languages(
     split: str = "dev",
     options: Options | None = None,
     thresholds: Mapping[str, float] | None = None,
+    all_layers: bool = False,
     mesh: Mesh | None = None,
     cache_dir: str | pathlib.Path | None = None,
 ) -> Iterator[Result]:
     """Yields the Result of each (language, examples), in order; the arguments are those of `evaluate`.
+
+    all_layers: of retrieval, score every hidden state beside the one that counts (`Result.curve`), from the same pass.
 
     `languages` is read in another thread, a little ahead. Results come in groups, when all rows of some languages have
     gone through the model; what comes to about STREAM tokens is one group.
@@ -110,8 +115,8 @@ def evaluate_languages(
     spec = None if task.type == "retrieval" else pick_head(model, task, head)
     thresholds = thresholds or {}
 
-    def scored(language: str, predictions: Any, examples: Any) -> Result:
-        return _score(task, language, split, predictions, examples, thresholds.get(language))
+    def scored(language: str, predictions: Any, examples: Any, by_layer: Mapping[int, Any]) -> Result:
+        return _score(task, language, split, predictions, examples, by_layer, thresholds.get(language))
 
     items = iter(languages)
     with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(1) as behind:
@@ -119,7 +124,7 @@ def evaluate_languages(
         waiting: list[Future] = []
         while group := coming.result():
             coming = ahead.submit(_group, run, spec, items)
-            found = _retrieve(run, group) if spec is None else _stream(run, spec, group)
+            found = _retrieve(run, group, all_layers) if spec is None else _stream(run, spec, group)
             futures = [behind.submit(scored, *item) for item in found]
             yield from (future.result() for future in waiting)  # of the group before: scored meanwhile
             waiting = futures
@@ -187,19 +192,19 @@ def _group(run: _Run, head: HeadSpec | None, items: Iterator) -> list[tuple[str,
     return group
 
 
-def _retrieve(run: _Run, group: list) -> list[tuple[str, Any, Any]]:
+def _retrieve(run: _Run, group: list, all_layers: bool) -> list[tuple[str, Any, Any, dict]]:
     found = []
     for language, examples, _ in group:
-        predictions = bitext.retrieve(
-            run.model, run.params, run.task, examples,
+        by_layer = bitext.retrieve_layers(
+            run.model, run.params, run.task, examples, layers=None if all_layers else (run.options.layer,),
             tokenizer=run.tokenizer, options=run.options, mesh=run.mesh, cache_dir=run.cache_dir,
         )  # fmt: skip
-        found.append((language, predictions, examples))
+        found.append((language, by_layer[run.options.layer], examples, by_layer if all_layers else {}))
     return found
 
 
-def _stream(run: _Run, head: HeadSpec, group: list) -> list[tuple[str, Any, Any]]:
-    """Runs the rows of all languages of a group; returns [(language, predictions, examples), ...]."""
+def _stream(run: _Run, head: HeadSpec, group: list) -> list[tuple[str, Any, Any, dict]]:
+    """Runs the rows of all languages of a group; returns [(language, predictions, examples, {}), ...]."""
     kinds = {"classification": _Classes, "choice": _Choices, "tagging": _Tags, "span": _Spans}
     collectors = [kinds[run.task.type](run, head, examples, features) for _, examples, features in group]
     ends = np.cumsum([len(features) for _, _, features in group])
@@ -212,7 +217,7 @@ def _stream(run: _Run, head: HeadSpec, group: list) -> list[tuple[str, Any, Any]
     ):
         place = int(np.searchsorted(ends, index, side="right"))
         collectors[place].add(index - int(ends[place - 1] if place else 0), array)
-    return [(language, *one.finish()) for (language, _, _), one in zip(group, collectors, strict=True)]
+    return [(language, *one.finish(), {}) for (language, _, _), one in zip(group, collectors, strict=True)]
 
 
 @dataclasses.dataclass
@@ -285,7 +290,7 @@ class _Spans(_Collector):
         return answers, examples
 
 
-def _score(task, language, split, predictions, examples, threshold) -> Result:
+def _score(task, language, split, predictions, examples, by_layer, threshold) -> Result:
     """Scores the predictions of one language; without gold there is nothing to score."""
     by_id = predictions
     if isinstance(predictions, list) and task.type != "retrieval":
@@ -294,13 +299,14 @@ def _score(task, language, split, predictions, examples, threshold) -> Result:
         count = len(examples["target"] if task.type == "retrieval" else examples)
         return Result(task.name, language, split, {}, count, {}, by_id, {}, None, None)
     metric = metrics.get(task.metric, language)
+    curve = {layer: metric.compute(metric.update(pairs, examples)) for layer, pairs in by_layer.items()}
     if threshold is not None:
         metric = metric.at(threshold)
     state = metric.update(predictions, examples)
     found = metric.compute(state)
     return Result(
         task.name, language, split, found, len(next(iter(state.values()))), state, by_id,
-        metric.interval(state), metric.major(found), baselines.values(task, metric, examples),
+        metric.interval(state), metric.major(found), baselines.values(task, metric, examples), curve,
     )  # fmt: skip
 
 
