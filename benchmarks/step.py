@@ -6,7 +6,7 @@ Both sides have the same weights, examples and recipe (AdamW, clipping, linear s
 Two comparisons, each for the encoder's forward and for the whole train step:
     same     both get the same batches in the same shapes: the speed of the computation alone
     as_run   PyTorch: the examples in file order, every batch padded to its longest example. This package: the same
-             examples, in the batches of static shapes that its own `plan_epoch` makes of them
+             examples, drawn at random into batches and packed into a few static shapes, as a training phase does
 `ratio` is PyTorch's time divided by this package's, for the train step as_run. Tokenising and assembling batches are
 outside the clock on both sides, copying a batch to the device is inside. The first pass of everything, which compiles,
 is outside and reported apart. Needs torch: `pip install jxstilts[parity]`.
@@ -23,17 +23,19 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from benchmarks import sides
 from jxstilts import runtime, tasks
-from jxstilts.data import batching, tokenize, tokenizer
+from jxstilts.data import batching, packing, tokenize, tokenizer
 from jxstilts.data.ragged import offsets_of
 from jxstilts.runtime import InputError, suggest
+from jxstilts.train import inputs as training
+from jxstilts.train import mixture
 
-SORT_WINDOW = 50  # batches, the default of a training phase
 CELLS = {  # MEASUREMENT_BATCHES: title
     "train_as_run": "train step, as each would run it",
     "train_same": "train step, same batches and shapes",
@@ -102,17 +104,17 @@ def run(options: argparse.Namespace) -> dict:
     features, source = inputs(options)
     steps = 2 * options.batches * (options.repetitions + 1)  # this package trains in two ways
     ours, theirs = sides.build(options, _config(options, features), _head(options.task), steps)
-    in_order, bucketed = _batches(options, features)
+    in_order, packed = _batches(options, features, ours.model)
     exact = (options.dtype, options.device) == ("float32", "cpu")
     difference = sides.agreement(ours, theirs, in_order[0], 1e-3 if exact else 0.1)
 
     parts: dict[str, Callable[[], Any]] = {
         "train/torch": lambda: theirs.train(in_order),
         "train/same": lambda: ours.train(in_order),
-        "train/as_run": lambda: ours.train(bucketed),
+        "train/as_run": lambda: ours.train(packed),
         "forward/torch": lambda: theirs.forward(in_order),
         "forward/same": lambda: ours.forward(in_order),
-        "forward/as_run": lambda: ours.forward(bucketed),
+        "forward/as_run": lambda: ours.forward(packed),
     }
     first = {name: _timed(part) for name, part in parts.items()}
     turns: dict[str, list[float]] = {name: [] for name in parts}
@@ -121,8 +123,8 @@ def run(options: argparse.Namespace) -> dict:
             turns[name].append(_timed(part)[0])
 
     seconds = {name: statistics.median(values) for name, values in turns.items()}
-    batches = {"torch": in_order, "same": in_order, "as_run": bucketed}
-    examples, real = (_count(bucketed, key) for key in ("weights", "segments"))
+    batches = {"torch": in_order, "same": in_order, "as_run": packed}
+    examples, real = (_count(packed, key) for key in ("weights", "segments"))
     flops, peak = ours.training_flops(features.lengths), sides.peak_flops()
     measured = {
         name: {
@@ -236,19 +238,24 @@ def inputs(options: argparse.Namespace) -> tuple[tokenize.Features, str]:
     return tokenize.Features(tokens, offsets_of(lengths), fields), words
 
 
-def _batches(options: argparse.Namespace, features: tokenize.Features) -> tuple[list[dict], list[dict]]:
-    """Returns the examples' batches in file order padded to their longest, and as a training phase makes them."""
-    size, lengths = options.batch_size, features.lengths
-    kinds = {"type": tasks.get(options.task).type, "max_segments": 1}
+def _batches(options: argparse.Namespace, features: tokenize.Features, model: Any) -> tuple[list[dict], list[dict]]:
+    """Returns the examples' batches in file order padded to their longest, and packed as training packs them."""
+    size, lengths, kind = options.batch_size, features.lengths, tasks.get(options.task).type
     in_order = [
         batching.Plan(tuple((i,) for i in range(begin, begin + size)), int(lengths[begin : begin + size].max()), size)
         for begin in range(0, len(lengths), size)
     ]
-    buckets = batching.length_buckets(options.max_length or SOURCES[options.task].max_length)
-    own = batching.plan_epoch(
-        lengths, batch_size=size, buckets=buckets, seed=options.seed, epoch=0, sort_window=SORT_WINDOW
+    shapes = packing.choose(
+        lengths, batch_size=size, count=mixture.Stream.buckets, cost=partial(training.token_cost, model), multiple=8
     )
-    return list(batching.batches(features, in_order, **kinds)), list(batching.batches(features, own, **kinds))
+    drawn = batching.plan_epoch(
+        lengths, batch_size=size, buckets=(int(lengths.max()),), seed=options.seed, epoch=0
+    )  # fmt: skip
+    own = packing.pack(drawn, lengths, shapes)
+    return (
+        list(batching.batches(features, in_order, type=kind, max_segments=1)),
+        list(batching.batches(features, own, type=kind, max_segments=shapes.max_units)),
+    )
 
 
 def _preset(name: str) -> dict:

@@ -158,7 +158,7 @@ def _work(phase: Any, data_dir: str) -> tuple[int | None, int | None, int | None
 
 def _size(stream: Stream, data_dir: str) -> int | None:
     """Returns the training rows of a stream, a question taken for one window; None where that is not known."""
-    if stream.packed:  # how many lines share a row, only tokenising them tells
+    if stream.packed and tasks.get(stream.task).type == "text":  # only tokenising tells how many lines share a row
         return None
     total = 0
     for language in stream.languages:

@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from jxstilts import tasks
-from jxstilts.data import batching, pipeline, prepare, tokenize
+from jxstilts.data import batching, packing, pipeline, prepare, tokenize
 from jxstilts.data import tokenizer as tokenizers
 from jxstilts.mesh import batch_divisor
 from jxstilts.models.model import HeadSpec, Model, family_module
@@ -16,6 +17,7 @@ from jxstilts.train import mixture, objectives
 from jxstilts.train.mixture import Stream
 
 MAX_SEGMENTS = 16  # of a packed row of text
+SCORES = 2.5  # an attention score costs so many times its multiplications: softmax and masks (small encoders, CPU)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,12 +94,11 @@ def make(phase: Any, model: Model, tokenizer_dir: Any, place: Any) -> Data:
     Raises InputError for rows longer than the model's positions and for batches that do not divide over the mesh.
     """
     tokenizer = tokenizers.load(tokenizer_dir)
-    labels = {spec.name: spec.labels for spec in model.head_specs}
     made, notes = {}, []
     for key, stream in phase.tasks.items():
         _check(key, stream, phase.accumulation, model, place.mesh)
         build = _text if tasks.get(stream.task).type == "text" else _task
-        made[key] = build(phase, stream, tokenizer, labels[head_name(stream)], place)
+        made[key] = build(phase, stream, tokenizer, model, place)
         notes += [f"{key}: {note}" if len(phase.tasks) > 1 else note for note in made[key].notes]
     sizes = {key: one.size for key, one in made.items()}
     epochs = {key: one.steps for key, one in made.items()}
@@ -147,47 +148,84 @@ class _Made:
     notes: tuple[str, ...]
 
 
-def _task(phase, stream, tokenizer, labels, place) -> _Made:
+def _task(phase, stream, tokenizer, model, place) -> _Made:
     spec = tasks.get(stream.task)
     rows = [training_rows(stream, place.data_dir, language) for language in stream.languages]
     options = {"max_length": stream.max_length}
     if spec.type == "span":
         options |= {"doc_stride": stream.doc_stride, "max_query_length": stream.max_query_length}
     if spec.type == "tagging":
-        options |= {"labels": labels, "long_sentences": stream.long_sentences}
+        labels = {head.name: head.labels for head in model.head_specs}
+        options |= {"labels": labels[head_name(stream)], "long_sentences": stream.long_sentences}
     features = prepare.features(
         [row for part in rows for row in part], spec.type, tokenizer, place.cache_dir, **options
     )
     groups = batching.groups(features, spec.type)
     lengths = features.offsets[groups[1:]] - features.offsets[groups[:-1]]  # of what belongs in one row
     choices = int(np.diff(groups).max(initial=1))
-    longest = stream.max_length if choices == 1 else min(16 * -(-int(lengths.max()) // 16), choices * stream.max_length)
-    buckets = batching.length_buckets(longest, count=stream.buckets)
-    draw = _languages(stream, rows, features, groups, lengths, phase.seed)
+    if not len(lengths):
+        raise InputError(f"task {stream.task!r} has no training rows in {', '.join(stream.languages)}")
+    draw = _languages(stream, rows, features, groups, lengths)
+    plan, units, shapes = _planner(phase, stream, model, place.mesh, lengths, choices, draw)
 
     def planner(epoch: int) -> list[batching.Plan]:
-        ids = draw(epoch)
-        plans = batching.plan_epoch(
-            lengths[ids], batch_size=stream.batch_size, buckets=buckets,
-            seed=phase.seed, epoch=epoch, sort_window=stream.sort_window,
-        )  # fmt: skip
-        return batching.expand(batching.select(plans, ids), groups)
+        ids = draw(epoch, phase.seed)
+        return batching.expand(batching.select(plan(lengths[ids], epoch), ids), groups)
 
     first = planner(0)
     notes = (
         f"{sum(map(len, rows)):,} training rows"
         + (f" in {', '.join(stream.languages)}" if stream.languages != ("en",) else ""),
         f"{len(lengths):,} inputs, {len(first)} steps an epoch, "
-        f"{batching.efficiency(first, features.lengths):.1%} of the tokens are real",
+        f"{batching.efficiency(first, features.lengths):.1%} of the tokens are real; {shapes}",
     )
-    return _Made(features, planner, {"type": spec.type, "max_segments": choices}, len(lengths), len(first), notes)
+    made = {"type": spec.type, "max_segments": units * choices}
+    return _Made(features, planner, made, len(lengths), len(first), notes)
 
 
-def _languages(stream, rows, features, groups, lengths, seed):
-    """Returns epoch -> the units of that epoch: all of them, or a mixture of languages by `sampling_exponent`."""
+def token_cost(model: Model, length: int) -> float:
+    """Returns what a token of a row of this length costs to train on, in FLOPs of the matrix products."""
+    flops = partial(family_module(model.family).training_flops, model.config)
+    return flops(0) + SCORES * (flops(length) - flops(0))
+
+
+def _planner(phase, stream, model, mesh, lengths, choices, draw):
+    """Returns ((lengths of an epoch's units, epoch) -> its plans, units of a row at most, the shapes in words).
+
+    Whether they are packed is a function of the config and the data alone, the same for any mesh and any seed: where
+    the config leaves it open, an epoch is planned both ways for one device, and the cheaper way is taken.
+    """
+    longest = stream.max_length if choices == 1 else min(16 * -(-int(lengths.max()) // 16), choices * stream.max_length)
+    buckets = batching.length_buckets(longest, count=stream.buckets)
+    plain = {"batch_size": stream.batch_size, "buckets": buckets}
+    cost = partial(token_cost, model)
+
+    def apart(sizes, epoch, seed=phase.seed):
+        return batching.plan_epoch(sizes, epoch=epoch, seed=seed, sort_window=stream.sort_window, **plain)
+
+    def together(sizes, epoch, seed=phase.seed, *, shapes):
+        return packing.pack(batching.plan_epoch(sizes, epoch=epoch, seed=seed, **plain), sizes, shapes)
+
+    choose = partial(
+        packing.choose, lengths[draw(0, 0)], longest=int(lengths.max()), batch_size=stream.batch_size,
+        count=stream.buckets, cost=cost, multiple=128 if model.compute.attention == "splash" else 8,
+    )  # fmt: skip
+    packed = stream.packed
+    if packed is None:
+        sizes, shapes = lengths[draw(0, 0)], choose()
+        packed = packing.price(together(sizes, 0, 0, shapes=shapes), cost) < packing.price(apart(sizes, 0, 0), cost)
+    if not packed:
+        return apart, 1, f"rows of {', '.join(map(str, buckets))} tokens"
+    shapes = choose(multiple_of=batch_divisor(mesh) * phase.accumulation)
+    sizes = ", ".join(f"{rows} x {length}" for rows, length in dict.fromkeys((*shapes.sizes, shapes.last_resort)))
+    return partial(together, shapes=shapes), shapes.max_units, f"{stream.batch_size} packed into {sizes}"
+
+
+def _languages(stream, rows, features, groups, lengths):
+    """Returns (epoch, seed) -> its units: all of them, or a mixture of languages by `sampling_exponent`."""
     everything = np.arange(len(lengths))
     if len(rows) == 1 or stream.sampling_exponent == 1:
-        return lambda epoch: everything
+        return lambda epoch, seed: everything
     # the unit's language, by the example that it is made of
     example = features.fields["example"][groups[:-1]] if "example" in features.fields else everything
     language = np.searchsorted(np.cumsum([len(part) for part in rows]), example, side="right")
@@ -195,10 +233,10 @@ def _languages(stream, rows, features, groups, lengths, seed):
     shares = pipeline.language_probabilities(
         {name: int(lengths[ids].sum()) for name, ids in members.items()}, stream.sampling_exponent
     )
-    return lambda epoch: pipeline.mixture_ids(members, lengths, shares, seed=seed, epoch=epoch)
+    return lambda epoch, seed: pipeline.mixture_ids(members, lengths, shares, seed=seed, epoch=epoch)
 
 
-def _text(phase, stream, tokenizer, labels, place) -> _Made:
+def _text(phase, stream, tokenizer, model, place) -> _Made:
     parts = {}
     for language in stream.languages:
         lines = tasks.load(stream.task, place.data_dir, "train", language, stream.source, limit=stream.limit or None)

@@ -33,9 +33,10 @@ class Stream:
     doc_stride: int = 128
     max_query_length: int = 64
     long_sentences: str = ""  # tagging: "truncate" or "split"; "" = by the protocol
-    packed: bool = False  # text only: several lines share a row
-    sort_window: int = 50  # batches that are sorted by length together; 1 = purely random batches
-    buckets: int = 6  # row lengths, each compiled once
+    packed: bool | None = None  # text: lines are joined to full rows (default: no); tasks: the examples of a batch
+    #                             share its rows (default: where that is less to compute, see inputs._planner)
+    sort_window: int = 50  # not packed: batches that are sorted by length together; 1 = purely random batches
+    buckets: int = 6  # shapes of batches, each compiled once: row lengths; packed: rows x length, and a last resort
     mode: str = "sampled"  # "alternate": `amount` of all steps, evenly spaced; "mixed": beside the task in every step
     amount: float = 0.0  # alternate: share of the steps, mixed: weight of the loss
 
@@ -102,6 +103,7 @@ def resolve(streams: Mapping[str, Stream], protocol: str, where: str) -> dict[st
         filled[name] = dataclasses.replace(
             stream,
             task=spec.name,
+            packed=False if stream.packed is None and spec.type == "text" else stream.packed,
             sampling_exponent=exponent if exponent is not None else 0.3 if spec.type == "text" else 1.0,
             long_sentences=stream.long_sentences or protocols.get(protocol).long_sentences,
             **{field: getattr(recipe, field) for field in missing},
