@@ -50,7 +50,7 @@ class Study:
     grid: grids.Grid = dataclasses.field(default_factory=grids.Grid)
     tokenizer: TokenizerConfig = dataclasses.field(default_factory=TokenizerConfig)
     compute: Compute = dataclasses.field(default_factory=Compute)
-    mesh: dict[str, int] = dataclasses.field(default_factory=lambda: {"data": -1})
+    mesh: dict[str, int] = dataclasses.field(default_factory=lambda: {"data": -1, "fsdp": 1, "tensor": 1})
     cache_dir: str = ""  # "" = WORKDIR/cache
     compile_cache: str = ""  # "" = CACHE_DIR/compile
     seed: int = 0

@@ -99,6 +99,10 @@ def make_train_step(
         return jax.tree.map(lambda g: g * scale, gradients), values, counts
 
     def train_step(state, batches):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # which `mesh.constrain_rows` reads
+            return one_step(state, batches)
+
+    def one_step(state, batches):
         params = state["params"]
         key = jax.random.fold_in(jax.random.wrap_key_data(state["rng"]), state["step"])
         parts = [

@@ -1,0 +1,12 @@
+"""`jxstilts check`: every training step of a study compiled in shapes alone, for the devices here or a TPU that is not.
+
+chips.py      TPU slices, sizes of memory, peak rates
+program.py    one step: shapes -> compiled -> memory, FLOPs, collectives, a predicted time
+phases.py     the steps of a study
+examples.py   one real batch in words
+report.py     all of it against a device's memory, and what would help
+"""
+
+from jxstilts.check.command import run
+
+__all__ = ["run"]

@@ -1,0 +1,160 @@
+"""The training steps of a study: what each phase compiles, from its config alone."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from jxstilts import tasks
+from jxstilts.check import examples
+from jxstilts.check.program import BatchShape, Program
+from jxstilts.models import bundle
+from jxstilts.models.model import HeadSpec, Model, make_config
+from jxstilts.study import plan
+from jxstilts.study.config import Study
+from jxstilts.train import inputs, step
+from jxstilts.train.mixture import Stream
+
+OPEN_LABELS = 512  # stands in for the size of an open label set (CCG) whose data is not at hand
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A training step and the phases that have it; `phase` is the first of them."""
+
+    phase: str
+    phases: tuple[str, ...]
+    program: Program
+    bound: str = ""  # why the rows are longer than real ones may be; "" where they are not
+
+
+def steps(study: Study) -> tuple[list[Step], list[str]]:
+    """Returns (the different training steps of a study, phases whose model is not known without fetching it)."""
+    found: dict[tuple, Step] = {}
+    unknown, shapes = [], {}
+    for name, phase in study.phases.items():
+        if not phase.tasks:
+            continue
+        model = model_of(study, name)
+        if model is None:
+            unknown.append(name)
+            continue
+        sizes, bounds = {}, {}
+        for key, stream in phase.tasks.items():
+            if repr(stream) not in shapes:
+                shapes[repr(stream)] = shape(study, name, key, model)
+            sizes[key], bounds[key] = shapes[repr(stream)]
+        for program in programs(phase, model, sizes):
+            first = found.get(program.key)
+            if first is None:
+                bound = " ".join(filter(None, (bounds[key] for key in program.shapes)))
+                found[program.key] = Step(name, (name,), program, bound)
+            elif name not in first.phases:
+                found[program.key] = dataclasses.replace(first, phases=(*first.phases, name))
+    return list(found.values()), unknown
+
+
+def programs(phase: Any, model: Model, shapes: Mapping[str, BatchShape]) -> list[Program]:
+    """Returns the steps that a phase compiles at its longest rows: one per stream, with the mixed ones beside it."""
+    losses = {
+        key: step.Loss(inputs.head_name(stream), stream.objective, stream.amount if stream.mode == "mixed" else 1.0)
+        for key, stream in phase.tasks.items()
+    }
+    mixed = {key: shapes[key] for key, stream in phase.tasks.items() if stream.mode == "mixed"}
+    made = [
+        Program(model, losses, {key: shapes[key], **mixed}, phase.optimizer, phase.accumulation)
+        for key, stream in phase.tasks.items()
+        if stream.mode != "mixed"
+    ]
+    return list({program.key: program for program in made}.values())
+
+
+def shape(study: Study, name: str, key: str, model: Model) -> tuple[BatchShape, str]:
+    """Returns the shape of a stream's batches with its longest rows, unpacked; and `Step.bound`.
+
+    How long a question with its choices gets, only the data tells: without it, it is as long as it could be.
+    """
+    stream = study.phases[name].tasks[key]
+    kind = tasks.get(stream.task).type
+    if kind == "text":
+        return BatchShape(kind, stream.batch_size, stream.max_length, inputs.MAX_SEGMENTS), ""
+    if kind != "choice":
+        return BatchShape(kind, stream.batch_size, stream.max_length), ""
+    mean, choices = plan.LENGTHS[stream.task if stream.task in plan.LENGTHS else plan.LIKE[kind]]
+    length = choices * stream.max_length
+    if missing(study, name, key):
+        bound = f"{key}: rows of {choices} full choices; real ones have {mean} tokens on average, give config.data_dir."
+        return BatchShape(kind, stream.batch_size, length, choices), bound
+    seen = examples.longest(study.phases[name], key, model, tokenizer_of(study, name), study.data_dir)
+    return BatchShape(kind, stream.batch_size, min(length, seen), choices), ""
+
+
+def model_of(study: Study, name: str) -> Model | None:
+    """Returns the model that a phase trains, with its heads; None where only fetching its start would tell."""
+    phase = study.phases[name]
+    if phase.init in study.phases:
+        start = model_of(study, phase.init)
+    else:
+        start = _start(study, name)
+    if start is None:
+        return None
+    own: tuple[HeadSpec, ...] = start.head_specs
+    published = phase.init in plan.HUB and not own
+    if published and "mlm" in phase.keep_heads:
+        own = (HeadSpec("mlm", "mlm"),)
+    kept = phase.keep_heads
+    for stream in phase.tasks.values():
+        head, task = inputs.head_name(stream), tasks.get(stream.task)
+        is_open = task.type == "tagging" and stream.objective == "task" and not task.labels
+        if is_open and head not in kept and not _at_hand(stream, study.data_dir):
+            labels = tuple(map(str, range(OPEN_LABELS)))
+            own, kept = (*own, HeadSpec(head, "tagging", labels)), (*kept, head)
+    return inputs.heads(dataclasses.replace(phase, keep_heads=kept), start, own, study.data_dir)
+
+
+def _start(study: Study, name: str) -> Model | None:
+    init = study.phases[name].init
+    if init != "random" and pathlib.Path(init).expanduser().is_dir():
+        meta = bundle.read_meta(init)
+        heads = tuple(HeadSpec(**{**spec, "labels": tuple(spec["labels"])}) for spec in meta["heads"])
+        return Model(make_config(meta["family"], **meta["config"]), heads, study.compute, meta["family"])
+    known = plan.architecture(study, name)
+    return Model(known[1], (), study.compute, known[0]) if known else None
+
+
+def _at_hand(stream: Stream, data_dir: str) -> bool:
+    """Whether a stream's English training rows can be read here."""
+    return bool(data_dir) and tasks.available(stream.task, data_dir, "train", "en", stream.source)
+
+
+def tokenizer_of(study: Study, name: str) -> pathlib.Path | None:
+    """Returns the folder of a phase's tokenizer where it is at hand; nothing is trained or fetched."""
+    init = study.phases[name].init
+    while init in study.phases:
+        init = study.phases[init].init
+    if init == "random":
+        return pathlib.Path(study.tokenizer.path) if study.tokenizer.path else None
+    folder = pathlib.Path(init).expanduser()
+    if bundle.is_bundle(folder):
+        return folder / "tokenizer"
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
+
+        repository, _, revision = init.partition("@")
+        try:
+            folder = pathlib.Path(snapshot_download(repository, revision=revision or None, local_files_only=True))
+        except (OSError, ValueError):  # not in the cache
+            return None
+    return folder if any(folder.glob("tokenizer.json")) or any(folder.glob("*.model")) else None
+
+
+def missing(study: Study, name: str, key: str) -> str:
+    """Says what is missing for a real batch of a phase's stream; "" where nothing is."""
+    if not study.data_dir:
+        return "no config.data_dir"
+    stream = study.phases[name].tasks[key]
+    if not all(tasks.available(stream.task, study.data_dir, "train", each, stream.source) for each in stream.languages):
+        return f"no training rows of {stream.task} in {study.data_dir}"
+    if tokenizer_of(study, name) is None:
+        return f"the tokenizer of {study.phases[name].init} is not here"
+    return ""

@@ -1,0 +1,213 @@
+"""A training step in shapes alone: compiled for any mesh, with no weight allocated, and measured from what came out."""
+
+import dataclasses
+import re
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jxstilts import hlo
+from jxstilts.check.chips import Chip
+from jxstilts.checkpoint import leaves
+from jxstilts.data import batching
+from jxstilts.data.features import Features
+from jxstilts.mesh import batch_divisor
+from jxstilts.models.model import Model, family_module
+from jxstilts.runtime import InputError
+from jxstilts.train import objectives, step
+from jxstilts.train import optimizer as optimizers
+
+STEPS = 1000  # of the schedule, which is state: any number gives the same program
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchShape:
+    """type: of the features. rows of `length` tokens with up to `segments` examples or choices each."""
+
+    type: str
+    rows: int
+    length: int
+    segments: int = 1
+
+    def arrays(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """The arrays of a batch, as `batching.assemble` makes them."""
+        one = np.zeros(1, np.int32)
+        fields = {field: one for field, _ in batching.LABELS[self.type].values()} | {"example": one}
+        features = Features(one, np.array([0, 1]), fields, {"tag": one})
+        made = batching.assemble(
+            features, [(0,)], type=self.type, length=self.length, num_rows=self.rows, max_segments=self.segments
+        )
+        return {key: jax.ShapeDtypeStruct(array.shape, array.dtype) for key, array in made.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """One training step: the streams that it takes together, each with its loss and the shape of its batch."""
+
+    model: Model
+    losses: Mapping[str, step.Loss]
+    shapes: Mapping[str, BatchShape]
+    optimizer: optimizers.Optimizer
+    accumulation: int = 1
+
+    @property
+    def key(self) -> tuple:
+        """Equal for programs that differ in names and in what is state."""
+        heads = {spec.name: (spec.type, len(spec.labels), spec.pooler) for spec in self.model.head_specs}
+        taken = tuple(
+            (shape, self.losses[name].objective, heads[self.losses[name].head]) for name, shape in self.shapes.items()
+        )
+        rates = {"learning_rate": 0.0, "warmup": 0.0, "weight_decay": 0.0}
+        optimizer = repr(dataclasses.replace(self.optimizer, **rates))
+        model = (self.model.family, self.model.config, self.model.compute, tuple(sorted(heads.values())))
+        return model, taken, optimizer, self.accumulation
+
+    @property
+    def tokens(self) -> int:
+        return sum(shape.rows * shape.length for shape in self.shapes.values())
+
+    @property
+    def model_flops(self) -> float:
+        """Floating-point operations that the model needs for the step, forward and backward, without the heads."""
+        flops = family_module(self.model.family).training_flops
+        per_row = {
+            name: flops(self.model.config, shape.length // shape.segments) for name, shape in self.shapes.items()
+        }
+        return sum(per_row[name] * shape.rows * shape.length for name, shape in self.shapes.items())
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Bytes on one device. arguments: the state and the batch. weights and optimizer are parts of them.
+
+    outputs: those that do not take the place of an argument.
+    """
+
+    arguments: int
+    weights: int
+    optimizer: int
+    outputs: int
+    temporaries: int
+    code: int
+
+    @property
+    def total(self) -> int:
+        return self.arguments + self.outputs + self.temporaries + self.code
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """What a program comes to on one device of a mesh. too_large: the compiler's words where it gave up on memory."""
+
+    parameters: int
+    devices: int
+    memory: Memory | None
+    cost: hlo.Cost | None
+    seconds: float  # of lowering and compiling
+    too_large: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """A roofline: every operation as fast as the chip's peak rates allow, nothing beside anything else.
+
+    compute: seconds of the matrix products alone; memory: of the traffic with the main memory alone; device: of each
+    operation the longer of the two, added; links: of the collectives. mfu: model FLOPs / (seconds * peak).
+    """
+
+    compute: float
+    memory: float
+    device: float
+    links: float
+    mfu: float
+
+    @property
+    def seconds(self) -> float:
+        return self.device + self.links
+
+    @property
+    def share(self) -> float:
+        """Of the collectives in the step."""
+        return self.links / self.seconds
+
+
+def refuse_small(shapes: Mapping[str, BatchShape], accumulation: int, mesh: Mesh, where: str) -> None:
+    """Raises InputError where a batch cannot be split over a mesh, and says what to do."""
+    unit = batch_divisor(mesh)
+    for name, shape in shapes.items():
+        key = f"{where}.tasks.{name}.batch_size={shape.rows}"
+        if shape.rows < unit:
+            raise InputError(
+                f"{key}: too small a batch for the mesh: {unit} devices of the data and fsdp axes, and a row cannot be "
+                f"split. Take a batch_size of {unit * accumulation}, at most {shape.rows} devices, or "
+                f"config.mesh={{'data': {shape.rows}, 'tensor': {-(-mesh.size // shape.rows)}}}"
+            )
+        if shape.rows % (unit * accumulation):
+            raise InputError(
+                f"{key} does not divide over {unit} devices of the data and fsdp axes times "
+                f"accumulation={accumulation}; make it a multiple of {unit * accumulation}"
+            )
+
+
+def compile(program: Program, mesh: Mesh) -> Compiled:
+    """Lowers and compiles a program for a mesh, whose devices may be abstract."""
+    began = time.perf_counter()
+    config = program.model.config
+    context = objectives.Context(config.vocab_size, config.vocab_size - 1, tuple(range(4)))
+    optimizer = optimizers.make(program.optimizer, STEPS)
+    train_step = step.make_train_step(
+        program.model, program.losses, optimizer, mesh, context=context, accumulation=program.accumulation
+    )
+    params, _ = program.model.abstract()
+    parameters = sum(leaf.size for leaf in leaves(params).values())
+    state = jax.eval_shape(lambda tree: step.new_state(tree, optimizer, 0), params)
+    batches = {name: shape.arrays() for name, shape in program.shapes.items()}
+    lowered = train_step.lower(state, batches)
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        words = re.sub(r"^RESOURCE_EXHAUSTED: ", "", str(error).strip()).partition("\n")[0]
+        return Compiled(parameters, mesh.size, None, None, time.perf_counter() - began, words)
+    shardings = compiled.input_shardings[0][0]
+    found = compiled.memory_analysis()
+    memory = Memory(
+        arguments=found.argument_size_in_bytes,
+        weights=_on_device(state["params"], shardings["params"]),
+        optimizer=_on_device(state["opt_state"], shardings["opt_state"]),
+        outputs=found.output_size_in_bytes - found.alias_size_in_bytes,
+        temporaries=found.temp_size_in_bytes,
+        code=found.generated_code_size_in_bytes,
+    )
+    cost = hlo.cost(hlo.read(compiled.as_text()))
+    return Compiled(parameters, mesh.size, memory, cost, time.perf_counter() - began)
+
+
+def _on_device(tree: Any, shardings: Any) -> int:
+    """Bytes of a sharded tree on one device."""
+    sizes = jax.tree.map(
+        lambda x, placed: int(np.prod(placed.shard_shape(x.shape))) * x.dtype.itemsize, tree, shardings
+    )
+    return sum(jax.tree.leaves(sizes))
+
+
+def predict(program: Program, compiled: Compiled, chip: Chip) -> Prediction:
+    """Returns the shortest time that one step can take on chips of this kind."""
+    cost = compiled.cost
+    times = [
+        (each.flops / chip.flops * each.times, each.bytes / chip.bandwidth * each.times) for each in cost.operations
+    ]
+    device, links = sum(map(max, times)), cost.sent / chip.links
+    peak = chip.flops * compiled.devices
+    return Prediction(
+        compute=sum(one for one, _ in times),
+        memory=sum(other for _, other in times),
+        device=device,
+        links=links,
+        mfu=program.model_flops / ((device + links) * peak),
+    )
