@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from folders import put, row
 
+from jxstilts import tasks as known
 from jxstilts.report import comparisons, contents, folder, resampling, transfer
 from jxstilts.report.folder import Arm, Target
 from jxstilts.runtime import InputError
-from jxstilts.tasks import languages
 
 XNLI = Target("xnli", "dev")
 NONE, MNLI = Arm("small", "none"), Arm("small", "mnli")
@@ -48,6 +48,11 @@ def test_a_planted_difference_is_found_and_a_null_one_is_not(tmp_path):
     assert not any(one.significant for one in by_arm["hellaswag"])
     assert {one.covers for one in it.found} == {("seeds", "languages", "items")}
     assert [(one.arm.intermediate, one.significant) for one in it.means] == [("mnli", True), ("hellaswag", False)]
+    rows = contents.details(it).body
+    assert [cells[0] for cells in rows if len(cells) == 1] == [
+        "xnli accuracy", "xquad F1", "xquad EM", "tatoeba accuracy", "mean of tasks"
+    ]  # fmt: skip
+    assert [cells[0] for cells in rows if len(cells) > 1] == ["mnli", "hellaswag"] * 5
     mean = it.means[0]
     scores = [
         np.mean([one.value for one in by_arm["mnli"] if one.target.task == task])
@@ -70,8 +75,8 @@ def test_differences_are_those_of_the_rows(tmp_path):
 def test_p_values_are_corrected_over_the_whole_table(tmp_path):
     it = made(tmp_path, {"none": 0, "mnli": 0.1, "hellaswag": 0.03}, tasks=("xnli", "tatoeba"), draws=500)
     both = [*it.found, *it.means]
-    p = sorted(one.estimate.p for one in both)
-    smallest = min(both, key=lambda one: one.estimate.p)
+    p = sorted(one.test.p for one in both)
+    smallest = min(both, key=lambda one: one.test.p)
     assert len(both) == 6 and smallest.adjusted == pytest.approx(min(1, 6 * p[0]))
     assert max(one.adjusted for one in both) >= p[-1]
 
@@ -90,6 +95,13 @@ def test_one_seed_gives_the_paired_bootstrap_over_items(tmp_path):
     assert (one.estimate.low, one.estimate.high) == pytest.approx((same.low, same.high))
     assert one.estimate.clusters == 120  # a sentence is one cluster in its three languages
     assert "one run of each arm says nothing of other seeds" in notes(contents.headline(it))
+    exchanged = resampling.randomisation(
+        np.concatenate(a), np.concatenate(b), clusters=clusters, languages=np.repeat(["de", "en", "sw"], 120),
+        draws=2000,
+    )  # fmt: skip
+    assert one.test == comparisons.Test("randomisation", exchanged.p, 120, exchanged.n)
+    assert "xnli: p by approximate randomisation of n clusters" in notes(contents.headline(it))
+    assert "(n = 120)" in notes(contents.headline(it))
 
 
 def test_items_of_unrelated_files_are_clusters_of_their_own_but_not_in_a_world(tmp_path):
@@ -104,6 +116,7 @@ def test_intervals_are_kept_and_found_again(tmp_path, monkeypatch):
     first = made(tmp_path, {"none": 0, "mnli": 0.1}, draws=300)
     store = tmp_path / "report/estimates"
     assert len(list(store.iterdir())) == 2  # with and without other languages
+    assert first.found[0].each
     monkeypatch.setattr(resampling, "_estimate", None)  # nothing is drawn again
     again = contents.study(tmp_path, 300, lambda done, total: None)
     assert again.found == first.found and again.found[0].adjusted == first.found[0].adjusted
@@ -222,29 +235,23 @@ def test_headline_marks_what_holds(tmp_path):
 
 def test_seeds_and_transfer(tmp_path):
     it = contents.study(put(tmp_path, *three()), 50, lambda done, total: None)
-    none, mnli = contents.seeds(it).body
+    heading, none, mnli = contents.seeds(it).body
     half = 12.706 * np.sqrt(2) / np.sqrt(2)  # Student's t with one degree of freedom, sd sqrt(2), two runs
     interval = f"{46 - half:.2f} to {46 + half:.2f}"
-    assert none == ["small", "none", "xnli accuracy", "46.00", "1.41", "2", interval, "-", "0"]
-    assert mnli[3:6] == ["51.25", "1.41", "2"] and mnli[7] == "+5.25 to +5.25"  # both seeds gain as much
+    assert heading == ["xnli accuracy"] and none == ["none", "46.00", "1.41", "2", interval, "-", "0"]
+    assert mnli[1:4] == ["51.25", "1.41", "2"] and mnli[5] == "+5.25 to +5.25"  # both seeds gain as much
     table = transfer.transfer(it)
-    assert table.header[3:] == [
-        "English",
-        "others",
-        "gap",
-        "relative",
-        "change of gap",
-        "high (n)",
-        "mid (n)",
-        "low (n)",
-    ]
-    assert table.body[0][3:] == ["61.0", "41.0", "20.0", "33 %", "-", "46.0 (2)", "-", "31.0 (1)"]
-    assert table.body[1][3:] == ["71.0", "44.7", "26.3", "37 %", "+6.3", "51.0 (2)", "-", "32.0 (1)"]
+    assert table.header[1:] == [
+        "English", "others", "gap", "relative", "change of gap", "high (n)", "mid (n)", "low (n)"
+    ]  # fmt: skip
+    assert table.body[0] == ["xnli accuracy"]
+    assert table.body[1] == ["none", "61.0", "41.0", "20.0", "33 %", "-", "46.0 (2)", "-", "31.0 (1)"]
+    assert table.body[2] == ["mnli", "71.0", "44.7", "26.3", "37 %", "+6.3", "51.0 (2)", "-", "32.0 (1)"]
     distances = transfer.distance(it)
-    assert [cells[3] for cells in distances.body] == ["value", "difference"]
-    far = [languages.get(code).distance for code in ("de", "tr", "sw")]
-    assert distances.body[0][4] == f"{np.corrcoef(far, [51, 41, 31])[0, 1]:.2f}".replace("-", "−") == "−0.90"
-    assert distances.body[0][6] == "−1.00"
+    assert [cells[:2] for cells in distances.body] == [["xnli accuracy"], ["none", "value"], ["mnli", "difference"]]
+    far = [known.languages.get(code).distance for code in ("de", "tr", "sw")]
+    assert distances.body[1][2] == f"{np.corrcoef(far, [51, 41, 31])[0, 1]:.2f}".replace("-", "−") == "−0.90"
+    assert distances.body[1][4] == "−1.00"
 
 
 def test_a_world_has_strata_of_its_own(tmp_path):
@@ -252,7 +259,7 @@ def test_a_world_has_strata_of_its_own(tmp_path):
     (tmp_path / "strata.json").write_text(json.dumps({"world": "miniworld small", "high": ["en", "sw"], "low": ["tr"]}))
     it = contents.study(tmp_path, 50, lambda done, total: None)
     table = transfer.transfer(it)
-    assert table.header[-2:] == ["high (n)", "low (n)"] and table.body[0][-2:] == ["31.0 (1)", "41.0 (1)"]
+    assert table.header[-2:] == ["high (n)", "low (n)"] and table.body[1][-2:] == ["31.0 (1)", "41.0 (1)"]
     assert "Strata of the languages of miniworld small" in notes(table)
     assert transfer.distance(it) is None
 
@@ -281,10 +288,8 @@ def test_collapsed_runs_are_flagged_and_counted(tmp_path):
     assert cells(table)["none"]["xnli accuracy"] == "60.5||†"
     assert cells(table)["mnli"]["xnli accuracy"] == "−7.5|no interval|†"
     assert "† 2 collapsed runs are counted in" in notes(table)
-    assert [cells[:4] for cells in contents.fallen(it).body] == [
-        ["small", "none", "xnli", "1"], ["small", "mnli", "xnli", "0"],
-    ]  # fmt: skip
-    assert [cells[-1] for cells in contents.seeds(it).body] == ["1", "1"]
+    assert [cells[:3] for cells in contents.fallen(it).body] == [["none", "xnli", "1"], ["mnli", "xnli", "0"]]
+    assert [cells[-1] for cells in contents.seeds(it).body] == ["xnli accuracy", "1", "1"]
 
 
 def test_a_model_without_baseline_shows_values(tmp_path):

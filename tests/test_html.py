@@ -11,7 +11,7 @@ import pytest
 from folders import put, row
 
 from jxstilts import cli
-from jxstilts.report import figures, page, sheet
+from jxstilts.report import figures, page, phases, sheet
 from jxstilts.report.sheet import Cell, Table
 
 VOID = {"meta", "br", "img", "hr", "input", "link"}
@@ -56,6 +56,8 @@ def whole(tmp_path_factory):
     rows = folders.study(folder, {"none": 0, "mnli": 0.12}, tasks, seeds=2, n=60, layers=4)
     for name, task in (("mnli", "mnli"), ("none-xnli-s0", "mnli"), ("hellaswag", "hellaswag")):
         folders.phase(folder, name, task, done=name != "hellaswag")
+    done = folder / "phases/none-xnli-s0/DONE"
+    done.write_text(done.read_text().replace("a" * 64, "none0" + "0" * 40))  # the checkpoint of its rows
     put(folder, *rows)
     path = page.write(folder, draws=100)
     return folder / "report", Page(path.read_text(encoding="utf-8"))
@@ -89,11 +91,11 @@ def test_every_table_has_a_caption_and_every_figure_a_name(whole):
 def test_what_was_run_is_told(whole):
     root, _ = whole
     text = (root / "report.md").read_text(encoding="utf-8")
-    line = next(line for line in text.splitlines() if line.startswith("| none-xnli-s0") and "aaaa" in line)
+    line = next(line for line in text.splitlines() if line.startswith("| none-xnli-s0") and "none0000" in line)
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     # 6 x 36,000 tokens at 1,000 a second
-    assert cells == ["none-xnli-s0", "mnli", "random", "0", "32", "0.001", "60", "216,000", "0.06", "done", "a" * 10,
-                     "b" * 10]  # fmt: skip
+    assert cells == ["none-xnli-s0", "mnli", "random", "0", "32", "0.001", "60", "216,000", "0.06", "done",
+                     "none000000", "b" * 10]  # fmt: skip
     unfinished = [line for line in text.splitlines() if line.startswith("| hellaswag") and "216,000" in line]
     assert len(unfinished) == 1 and "not finished" in unfinished[0]
     assert "Versions: jax 0.10.2" in text and "The hardware was not recorded." in text
@@ -136,12 +138,13 @@ def test_a_failed_phase_is_told_with_its_cause(tmp_path):
     (tmp_path / "failed").mkdir()
     (tmp_path / "failed/phase-mnli.json").write_text(json.dumps({"cause": "the loss is <nan>"}))
     found = Page(page.write(tmp_path, draws=20).read_text(encoding="utf-8"))
-    assert "Failed: phase-mnli: the loss is <nan>" in found.texts
+    assert "Failed: phase-mnli: the loss is <nan>. Its results here are from before" in found.texts
 
 
 def test_words_are_escaped(tmp_path):
-    rows = [row(study="a <b> & c", intermediate=what, language=language, model="m_1|x")
-            for what in ("none", "50% & <more>") for language in ("en", "de")]  # fmt: skip
+    rows = [row(study="a <b> & c", intermediate=what, language=language, model=model)
+            for what in ("none", "50% & <more>") for language in ("en", "de") for model in ("m_1|x", "m2")
+    ]  # fmt: skip
     path = page.write(put(tmp_path, *rows), draws=20)
     found = Page(path.read_text(encoding="utf-8"))
     assert "a <b> & c" in found.texts and "50% & <more>" in found.texts and "b" not in found.tags
@@ -151,14 +154,17 @@ def test_words_are_escaped(tmp_path):
 
 def test_a_table_in_each_form():
     table = Table(
-        "t", "A & B", ["who", "x"], [["none", "1.0"], ["a_b", Cell("−2.0", "−3.0 to −1.0", True, "*")]], ["n"]
+        "t", "A & B", ["who", "x"], [["none", "1.0"], ["of_x"], ["a_b", Cell("−2.0", "−3.0 to −1.0", True, "*")]], ["n"]
     )
     assert sheet.markdown(table) == [
-        "| who  | x                         |",
-        "|------|---------------------------|",
-        "| none | 1.0                       |",
-        r"| a_b  | **−2.0**\* (−3.0 to −1.0) |",
+        "| who      | x                         |",
+        "|----------|---------------------------|",
+        "| none     | 1.0                       |",
+        "| **of_x** |                           |",
+        r"| a_b      | **−2.0**\* (−3.0 to −1.0) |",
     ]
+    assert r"\multicolumn{2}{l}{\textbf{of\_x}} \\" in sheet.latex(table)
+    assert '<th scope="rowgroup" class="w" colspan="2"><span>of_x</span></th>' in sheet.html(table)
     assert r"a\_b & \textbf{$-$2.0}$^{*}$ {\tiny $-$3.0 to $-$1.0} \\" in sheet.latex(table)
     assert r"\caption{A \& B}" in sheet.latex(table) and r"\begin{tabular}{lr}" in sheet.latex(table)
     assert "<strong>−2.0</strong><sup>*</sup><small>−3.0 to −1.0</small>" in sheet.html(table)
@@ -171,6 +177,28 @@ def test_the_same_folder_gives_the_same_bytes(tmp_path):
     before = {path: path.read_bytes() for path in (tmp_path / "report").rglob("*") if path.is_file()}
     page.write(tmp_path, draws=50)
     assert {path: path.read_bytes() for path in before} == before and len(before) > 10
+
+
+def test_where_a_phase_starts_and_how_it_was_chosen(tmp_path):
+    """By the content of its start; a phase without a choice is counted, not listed."""
+    for name in ("base", "mnli", "away"):
+        folders.phase(tmp_path, name)
+    for name, start, sha in (("base", None, "b" * 64), ("mnli", "b" * 64, "c" * 64), ("away", "d" * 64, "e" * 64)):
+        where = tmp_path / "phases" / name
+        config, done = (json.loads((where / file).read_text()) for file in ("config.json", "DONE"))
+        config["start"], done["checkpoint_sha256"] = start, sha
+        if name != "mnli":
+            config["phase"]["select"]["metric"] = ""
+        for file, content in (("config.json", config), ("DONE", done)):
+            (where / file).write_text(json.dumps(content))
+    found = phases.load(tmp_path)
+    starts = {cells[0]: cells[2] for cells in phases.run_table(found).body}
+    assert starts == {"base": "random", "mnli": "base (bbbbbbbbbb)", "away": "elsewhere (dddddddddd)"}
+    table = phases.selection_table(found)
+    assert [cells[:2] for cells in table.body] == [["mnli", "A"]]
+    assert "Not shown, 2 phases: the last step." in table.notes
+    others = [phase for phase in found if phase.name != "mnli"]
+    assert phases.selection_table(others) == "No checkpoint was chosen by its value. 2 phases: the last step."
 
 
 def test_many_lines_are_drawn_alike(tmp_path):

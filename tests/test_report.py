@@ -103,6 +103,69 @@ def test_rows_of_earlier_versions_have_no_interval(tmp_path):
     assert cells(report(tmp_path, old), "## English dev")[1][-3:] == ["-", "-", "-"]
 
 
+# --- results that no longer hold -------------------------------------------------------------------------------------
+
+
+def phase(root, name, sha=None, start=None, aside=False):
+    """A phase folder: with DONE if it has a checkpoint; under .superseded if it was moved aside."""
+    where = root / "phases" / (f".superseded/{name}-0123456789ab" if aside else name)
+    where.mkdir(parents=True)
+    (where / "config.json").write_text(json.dumps({"phase": {}, "start": start}))
+    if sha:
+        (where / "DONE").write_text(json.dumps({"checkpoint_sha256": sha, "steps": 1}))
+
+
+def of(phase, sha, **changes):
+    return row(phase=phase, checkpoint_sha256=sha, evaluation=phase, intermediate=phase, language="de", **changes)
+
+
+@pytest.mark.parametrize(
+    ("now", "shown", "why"),
+    [
+        (None, {"kept"}, "has changed and is not finished again"),
+        ("new", {"kept"}, "has changed, and its new model is not evaluated yet"),
+        ("old", {"kept", "mnli", "xnli", "pawsx"}, ""),  # changed there and back, or to no effect
+    ],
+)
+def test_rows_of_a_phase_that_changed_are_left_out(tmp_path, now, shown, why):
+    """mnli changed; xnli was trained from it, and pawsx from xnli."""
+    phase(tmp_path, "start", "s")
+    phase(tmp_path, "kept", "k", "s")
+    phase(tmp_path, "mnli", "old", "s", aside=True)
+    phase(tmp_path, "mnli", now, "s")
+    phase(tmp_path, "xnli", "x", "old")
+    phase(tmp_path, "pawsx", "p", "x")
+    rows = [of("kept", "k"), of("mnli", "old"), of("mnli", "old", task="tatoeba", split="test", metric="accuracy@1"),
+            of("xnli", "x"), of("pawsx", "p"), of("kept", "k", value=None, metric=""),
+            of("mnli", "old", value=None, metric="")]  # fmt: skip
+    found = load(put(tmp_path, *rows))
+    assert {one["phase"] for one in found.rows} == {arm.intermediate for arm in found.arms} == shown
+    assert len(found.curves) == ("mnli" in shown) and len(found.unscored) == 1
+    assert found.outdated == ({why: ["mnli"], "starts from a model that has changed": ["xnli", "pawsx"]} if why else {})
+    text = table.text(found)
+    assert (f"Left out, since the phase {why}: mnli." in text) == bool(why)
+    assert ("Left out, since the phase starts from a model that has changed: xnli, pawsx." in text) == bool(why)
+
+
+def test_a_phase_that_ran_again_shows_its_new_rows_alone(tmp_path):
+    phase(tmp_path, "mnli", "old", aside=True)
+    phase(tmp_path, "mnli", "new")
+    found = load(put(tmp_path, of("mnli", "old", value=40.0), of("mnli", "new", value=60.0, seed=1)))
+    assert [one["value"] for one in found.rows] == [60.0]
+
+
+def test_models_from_elsewhere_are_not_judged(tmp_path):
+    phase(tmp_path, "mnli", "new", "a bundle of another study")
+    found = load(put(tmp_path, of("", "a"), of("gone", "b"), of("mnli", "new")))
+    assert len(found.rows) == 3 and found.outdated == {}
+
+
+def test_nothing_that_still_holds_is_no_result(tmp_path):
+    phase(tmp_path, "mnli")
+    with pytest.raises(InputError, match="no results that still hold: mnli has changed and is not finished again; run"):
+        load(put(tmp_path, of("mnli", "old")))
+
+
 def test_write_leaves_a_file(tmp_path):
     text = report(tmp_path, row())
     assert table.write(tmp_path).read_text() == text + "\n"

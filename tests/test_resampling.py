@@ -342,13 +342,30 @@ def test_randomisation_against_scipy():
     assert found.p == pytest.approx(theirs.pvalue, abs=0.03)
 
 
-@pytest.mark.parametrize(("only_a", "only_b"), [(3, 12), (40, 60), (7, 7), (0, 5)])
+@pytest.mark.parametrize(("only_a", "only_b"), [(3, 12), (40, 60), (7, 7), (0, 5), (0, 0), (1, 0), (700, 900)])
 def test_randomisation_of_right_or_wrong_is_the_exact_mcnemar_test(only_a, only_b):
     a = np.array([1] * only_a + [0] * only_b + [1, 0] * 50)
     b = np.array([0] * only_a + [1] * only_b + [1, 0] * 50)
-    found = randomisation(a, b)
-    assert found.exact
-    assert found.p == pytest.approx(stats.binomtest(only_a, only_a + only_b).pvalue)
+    found, n = randomisation(a, b), only_a + only_b
+    assert (found.exact, found.n, found.value) == (True, n, pytest.approx((only_a - only_b) / (n + 100)))
+    assert found.p == pytest.approx(stats.binomtest(only_a, n).pvalue if n else 1)
+    assert randomisation(b, a).p == pytest.approx(found.p)
+
+
+def test_each_language_is_also_tested_alone():
+    a, b = np.random.default_rng(17).random((2, 90)) + np.array([[0.1], [0.0]])
+    languages, clusters = np.repeat(["en", "de", "sw"], 30), np.tile(np.arange(30) // 2, 3)
+    tested = randomisation(a, b, languages=languages, clusters=clusters, draws=500)
+    drawn = paired_bootstrap(a, b, languages=languages, clusters=clusters, draws=4000)
+    for language, test, estimate in zip(["de", "en", "sw"], tested.each, drawn.each, strict=True):
+        own = languages == language
+        assert test == randomisation(a[own], b[own], clusters=clusters[own], draws=500)
+        alone = paired_bootstrap(a[own], b[own], clusters=clusters[own], draws=4000)
+        assert estimate.value == pytest.approx(alone.value) and (estimate.rows, estimate.clusters) == (30, 15)
+        assert (estimate.low, estimate.high) == pytest.approx((alone.low, alone.high), abs=0.02)
+        assert estimate.p == pytest.approx(alone.p, abs=0.08)
+    assert np.mean([one.value for one in drawn.each]) == pytest.approx(drawn.value)
+    assert randomisation(a, b).each == paired_bootstrap(a, b, draws=9).each == ()
 
 
 def test_randomisation_of_clusters_and_of_a_function_of_sums():

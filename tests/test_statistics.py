@@ -13,7 +13,7 @@ from jxstilts.report import statistics
 from jxstilts.runtime import InputError
 from jxstilts.tasks.languages import LANGUAGES
 
-# --- seeds, McNemar, many comparisons --------------------------------------------------------------------------------
+# --- seeds, many comparisons -----------------------------------------------------------------------------------------
 
 
 def test_over_seeds_is_students_interval():
@@ -26,25 +26,6 @@ def test_over_seeds_is_students_interval():
     for wrong in ([], [1.0, math.nan], [[1.0]]):
         with pytest.raises(InputError, match="values of seeds"):
             statistics.over_seeds(wrong)
-
-
-@pytest.mark.parametrize(("only_a", "only_b"), [(0, 0), (1, 0), (4, 12), (12, 12), (12, 13), (20, 45), (30, 30)])
-def test_mcnemar(only_a, only_b):
-    n = only_a + only_b
-    a, b = [1] * only_a + [0] * only_b + [1, 0], [0] * only_a + [1] * only_b + [1, 0]
-    found = statistics.mcnemar(a, b)
-    assert found.value == pytest.approx((only_a - only_b) / (n + 2))
-    assert (found.n, found.exact) == (n, n < 25)
-    tail = sum(math.comb(n, k) for k in range(min(only_a, only_b) + 1)) / 2**n
-    corrected = max(abs(only_a - only_b) - 1, 0) / math.sqrt(n) if n else 0
-    assert found.p == pytest.approx(min(1, 2 * tail) if n < 25 else 2 * stats.norm.sf(corrected))
-    assert statistics.mcnemar(b, a).p == found.p
-
-
-def test_mcnemar_takes_paired_answers_only():
-    for a, b, message in (([], [], "first system"), ([1], [1, 0], "paired"), ([0.5], [1], "right")):
-        with pytest.raises(InputError, match=message):
-            statistics.mcnemar(a, b)
 
 
 P_VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=6)

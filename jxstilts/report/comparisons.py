@@ -5,12 +5,14 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from jxstilts import tasks
 from jxstilts.eval import items
 from jxstilts.report import resampling, statistics
 from jxstilts.report.folder import BASELINE, Arm, Folder, Run, Target
 from jxstilts.report.items import rows as rows_of
-from jxstilts.report.resampling import Estimate
+from jxstilts.report.resampling import Estimate, Significance
 from jxstilts.report.statistics import Seeds
 from jxstilts.report.store import Store
 from jxstilts.runtime import InputError
@@ -20,14 +22,52 @@ LEVEL = 0.05
 SLACK = 1e-6  # what sums of items may differ from the value of a row
 
 
+# what a p value is of
+INTERVAL, RANDOMISATION, MCNEMAR = "interval", "randomisation", "McNemar"
+
+
+@dataclasses.dataclass(frozen=True)
+class Test:
+    """A two-sided p value of "there is no difference". kind: INTERVAL (of the seeds, too), or for one seed of each arm
+    RANDOMISATION or, for single items that are right or wrong, MCNEMAR. n: what is resampled or exchanged. differ: in
+    how many of these the two differ; None for an interval.
+    """
+
+    kind: str
+    p: float
+    n: int
+    differ: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class InLanguage:
+    """An arm less its baseline on one target in one language, in points; the interval is for this very language.
+
+    adjusted: p by Benjamini-Hochberg over all arms and languages of the target.
+    """
+
+    language: str
+    value: float
+    low: float
+    high: float
+    test: Test
+    adjusted: float | None = None
+
+    @property
+    def significant(self) -> bool:
+        """Whether the corrected p value is below LEVEL."""
+        return self.adjusted is not None and self.adjusted < LEVEL
+
+
 @dataclasses.dataclass(frozen=True)
 class Comparison:
     """An arm less its baseline, on one target (None: the mean over targets), in points.
 
     metrics: the value, or those whose mean it is. languages: those that both have. seeds, others: the runs of the arm
     and of the baseline that have them all. estimate: the interval of the table, whose chance is that of `covers`;
-    fixed: the same for these very languages. student: over seeds alone, where both have the same ones. adjusted: p
-    by Holm over the table. notes: what is missing. Without items there is only the value.
+    fixed: the same for these very languages. test: the p value of the table. student: over seeds alone, where both
+    have the same ones. each: the languages one by one. adjusted: p by Holm over the table. notes: what is missing.
+    Without items there is only the value.
     """
 
     arm: Arm
@@ -40,7 +80,9 @@ class Comparison:
     estimate: Estimate | None = None
     covers: tuple[str, ...] = ()
     fixed: Estimate | None = None
+    test: Test | None = None
     student: Seeds | None = None
+    each: tuple[InLanguage, ...] = ()
     adjusted: float | None = None
     notes: tuple[str, ...] = ()
 
@@ -75,7 +117,8 @@ def mean(runs: Sequence[Run], metrics: Sequence[str], languages: Sequence[str]) 
 def compare(
     folder: Folder, draws: int = DRAWS, say: Callable[[int, int], None] = lambda done, total: None
 ) -> tuple[list[Comparison], list[Comparison]]:
-    """Returns (comparisons on each target, comparisons of the means over targets), p corrected over both.
+    """Returns (comparisons on each target, comparisons of the means over targets), p corrected over both (Holm), and
+    over the languages and arms of each target (Benjamini-Hochberg).
 
     say: is told how many arms and targets are done, of how many.
     """
@@ -208,7 +251,31 @@ def _estimated(comparison: Comparison, store: Store, a, b, languages, clusters, 
         estimate = fixed = get(resampling.paired_bootstrap)
     if abs(estimate.value - comparison.value) > SLACK:
         return _noted(comparison, "no interval: the kept items do not give the values of the rows; run the study again")
-    return dataclasses.replace(comparison, estimate=estimate, covers=covers, fixed=fixed)
+    alone = fixed.each or (fixed,)
+    if covers == ("items",):
+        found = get(resampling.randomisation)
+        right = _right_or_wrong(a, b)
+        test = _exchanged(found, estimate, right)
+        tests = [_exchanged(*pair, right) for pair in zip(found.each or (found,), alone, strict=True)]
+    else:
+        test = Test(INTERVAL, estimate.p, estimate.clusters)
+        tests = [Test(INTERVAL, one.p, one.clusters) for one in alone]
+    each = tuple(
+        InLanguage(language, one.value, one.low, one.high, own)
+        for language, one, own in zip(sorted(comparison.languages), alone, tests, strict=True)
+    )
+    return dataclasses.replace(comparison, estimate=estimate, covers=covers, fixed=fixed, test=test, each=each)
+
+
+def _right_or_wrong(a, b) -> bool:
+    """Returns whether all that is known of an item is whether it is right (1) or wrong (0)."""
+    return len(a) == 1 and all(np.isin(column, (0, 1)).all() for side in (a, b) for column in side.values())
+
+
+def _exchanged(found: Significance, estimate: Estimate, right: bool) -> Test:
+    """Names a test of exchanged items: of right or wrong ones, each alone, the exact one is McNemar's."""
+    single = right and found.exact and estimate.rows == estimate.clusters
+    return Test(MCNEMAR if single and not found.each else RANDOMISATION, found.p, estimate.clusters, found.n)
 
 
 def _mean(arm: Arm, own: list[Comparison]) -> Comparison:
@@ -220,16 +287,30 @@ def _mean(arm: Arm, own: list[Comparison]) -> Comparison:
         return found
     covers = tuple(name for name in resampling.LEVELS if any(name in one.covers for one in own))
     both = [resampling.combine([getattr(one, field) for one in own]) for field in ("estimate", "fixed")]
-    return dataclasses.replace(found, estimate=both[0], fixed=both[1], covers=covers)
+    test = Test(INTERVAL, both[0].p, both[0].clusters)
+    return dataclasses.replace(found, estimate=both[0], fixed=both[1], covers=covers, test=test)
 
 
 def _corrected(found: list[Comparison], means: list[Comparison]) -> tuple[list[Comparison], list[Comparison]]:
-    """Fills in p values corrected by Holm over all comparisons that have one."""
+    """Fills in corrected p values: by Holm over all comparisons that have one, of each target's languages by
+    Benjamini-Hochberg.
+    """
     both = [*found, *means]
-    tested = [one for one in both if one.estimate is not None]
+    tested = [one.test.p for one in both if one.test]
     if tested:
-        values = iter(statistics.holm([one.estimate.p for one in tested]).tolist())
-        both = [one if one.estimate is None else dataclasses.replace(one, adjusted=next(values)) for one in both]
+        values = iter(statistics.holm(tested).tolist())
+        both = [dataclasses.replace(one, adjusted=next(values)) if one.test else one for one in both]
+    for target in dict.fromkeys(one.target for one in found):
+        own = [one.test.p for comparison in found if comparison.target == target for one in comparison.each]
+        values = iter(statistics.benjamini_hochberg(own).tolist() if own else ())
+        both = [
+            dataclasses.replace(
+                comparison, each=tuple(dataclasses.replace(one, adjusted=next(values)) for one in comparison.each)
+            )
+            if comparison.target == target
+            else comparison
+            for comparison in both
+        ]
     return both[: len(found)], both[len(found) :]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from jxstilts.report import comparisons, phases
-from jxstilts.report.comparisons import Comparison
+from jxstilts.report.comparisons import INTERVAL, MCNEMAR, RANDOMISATION, Comparison, Test
 from jxstilts.report.folder import BASELINE, SOURCE, Arm, Folder, Target, load
 from jxstilts.report.sheet import Cell, Table
 from jxstilts.report.table import about, name
@@ -14,6 +14,12 @@ from jxstilts.report.table import about, name
 COLLAPSED = {
     "baseline": "no better in English than a trivial rule",
     "constant": "one and the same prediction for every English item",
+}
+TESTS = {
+    INTERVAL: "p from the draws of the interval, of n clusters of items",
+    RANDOMISATION: "p by approximate randomisation of n clusters of items between two runs; nothing is said of other "
+    "seeds",
+    MCNEMAR: "p by McNemar's exact test of two runs on n items; nothing is said of other seeds",
 }
 
 
@@ -46,6 +52,20 @@ class Study:
         """Returns a column's heading."""
         return f"{self.folder.label(target)} {name(metric)}"
 
+    @functools.cached_property
+    def several(self) -> bool:
+        """Whether there are several models, so that an arm is not named by its intermediate task alone."""
+        return len({arm.model for arm in self.folder.arms}) > 1
+
+    @property
+    def arm_heading(self) -> str:
+        """The heading of the names of arms."""
+        return "model, intermediate" if self.several else "intermediate"
+
+    def who(self, arm: Arm) -> str:
+        """Returns the name of an arm."""
+        return f"{arm.model}, {arm.intermediate or '-'}" if self.several else arm.intermediate or "-"
+
 
 def study(workdir: Any, draws: int, say: Callable[[int, int], None]) -> Study:
     """Reads a study folder and computes what its report says. Raises InputError as `folder.load`."""
@@ -59,10 +79,9 @@ def headline(it: Study) -> Table:
     """Rows: intermediate tasks, the baseline first and absolute, the others as differences from it."""
     folder = it.folder
     models = list(dict.fromkeys(arm.model for arm in folder.arms))
-    several = len(models) > 1
     averages = {arm: _average(it, arm) for arm in folder.arms}
     averaged = len(folder.targets) > 1 and any(value is not None for value in averages.values())
-    header = [*(["model"] if several else []), "intermediate", *(it.title(*column) for column in it.columns)]
+    header = [it.arm_heading, *(it.title(*column) for column in it.columns)]
     header += ["mean of tasks"] if averaged else []
     body = []
     for model in models:
@@ -72,7 +91,7 @@ def headline(it: Study) -> Table:
             for arm in arms for column in it.columns
         }  # fmt: skip
         for arm in arms:
-            cells: list[str | Cell] = [*([model] if several else []), arm.intermediate or "-"]
+            cells: list[str | Cell] = [it.who(arm)]
             for column in it.columns:
                 own = values[arm, column]
                 best = _best([one.mean for other in arms if (one := values[other, column])])
@@ -82,12 +101,10 @@ def headline(it: Study) -> Table:
                 best = _best([averages[other] for other in arms if averages[other] is not None])
                 cells.append(_cell(it, arm, None, (), averages[arm], best, 0))
             body.append(cells)
-    body.append(
-        ["trivial rule", *([""] * several), *(_trivial(it, *column) for column in it.columns), *([""] * averaged)]
-    )
+    body.append(["trivial rule", *(_trivial(it, *column) for column in it.columns), *([""] * averaged)])
     return Table(
         "headline", "Zero-shot transfer: the baseline in per cent, intermediate tasks as differences from it in points",
-        header, body, _headline_notes(it), left=2 if several else 1,
+        header, body, _headline_notes(it),
     )  # fmt: skip
 
 
@@ -154,6 +171,9 @@ def _headline_notes(it: Study) -> list[str]:
             f"* p < {comparisons.LEVEL:g}, corrected by Holm over the {len(tested)} comparisons of this table; "
             f"{sum(one.significant for one in tested)} hold."
         )
+        notes += how_tested([
+            ("mean of tasks" if one.target is None else folder.label(one.target), one.test) for one in tested
+        ])  # fmt: skip
     if it.collapsed:
         runs = len(it.collapsed)
         notes.append(f"† {runs} collapsed run{'s are' if runs > 1 else ' is'} counted in (see Collapsed runs).")
@@ -179,6 +199,23 @@ def _headline_notes(it: Study) -> list[str]:
     return notes
 
 
+def how_tested(tests: Sequence[tuple[str, Test]]) -> list[str]:
+    """Returns a line on each kind of test: what it is, of what, with how many items; tests: (of what, test)."""
+    notes = []
+    for kind, text in TESTS.items():
+        own = [(label, test) for label, test in tests if test.kind == kind]
+        if own:
+            labels = ", ".join(dict.fromkeys(label for label, _ in own))
+            notes.append(f"{labels}: {text} (n = {span([test.n for _, test in own])}).")
+    return notes
+
+
+def span(numbers: Sequence[int]) -> str:
+    """Returns "300", or "100 to 300"."""
+    low, high = min(numbers), max(numbers)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
 def _chosen_on(it: Study) -> list[str]:
     """Names the targets whose English rows also chose the checkpoint."""
     rows = {
@@ -198,46 +235,38 @@ def _chosen_on(it: Study) -> list[str]:
 def details(it: Study) -> Table:
     """Every comparison in full."""
     header = [
-        "intermediate", "target", "difference", "95 % interval", "these languages only", "p", "p (Holm)", "seeds",
-        "languages", "items", "drawn as one",
+        it.arm_heading, "difference", "95 % interval", "these languages only", "p", "p (Holm)", "test", "seeds",
+        "languages", "items", "drawn as one", "differ",
     ]  # fmt: skip
-    several = len({arm.model for arm in it.folder.arms}) > 1
-    body = []
+    groups: dict[str, list[list[str | Cell]]] = {}
     for one in [*it.found, *it.means]:
         label = "mean of tasks" if one.target is None else it.title(one.target, one.metrics[0])
-        who = f"{one.arm.model}, {one.arm.intermediate}" if several else one.arm.intermediate
-        cells = ["-"] * 4
-        if one.estimate:
-            p = f"{one.estimate.p:.4f}" if one.estimate.p >= 0.0001 else "< 0.0001"
-            cells = [interval(one.estimate), interval(one.fixed), p, f"{one.adjusted:.4f}"]
-        sizes = [f"{one.estimate.rows:,}", f"{one.estimate.clusters:,}"] if one.estimate else ["-", "-"]
-        body.append([
-            who, label, Cell(signed(one.value), mark="*" * one.significant), *cells,
-            f"{len(one.seeds)} / {len(one.others)}", str(len(one.languages) or "-"), *sizes,
+        cells, sizes, differ = ["-"] * 5, ["-"] * 2, "-"
+        if one.estimate and one.test:
+            p = f"{one.test.p:.4f}" if one.test.p >= 0.0001 else "< 0.0001"
+            cells = [interval(one.estimate), interval(one.fixed), p, f"{one.adjusted:.4f}", one.test.kind]
+            sizes = [f"{one.estimate.rows:,}", f"{one.estimate.clusters:,}"]
+            differ = "-" if one.test.differ is None else f"{one.test.differ:,}"
+        groups.setdefault(label, []).append([
+            it.who(one.arm), Cell(signed(one.value), mark="*" * one.significant), *cells,
+            f"{len(one.seeds)} / {len(one.others)}", str(len(one.languages) or "-"), *sizes, differ,
         ])  # fmt: skip
     notes = [
         "Seeds: of the arm / of the baseline. Drawn as one: so many clusters of items are resampled together, such "
-        "as a sentence in all its languages, or the questions about one paragraph.",
+        "as a sentence in all its languages, or the questions about one paragraph. Differ: in how many of these the "
+        "two runs differ, on which alone the test of one seed rests.",
         "These languages only: the interval without the chance of having taken other languages.",
     ]
-    return Table("comparisons", "Every comparison with the baseline", header, body, notes, left=2)
+    body = [row for label, rows in groups.items() for row in ([label], *rows)]
+    return Table("comparisons", "Every comparison with the baseline", header, body, notes)
 
 
 def seeds(it: Study) -> Table:
     """Mean, spread and number of the runs of every arm, and the collapsed ones."""
-    header = [
-        "model",
-        "intermediate",
-        "target",
-        "mean",
-        "sd",
-        "runs",
-        "Student's 95 % interval",
-        "difference",
-        "collapsed",
-    ]
-    body = []
+    header = [it.arm_heading, "mean", "sd", "runs", "Student's 95 % interval", "difference", "collapsed"]
+    body: list[list[str]] = []
     for target, metric in it.columns:
+        body.append([it.title(target, metric)])
         for arm in it.folder.arms:
             own = comparisons.seeds_of(it.folder, arm, target, (metric,))
             if own is None:
@@ -246,15 +275,15 @@ def seeds(it: Study) -> Table:
             student = one.student if one else None
             count = sum(key[:2] == (arm, target) for key in it.collapsed)
             body.append([
-                *arm, it.title(target, metric), f"{own.mean:.2f}", "-" if own.sd is None else f"{own.sd:.2f}",
+                it.who(arm), f"{own.mean:.2f}", "-" if own.sd is None else f"{own.sd:.2f}",
                 str(own.n),
-                "-" if own.low is None else f"{own.low:.2f} to {own.high:.2f}",
+                "-" if own.low is None else f"{own.low:.2f} to {own.high:.2f}".replace("-", "−"),
                 "-" if student is None else interval(student, 2), str(count),
             ])  # fmt: skip
     notes = [
         "Over seeds alone, with these items and languages; difference: of paired seeds from the baseline.",
     ]
-    return Table("seeds", "Seeds: mean and standard deviation over runs", header, body, notes, left=3)
+    return Table("seeds", "Seeds: mean and standard deviation over runs", header, body, notes)
 
 
 def fallen(it: Study) -> Table | None:
@@ -262,12 +291,12 @@ def fallen(it: Study) -> Table | None:
     if not it.collapsed:
         return None
     body = [
-        [*arm, it.folder.label(target), str(seed), "; ".join(COLLAPSED[reason] for reason in reasons)]
+        [it.who(arm), it.folder.label(target), str(seed), "; ".join(COLLAPSED[reason] for reason in reasons)]
         for (arm, target, seed), reasons in it.collapsed.items()
     ]
     notes = ["The rule was fixed beforehand (see How the statistics are made); collapsed runs are never dropped."]
-    header = ["model", "intermediate", "target", "seed", "why"]
-    return Table("collapsed", f"Collapsed runs: {len(it.collapsed)}", header, body, notes, left=5)
+    header = [it.arm_heading, "target", "seed", "why"]
+    return Table("collapsed", f"Collapsed runs: {len(it.collapsed)}", header, body, notes, left=4)
 
 
 def value_records(it: Study) -> list[dict]:
@@ -299,7 +328,8 @@ def comparison_records(it: Study) -> list[dict]:
         records.append({
             "model": one.arm.model, "intermediate": one.arm.intermediate, "task": task, "split": split,
             "metric": " ".join(one.metrics), "difference": one.value,
-            **dict(zip(names, ends, strict=True)), "p": one.estimate and one.estimate.p, "p_holm": one.adjusted,
+            **dict(zip(names, ends, strict=True)), "p": one.test and one.test.p, "p_holm": one.adjusted,
+            "test": one.test and one.test.kind, "differ": one.test and one.test.differ,
             "covers": " ".join(one.covers), "seeds": " ".join(map(str, one.seeds)),
             "baseline_seeds": " ".join(map(str, one.others)), "languages": " ".join(one.languages),
             "items": one.estimate and one.estimate.rows, "clusters": one.estimate and one.estimate.clusters,

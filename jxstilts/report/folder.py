@@ -8,13 +8,14 @@ import dataclasses
 import functools
 import json
 import pathlib
+import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jxstilts import tasks
 from jxstilts.eval import items, submission
 from jxstilts.eval.benchmarks import BENCHMARKS
-from jxstilts.report import statistics
+from jxstilts.report import phases, statistics
 from jxstilts.runtime import InputError
 from jxstilts.tasks.languages import LANGUAGES
 from jxstilts.tracking import read_rows
@@ -121,7 +122,9 @@ class Strata:
 
 @dataclasses.dataclass(frozen=True)
 class Folder:
-    """A study folder. runs: {(arm, target): runs by seed}. curves: rows METRIC@STATE. twice: what was left out."""
+    """A study folder. runs: {(arm, target): runs by seed}. curves: rows METRIC@STATE. twice, outdated: what was left
+    out, the latter as {why: phases}.
+    """
 
     path: pathlib.Path
     study: str
@@ -130,6 +133,7 @@ class Folder:
     unscored: list[tuple[str, str, str]]
     strata: Strata
     twice: list[str]
+    outdated: dict[str, list[str]]
     rows: list[dict]
 
     @functools.cached_property
@@ -177,11 +181,27 @@ class Folder:
 
 
 def load(workdir: str | pathlib.Path) -> Folder:
-    """Reads a study folder. Raises InputError when it has no results, or a file in it is not what it should be."""
+    """Reads a study folder; rows of models that are no longer those of their phases are left out.
+
+    Raises InputError when it has no results, or a file in it is not what it should be.
+    """
     workdir = pathlib.Path(workdir)
     rows = read_rows(workdir / "results.jsonl")
     if not rows:
         raise InputError(f"{workdir / 'results.jsonl'}: no results yet; run the study first")
+    for key in ("task", "language", "split"):  # the report names files after them
+        for name in unique(row[key] for row in rows):
+            if not re.fullmatch(r"[\w-]+", str(name)):
+                raise InputError(f"{workdir / 'results.jsonl'}: {key} {name!r} is not a name")
+    left_out = phases.outdated(workdir, unique((row["phase"], row["checkpoint_sha256"]) for row in rows))
+    rows = [row for row in rows if (row["phase"], row["checkpoint_sha256"]) not in left_out]
+    outdated: dict[str, list[str]] = {}
+    for (phase, _), why in left_out.items():
+        if phase not in outdated.setdefault(why, []):
+            outdated[why].append(phase)
+    if not rows:
+        reasons = "; ".join(f"{', '.join(names)} {why}" for why, names in outdated.items())
+        raise InputError(f"{workdir / 'results.jsonl'}: no results that still hold: {reasons}; run the study again")
     scored = [row for row in rows if row["value"] is not None]
     found: dict[tuple, Run] = {}
     twice: dict[str, None] = {}
@@ -207,6 +227,7 @@ def load(workdir: str | pathlib.Path) -> Folder:
         unscored=unique((row["task"], row["split"], row["language"]) for row in rows if row["value"] is None),
         strata=_strata(workdir / "strata.json"),
         twice=list(twice),
+        outdated=outdated,
         rows=[row for row in scored if "@" not in row["metric"]],
     )
 

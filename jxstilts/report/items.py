@@ -131,7 +131,7 @@ class Items:
         order = np.lexsort((*table.T, language, cluster))
         self.groups = list(_groups(table[order], language[order], cluster[order]))
         self.totals, self.sizes = self.sums([group.counts[None] for group in self.groups])  # [1, L, K], [1, L]
-        self.value = float(self.difference(self.values(self.totals, self.sizes))[0])
+        self.value = float(self.mean(self.differences(self.values(self.totals, self.sizes)))[0])
         if not np.isfinite(self.value):
             raise InputError("statistics: the score of these items is not defined")
 
@@ -172,17 +172,29 @@ class Items:
             raise InputError(f"statistics: score gave the shape {values.shape} for {n.size} sums; it is elementwise")
         return values.reshape(n.shape)
 
-    def difference(self, values, seeds=(None, None), languages=None) -> np.ndarray:
-        """Returns [m], the first system less the second if there is one.
+    def differences(self, values, seeds=(None, None)) -> np.ndarray:
+        """Returns [m, L], the first system less the second if there is one, in each language.
 
-        seeds: of each system the shares [m, seeds], None for equal ones. languages: their shares [m, L], likewise.
+        seeds: of each system the shares [m, seeds], None for equal ones.
         """
         means = []
         for value, share in zip(values, seeds, strict=False):
             over = _even(value.shape[1]) if share is None else share
             means.append((value * over[:, :, None]).sum(1))
-        apart = means[0] - means[1] if len(means) == 2 else means[0]
-        return (apart * (_even(self.languages) if languages is None else languages)).sum(1)
+        return means[0] - means[1] if len(means) == 2 else means[0]
+
+    def mean(self, apart: np.ndarray, shares: np.ndarray | None = None) -> np.ndarray:
+        """Returns the mean [m] over languages of [m, L]; shares: theirs [m, L], None for equal ones."""
+        return (apart * (_even(self.languages) if shares is None else shares)).sum(1)
+
+    def counts(self) -> list[tuple[int, int]]:
+        """Returns (items, clusters) of each language."""
+        found = [(0, 0)] * self.languages
+        for group in self.groups:
+            for at, language in enumerate(group.languages):
+                own = group.counts * (group.sizes[:, at] > 0)
+                found[language] = int(group.counts @ group.sizes[:, at]), int(own.sum())
+        return found
 
 
 def _even(number: int) -> np.ndarray:

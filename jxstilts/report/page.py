@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from jxstilts.report import contents, figures, sheet, table, transfer
+from jxstilts.report import contents, figures, languages, sheet, table, transfer
 from jxstilts.report.comparisons import DRAWS
 from jxstilts.report.contents import Study
 from jxstilts.report.figures import Figure
@@ -37,6 +37,7 @@ thead th { border-bottom: 2px solid var(--ink); vertical-align: bottom; white-sp
 .w { text-align: left; } td.w { white-space: normal; max-width: 24rem; } tbody th { font-weight: 400; }
 tbody th:first-child, thead th:first-child { position: sticky; left: 0; background: var(--paper); }
 tbody tr:hover > * { background: var(--band); }
+.group th { font-weight: 600; padding-top: .9rem; } .group span { position: sticky; left: .6rem; }
 td small { display: block; color: var(--faint); }
 .notes { font-size: .85rem; color: var(--faint); padding-left: 1.1rem; }
 figure { margin: 1rem 0 1.6rem; }
@@ -44,6 +45,8 @@ figcaption { font-weight: 600; font-size: .9rem; margin-bottom: .4rem; }
 .panels { display: flex; flex-wrap: wrap; gap: .8rem; align-items: flex-start; }
 .panel { max-width: 100%; overflow-x: auto; }
 .panel svg { display: block; width: 100%; height: auto; }
+td.w:last-child { min-width: 14rem; }
+@media (max-width: 40rem) { tbody th:first-child { white-space: normal; min-width: 6rem; max-width: 8.5rem; } }
 @media print {
   html { font-size: 8.5pt; } body { max-width: none; padding: 0; } nav { display: none; }
   .wide, .panel { overflow: visible; } table { font-size: 7pt; } th, td { padding: .1rem .25rem; }
@@ -71,6 +74,7 @@ def write(
                 atomic_write(root / "tables" / f"{block.name}.tex", sheet.latex(block))
     for name, records in (
         ("values", contents.value_records(it)), ("comparisons", contents.comparison_records(it)),
+        ("languages", languages.records(it)),
     ):  # fmt: skip
         atomic_write(root / "tables" / f"{name}.csv", sheet.csv(records))
     atomic_write(root / "report.md", _markdown(it, parts))
@@ -96,7 +100,7 @@ def sections(it: Study, drawn: dict[str, Figure], draws: int) -> list[tuple[str,
         by_language = [
             block
             for target in folder.targets
-            for block in (drawn.get(f"languages-{target.task}-{target.split}"), table.languages(folder, target))
+            for block in (drawn.get(f"languages-{target.task}-{target.split}"), languages.languages(it, target))
         ]
         add("languages", "Languages", *by_language)
     else:
@@ -156,7 +160,12 @@ def summary(it: Study) -> list[str]:
     open_ = [phase.name for phase in it.phases if phase.record is None]
     if open_:
         parts.append(f"Not finished yet, so results may be missing: {', '.join(open_)}.")
-    parts += [f"Failed: {name}: {cause}" for name, cause in it.failed.items()]
+    parts += table.left_out(folder)
+    known = {f"{kind}-{row[kind]}" for row in folder.rows for kind in ("phase", "evaluation")}
+    parts += [
+        f"Failed: {name}: {cause}{'. Its results here are from before' * (name in known)}"
+        for name, cause in it.failed.items()
+    ]
     if it.collapsed:
         parts.append(
             f"{_count(len(it.collapsed), 'run')} collapsed (English no better than a trivial rule); counted in."
@@ -174,11 +183,16 @@ def _methods(draws: int) -> list[str]:
         "with replacement, the same for both arms (paired bootstrap). With several, seeds, languages and items are "
         "drawn, crossed. Items that are the same in several languages, and the questions about one paragraph, are "
         "drawn together. With few seeds such intervals are somewhat too short, so Student's interval over seeds stands "
-        "beside. The p value inverts the interval and is two-sided. Where one side is a single model (retrieval before "
-        "any training), it is taken as it is.",
+        "beside. Where one side is a single model (retrieval before any training), it is taken as it is.",
+        "p values are two-sided. With several runs of an arm, p inverts the interval. With one run of each, the two "
+        "are exchanged at random in each cluster of items (approximate randomisation), in all ways where there are not "
+        "too many; of single items that are right or wrong this is McNemar's exact test. The mean "
+        "of tasks inverts its interval. In one language, interval and p leave out the chance of other languages.",
         "A mined pair counts at the threshold that the evaluation used; the chance in tuning it is not covered. The "
         "mean of tasks takes their items, and their seeds, as independent.",
-        "p values are corrected by Holm over all comparisons of the first table. A run counts as collapsed if none of "
+        "p values are corrected by Holm over all comparisons of the first table, and by Benjamini-Hochberg over all "
+        "languages, arms and values of one task in the table of its languages: there are many of them, and a share of "
+        "false ones is borne where a single one would not be. A run counts as collapsed if none of "
         "its English values lies above the 95 % interval of a trivial rule, or if its English predictions are all the "
         "same.",
     ]

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import pathlib
+from collections.abc import Iterable
 from typing import Any
 
 from jxstilts.report.sheet import Table
@@ -104,6 +105,40 @@ def load(workdir: pathlib.Path) -> list[Phase]:
     return found
 
 
+def outdated(workdir: pathlib.Path, made: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """Returns {(phase, checkpoint): why it is no longer the study's}; made: what rows say that they are of.
+
+    A phase that changed was moved aside, so its folder now has another checkpoint, or none yet. What starts from a
+    checkpoint that is nowhere but aside is outdated as well. Phases without a folder here are not judged.
+    """
+    root = workdir / "phases"
+    starts, ends, aside = {}, {}, set()
+    for path in root.rglob("config.json"):
+        parts = path.parent.relative_to(root).parts
+        if "best" in parts:
+            continue
+        end = (_json(path.parent / "DONE") or {}).get("checkpoint_sha256")
+        if any(part.startswith(".") for part in parts):
+            aside.add(end)
+        else:
+            name = "/".join(parts)
+            starts[name], ends[name] = _json(path).get("start"), end
+    gone = aside - {None, *ends.values()}
+    below: set[str] = set()
+    while more := {name for name, start in starts.items() if start in gone} - below:
+        below |= more
+        gone |= {ends[name] for name in more} - {None}
+    found = {}
+    for name, sha in made:
+        if name in ends and ends[name] is None:
+            found[name, sha] = "has changed and is not finished again"
+        elif name in ends and ends[name] != sha:
+            found[name, sha] = "has changed, and its new model is not evaluated yet"
+        elif name in below:
+            found[name, sha] = "starts from a model that has changed"
+    return found
+
+
 def failed(workdir: pathlib.Path) -> dict[str, str]:
     """Returns {phase or evaluation that failed: cause}."""
     return {path.stem: _json(path)["cause"] for path in sorted((workdir / "failed").glob("*.json"))}
@@ -124,13 +159,14 @@ def run_table(phases: list[Phase]) -> Table:
         "phase", "trains on", "starts from", "seed", "batch", "learning rate", "steps", "tokens", "hours", "state",
         "checkpoint", "fingerprint",
     ]  # fmt: skip
+    names = {phase.record["checkpoint_sha256"]: phase.name for phase in phases if phase.record}
     body = []
     for phase in phases:
         streams = phase.config.get("tasks", {}).values()
         rate = phase.config.get("optimizer", {}).get("learning_rate")
         record = phase.record or {}
         body.append([
-            phase.name, phase.tasks or "nothing", _start(phase), str(phase.config.get("seed", "-")),
+            phase.name, phase.tasks or "nothing", _start(phase, names), str(phase.config.get("seed", "-")),
             ", ".join(dict.fromkeys(str(stream.get("batch_size", "-")) for stream in streams)) or "-",
             "-" if rate is None or not streams else f"{rate:g}", f"{phase.steps:,}", f"{phase.tokens:,.0f}",
             "-" if phase.hours is None else f"{phase.hours:.2f}", "done" if phase.record else "not finished",
@@ -149,27 +185,41 @@ def run_table(phases: list[Phase]) -> Table:
     return Table("runs", "What was run: every phase of the study", header, body, notes, left=3)
 
 
-def _start(phase: Phase) -> str:
-    path = pathlib.PurePath(phase.config.get("init", "-"))
-    name = str(path)
-    if path.is_absolute():  # a bundle elsewhere; that of another study's phase is PHASE/best
-        name = path.parent.name if path.name == "best" else path.name
-    return f"{name} ({phase.start[:SHORT]})" if phase.start else name
+def _start(phase: Phase, names: dict[str, str]) -> str:
+    """Returns the phase that a phase starts from; one from elsewhere is known by its content alone."""
+    if phase.start is None:
+        return "random"
+    return f"{names.get(phase.start, 'elsewhere')} ({phase.start[:SHORT]})"
 
 
-def selection_table(phases: list[Phase]) -> Table:
-    """How the checkpoint of each phase was chosen."""
-    rules = list(dict.fromkeys(phase.chosen for phase in phases))
-    letters = {rule: chr(ord("A") + number % 26) * (1 + number // 26) for number, rule in enumerate(rules)}
-    body = []
+def selection_table(phases: list[Phase]) -> Table | str:
+    """How the checkpoint of each phase was chosen; in words where no phase has had a choice."""
+    rules: dict[str, list[Phase]] = {}
     for phase in phases:
-        best = (phase.record or {}).get("best") or {}
-        value = best.get("value")
-        body.append([
-            phase.name, letters[phase.chosen], str(best.get("step", "-")), "-" if value is None else f"{value:.2f}",
-            str(len(phase.dev)),
-        ])  # fmt: skip
+        rules.setdefault(phase.chosen, []).append(phase)
+    fixed = [
+        f"{len(own)} phase{'s' * (len(own) > 1)}: {rule}." for rule, own in rules.items() if not any(map(_chose, own))
+    ]
+    chosen = {rule: own for rule, own in rules.items() if any(map(_chose, own))}
+    if not chosen:
+        return f"No checkpoint was chosen by its value. {' '.join(fixed)}"
+    letters = {rule: chr(ord("A") + number % 26) * (1 + number // 26) for number, rule in enumerate(chosen)}
+    body = []
+    for rule, own in chosen.items():
+        for phase in own:
+            best = (phase.record or {}).get("best") or {}
+            value = best.get("value")
+            body.append([
+                phase.name, letters[rule], str(best.get("step", "-")), "-" if value is None else f"{value:.2f}",
+                str(len(phase.dev)),
+            ])  # fmt: skip
     notes = [f"{letter}: {rule}." for rule, letter in letters.items()]
+    notes += [f"Not shown, {line}" for line in fixed]
     notes.append("No choice has seen a language other than English.")
     header = ["phase", "rule", "best step", "its English dev value", "evaluations"]
     return Table("selection", "How models were selected: on English dev rows only", header, body, notes)
+
+
+def _chose(phase: Phase) -> bool:
+    """Returns whether the checkpoint of a phase is one of several."""
+    return bool(phase.config.get("tasks") and phase.config.get("select", {}).get("metric"))

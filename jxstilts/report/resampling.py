@@ -5,7 +5,7 @@ of training seeds changes the draws, as another `seed` does. Temporary arrays ar
 """
 
 import dataclasses
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 from scipy import stats
@@ -23,7 +23,8 @@ class Estimate:
     """A value with its percentile interval.
 
     p: two-sided, of "the difference is 0"; None where there is one system only. rows: items, over all languages.
-    clusters: what was resampled as one. samples: the value in each draw in which it is defined.
+    clusters: what was resampled as one. samples: the value in each draw in which it is defined. each: the same of each
+    language, in their sorted order, from the same draws, without samples; () where there is one language.
     """
 
     value: float
@@ -33,19 +34,22 @@ class Estimate:
     rows: int
     clusters: int
     samples: np.ndarray = dataclasses.field(repr=False, compare=False)
+    each: tuple["Estimate", ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Significance:
     """A difference and the two-sided p value of "there is none". n: the clusters in which the two systems differ.
 
-    exact: p is of all possible outcomes, not of drawn ones or of an approximation.
+    exact: p is of all possible outcomes, not of drawn ones. each: the test of each language alone, in their sorted
+    order; () where there is one language.
     """
 
     value: float
     p: float
     n: int
     exact: bool
+    each: tuple["Significance", ...] = ()
 
 
 def paired_bootstrap(
@@ -142,14 +146,34 @@ def randomisation(
 
     Args: as `paired_bootstrap`, but with as many seeds in a as in b; a cluster is exchanged in all of them at once.
     Tests that in each cluster the two could as well have been each other: for a plain mean, random signs of paired
-    differences. Where at most `draws` outcomes differ, all are gone through and p is exact.
-    Assumes independent clusters. Source: Noreen 1989 (approximate randomisation; one is added to counts and draws).
+    differences. Where at most `draws` outcomes differ, all are gone through and p is exact: so it is for items that
+    are right or wrong and each alone, where this is McNemar's exact test.
+    Assumes independent clusters, and covers no other source of chance: other seeds may well differ more.
+    Sources: McNemar 1947; Noreen 1989 (approximate randomisation; one is added to counts and draws).
     Raises InputError as `paired_bootstrap`.
     """
     items = Items([a, b], clusters, languages, score)
     if items.seeds[0] != items.seeds[1]:
         raise InputError(f"statistics: {items.seeds[0]} seeds cannot be exchanged with {items.seeds[1]}; give as many")
     _check(0.5, draws)
+    found, each = _exchanged(items, draws, seed), []
+    for language in np.unique(languages) if items.languages > 1 else ():
+        mine = np.asarray(languages) == language
+        own = [_of(values, mine) for values in (a, b)]
+        alone = Items(own, None if clusters is None else np.asarray(clusters)[mine], None, score)
+        each.append(_exchanged(alone, draws, seed))
+    return dataclasses.replace(found, each=tuple(each))
+
+
+def _of(values: Values, mine: np.ndarray) -> Values:
+    """Returns the values of some items, [items] of truth."""
+    if isinstance(values, Mapping):
+        return {name: np.asarray(column)[..., mine] for name, column in values.items()}
+    return np.asarray(values)[..., mine]
+
+
+def _exchanged(items: Items, draws: int, seed: int) -> Significance:
+    """Tests two systems, of as many seeds."""
     half = items.totals.shape[-1] // 2
     both = items.totals[..., :half] + items.totals[..., half:]
     counts, apart = zip(*(_apart(group, half) for group in items.groups), strict=True)
@@ -161,7 +185,8 @@ def randomisation(
         sums = np.zeros((len(signed), *both.shape[1:]))
         for group, own, flat in zip(items.groups, np.split(signed, ends, axis=1), apart, strict=True):
             sums[:, group.languages] = np.tensordot(own.astype(np.float64), flat, 1)
-        return items.difference(items.values(np.concatenate([both + sums, both - sums], -1) / 2, items.sizes))
+        values = items.values(np.concatenate([both + sums, both - sums], -1) / 2, items.sizes)
+        return items.mean(items.differences(values))
 
     exact = bool(np.log(counts + 1.0).sum() <= np.log(draws) + 1e-9)
     if exact:  # k of the n equal clusters are left as they are, for every k
@@ -201,7 +226,7 @@ def _estimate(items: Items, levels: tuple[str, ...], same_seeds: bool, level: fl
             raise InputError(f"statistics: {number} of the level {name!r} says nothing of others; leave it out")
     if same_seeds and len(set(items.seeds)) > 1:
         raise InputError(f"statistics: same_seeds, but the systems have {items.seeds} seeds")
-    rng, samples = _generator(seed), []
+    rng, samples, each = _generator(seed), [], []
     for number in _chunks(draws, max(items.totals.size, *(group.counts.sum() for group in items.groups))):
         totals, sizes = items.totals, items.sizes
         if "items" in levels:
@@ -212,15 +237,25 @@ def _estimate(items: Items, levels: tuple[str, ...], same_seeds: bool, level: fl
             seeds = seeds[:1] * len(seeds) if same_seeds else seeds
         if "languages" in levels:
             languages = _shares(rng, items.languages, number)
-        samples.append(items.difference(items.values(totals, sizes), seeds, languages))
-    samples = np.concatenate(samples)
-    samples = samples[np.isfinite(samples)]
-    if not len(samples):
-        raise InputError("statistics: the score is defined in no draw; there are too few items")
-    return _summary(items.value, samples, len(items.seeds) == 2, level, items.rows, items.clusters)
+        apart = items.differences(items.values(totals, sizes), seeds)
+        each.append(apart)
+        samples.append(items.mean(apart, languages))
+    paired = len(items.seeds) == 2
+    found = _summary(items.value, np.concatenate(samples), paired, level, items.rows, items.clusters)
+    if items.languages == 1 or not {"seeds", "items"} & set(levels):
+        return found
+    values = items.differences(items.values(items.totals, items.sizes))[0]
+    alone = [
+        dataclasses.replace(_summary(float(value), column, paired, level, *counts), samples=np.empty(0))
+        for value, column, counts in zip(values, np.concatenate(each).T, items.counts(), strict=True)
+    ]
+    return dataclasses.replace(found, each=tuple(alone))
 
 
 def _summary(value: float, samples: np.ndarray, paired: bool, level: float, rows: int, clusters: int) -> Estimate:
+    samples = samples[np.isfinite(samples)]
+    if not len(samples):
+        raise InputError("statistics: the score is defined in no draw; there are too few items")
     low, high = np.percentile(samples, [50 * (1 - level), 50 * (1 + level)])
     p = None
     if paired:

@@ -25,7 +25,10 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table; name is that of its files, the first `left` columns hold words, the others numbers."""
+    """A table; name is that of its files, the first `left` columns hold words, the others numbers.
+
+    A row of a single cell is the heading of the rows that follow.
+    """
 
     name: str
     caption: str
@@ -38,6 +41,7 @@ class Table:
 def markdown(table: Table) -> list[str]:
     """Returns the lines of the table alone, columns padded to one width."""
     rows = [list(table.header), *([_markdown(cell) for cell in row] for row in table.body)]
+    rows = [[f"**{row[0]}**", *[""] * (len(table.header) - 1)] if len(row) == 1 else row for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(table.header))]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
@@ -49,7 +53,8 @@ def _markdown(cell: str | Cell) -> str:
     if isinstance(cell, str):
         return cell.replace("|", r"\|")
     text = f"**{cell.text}**" if cell.bold else cell.text
-    return " ".join(filter(None, (text + cell.mark.replace("*", r"\*"), cell.small and f"({cell.small})")))
+    small = cell.small.replace("*", r"\*")
+    return " ".join(filter(None, (text + cell.mark.replace("*", r"\*"), small and f"({small})")))
 
 
 def latex(table: Table) -> str:
@@ -64,7 +69,12 @@ def latex(table: Table) -> str:
         r"\toprule",
         row(cell.translate(LATEX) for cell in table.header),
         r"\midrule",
-        *(row(map(_latex, cells)) for cells in table.body),
+        *(
+            rf"\multicolumn{{{len(table.header)}}}{{l}}{{\textbf{{{_latex(cells[0])}}}}} \\"
+            if len(cells) == 1
+            else row(map(_latex, cells))
+            for cells in table.body
+        ),
         r"\bottomrule",
         r"\end{tabular}",
         *(rf"\par {note.translate(LATEX)}" for note in table.notes),
@@ -87,8 +97,11 @@ def html(table: Table) -> str:
     escape = html_format.escape
     side = lambda i: ' class="w"' if i < table.left else ""  # noqa: E731
     head = "".join(f'<th scope="col"{side(i)}>{escape(cell)}</th>' for i, cell in enumerate(table.header))
+    wide = f' colspan="{len(table.header)}"'
     body = "".join(
-        "<tr>"
+        f'<tr class="group"><th scope="rowgroup" class="w"{wide}><span>{_html(row[0])}</span></th></tr>\n'
+        if len(row) == 1
+        else "<tr>"
         + "".join(
             f'<th scope="row" class="w">{_html(cell)}</th>' if i == 0 else f"<td{side(i)}>{_html(cell)}</td>"
             for i, cell in enumerate(row)

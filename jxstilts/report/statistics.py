@@ -1,7 +1,7 @@
-"""Statistics of a study: seeds, tests of right and wrong answers, many comparisons, languages, collapsed runs.
+"""Statistics of a study: seeds, many comparisons, languages, collapsed runs.
 
-What needs resampling is in `resampling`. Values are those of results.jsonl, 0 to 100, unless said otherwise; nothing
-here leaves out a run.
+What needs resampling, and tests of two systems, are in `resampling`. Values are those of results.jsonl, 0 to 100,
+unless said otherwise; nothing here leaves out a run.
 """
 
 import dataclasses
@@ -13,12 +13,10 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from jxstilts.report.resampling import Significance
 from jxstilts.runtime import InputError, suggest
 from jxstilts.tasks import languages
 
 SOURCE = "en"  # what all models are trained on
-EXACT_DISCORDANT = 25  # fewer are tested by the binomial distribution itself
 EXACT_LANGUAGES = 8  # so few, and all orders of them are gone through: 40,320
 
 
@@ -76,28 +74,6 @@ def over_seeds(values: Sequence[float], *, level: float = 0.95) -> Seeds:
     sd = float(np.std(values, ddof=1)) if np.ptp(values) else 0.0
     half = float(stats.t.ppf((1 + level) / 2, n - 1)) * sd / math.sqrt(n)
     return Seeds(mean, n, sd, mean - half, mean + half)
-
-
-def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> Significance:
-    """Returns the difference of shares a - b (0 to 1) of two systems that are right or wrong on items [n], and its p.
-
-    Exact binomial test of the discordant items below 25 of them, else chi squared with continuity correction.
-    Assumes independent items: those of one language and one seed; items in several languages are clusters, for which
-    `resampling.randomisation` is made. Sources: McNemar 1947; Edwards 1948 (the correction).
-    Raises InputError for no item, different numbers of items, or values that are neither 0 nor 1.
-    """
-    a, b = _numbers("items of the first system", a), _numbers("items of the second system", b)
-    if a.shape != b.shape:
-        raise InputError(f"statistics: {len(a)} items of one system, {len(b)} of the other; they are paired")
-    if not np.isin([a, b], (0, 1)).all():
-        raise InputError("statistics: McNemar's test takes right (1) or wrong (0) only; for others use randomisation")
-    only_a, only_b = int((a > b).sum()), int((b > a).sum())
-    n, value = only_a + only_b, float((only_a - only_b) / len(a))
-    if n < EXACT_DISCORDANT:
-        return Significance(value, float(stats.binomtest(only_a, n).pvalue) if n else 1.0, n, True)
-    # the correction brings the counts towards each other, not past each other
-    chi2 = max(abs(only_a - only_b) - 1, 0) ** 2 / n
-    return Significance(value, float(stats.chi2.sf(chi2, 1)), n, False)
 
 
 def holm(p: Sequence[float]) -> np.ndarray:

@@ -1,5 +1,6 @@
-"""Intervals that were computed before: resampling a whole study takes a while, and a running one is reported often."""
+"""Intervals and tests that were computed before: a whole study takes a while, and a running one is reported often."""
 
+import dataclasses
 import hashlib
 import io
 import pathlib
@@ -9,14 +10,21 @@ from typing import Any
 import numpy as np
 
 from jxstilts import __version__
-from jxstilts.report.resampling import Estimate
+from jxstilts.report.resampling import Estimate, Significance
 from jxstilts.runtime import atomic_write
 
-FIELDS = ("value", "low", "high", "p")
+# the numbers of each; `samples`, where there are any, stand apart
+FIELDS: dict[type, dict[str, type]] = {
+    Estimate: {"value": float, "low": float, "high": float, "p": float, "rows": int, "clusters": int},
+    Significance: {"value": float, "p": float, "n": int, "exact": bool},
+}
 
 
 class Store:
-    """A folder of estimates by the content of all that went into them; `prune` removes what was not asked for."""
+    """A folder of estimates and tests by the content of all that went into them.
+
+    `prune` removes what was not asked for.
+    """
 
     def __init__(self, folder: pathlib.Path):
         self.folder = folder
@@ -24,33 +32,28 @@ class Store:
 
     def get(
         self,
-        compute: Callable[..., Estimate],
+        compute: Callable[..., Any],
         score: Callable,
         a: Mapping[str, np.ndarray],
         b: Mapping[str, np.ndarray],
         languages: np.ndarray,
         clusters: np.ndarray,
         **how: Any,
-    ) -> Estimate:
+    ) -> Any:
         """Returns compute(a, b, score=, languages=, clusters=, **how), from the folder if it is there.
 
         how: must hold all that `score` depends on as `metrics`, which is not handed on.
         """
-        key = hashlib.sha256(repr((__version__, compute.__name__, sorted(how.items()))).encode())
+        key = hashlib.sha256(repr((__version__, list(FIELDS.values()), compute.__name__, sorted(how.items()))).encode())
         for array in (*(side[name] for side in (a, b) for name in sorted(side)), languages, clusters):
             key.update(f"{array.dtype.str} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
         path = self.folder / f"{key.hexdigest()}.npz"
         self.used.add(path)
         if path.exists():
-            with np.load(path, allow_pickle=False) as held:
-                numbers = dict(zip(FIELDS, held["numbers"].tolist(), strict=True))
-                return Estimate(**numbers, rows=len(languages), clusters=int(held["clusters"]), samples=held["samples"])
+            return _read(path)
         del how["metrics"]
         found = compute(a, b, score=score, languages=languages, clusters=clusters, **how)
-        buffer = io.BytesIO()
-        numbers = np.array([getattr(found, name) for name in FIELDS])
-        np.savez(buffer, numbers=numbers, clusters=found.clusters, samples=found.samples)
-        atomic_write(path, buffer.getvalue())
+        _write(path, found)
         return found
 
     def prune(self) -> None:
@@ -58,3 +61,25 @@ class Store:
         for path in self.folder.glob("*.npz"):
             if path not in self.used:
                 path.unlink()
+
+
+def _write(path: pathlib.Path, found: Any) -> None:
+    numbers = [[float(getattr(one, name)) for name in FIELDS[type(found)]] for one in (found, *found.each)]
+    samples = {"samples": found.samples} if isinstance(found, Estimate) else {}
+    buffer = io.BytesIO()
+    np.savez(buffer, numbers=np.array(numbers), **samples)
+    atomic_write(path, buffer.getvalue())
+
+
+def _read(path: pathlib.Path) -> Any:
+    with np.load(path, allow_pickle=False) as held:
+        arrays = {name: held[name] for name in held.files}
+    kind = Estimate if "samples" in arrays else Significance
+    more = {"samples": np.empty(0)} if kind is Estimate else {}
+    found, *each = [
+        kind(**{name: type_(number) for (name, type_), number in zip(FIELDS[kind].items(), row, strict=True)}, **more)
+        for row in arrays["numbers"].tolist()
+    ]
+    if kind is Estimate:
+        more = {"samples": arrays["samples"]}
+    return dataclasses.replace(found, each=tuple(each), **more)

@@ -41,12 +41,18 @@ def text(folder: Folder) -> str:
         parts += ["## By hidden state", "", *_lines(layers(folder))]
     if folder.unscored:
         parts += ["", f"Predicted, but there are no gold labels to score: {unscored(folder)}"]
+    parts += [line for why in left_out(folder) for line in ("", why)]
     return "\n".join(parts).strip()
 
 
 def unscored(folder: Folder) -> str:
     """Returns what was predicted without gold labels, in words."""
     return ", ".join(" ".join(one) for one in folder.unscored)
+
+
+def left_out(folder: Folder) -> list[str]:
+    """Returns why results of some phases are not shown, in words."""
+    return [f"Left out, since the phase {why}: {', '.join(names)}." for why, names in folder.outdated.items()]
 
 
 def layers(folder: Folder) -> Table:
@@ -114,7 +120,7 @@ def _headline(folder: Folder) -> Table:
 
 def about(folder: Folder, target: Target) -> str:
     """Returns a line on the rows of a target: split, number, cap, what a trivial rule scores."""
-    rows = _rows(folder, target)
+    rows = [row for row in _rows(folder, target) if row["metric"] in target.metrics]
     counts = sorted({row["n"] for row in rows})
     shown = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     caps = _caps(rows)
@@ -136,10 +142,11 @@ def _caps(rows: list[dict]) -> str:
 def languages(folder: Folder, target: Target) -> Table:
     """A row for each language, a column for each arm that was evaluated; the mean over seeds.
 
-    Means over languages follow: without English, and by resources (their number in brackets).
+    Means over languages follow: without English, and by resources (their number in brackets). Of the values of a task
+    there are those that count in its score.
     """
-    rows = _rows(folder, target)
-    arms = [arm for arm in folder.arms if folder.of(arm, target)]
+    rows = [row for row in _rows(folder, target) if row["metric"] in target.metrics]
+    arms = evaluated(folder, target)
     metrics = unique(row["metric"] for row in rows)
     header = ["language", "n", *(f"{model}, {intermediate}" for model, intermediate in arms)]
     body = []
@@ -160,6 +167,11 @@ def languages(folder: Folder, target: Target) -> Table:
         body.append([label, "", *cells])
     caption = f"{folder.label(target)}: every language"
     return Table(f"{target.task}-{target.split}", caption, header, body, [" / ".join(map(name, metrics))])
+
+
+def evaluated(folder: Folder, target: Target) -> list[Arm]:
+    """Returns the arms of the columns of `languages`."""
+    return [arm for arm in folder.arms if folder.of(arm, target)]
 
 
 def name(metric: str) -> str:

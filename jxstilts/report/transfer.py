@@ -12,18 +12,11 @@ def transfer(it: Study) -> Table:
     strata = it.folder.strata
     names = list(strata.groups) if strata.world else ["high", "mid", "low"]
     header = [
-        "model",
-        "intermediate",
-        "target",
-        "English",
-        "others",
-        "gap",
-        "relative",
-        "change of gap",
-        *(f"{key} (n)" for key in names),
-    ]
-    body = []
+        it.arm_heading, "English", "others", "gap", "relative", "change of gap", *(f"{key} (n)" for key in names)
+    ]  # fmt: skip
+    body: list[list[str]] = []
     for target, metric in it.columns:
+        body.append([it.title(target, metric)])
         for arm in it.folder.arms:
             values = comparisons.by_language(it.folder, arm, target, (metric,))
             if not values:
@@ -38,7 +31,7 @@ def transfer(it: Study) -> Table:
             means = [
                 f"{groups[key].mean:.1f} ({len(groups[key].languages)})" if key in groups else "-" for key in names
             ]
-            body.append([*arm, it.title(target, metric), *cells, *means])
+            body.append([it.who(arm), *cells, *means])
     where = (
         f"Strata of the languages of {strata.world}"
         if strata.world
@@ -48,7 +41,7 @@ def transfer(it: Study) -> Table:
         "Gap: English less the mean of the others; it also shrinks when English falls.",
         f"{where}; unweighted means without English, of n languages.",
     ]
-    return Table("transfer", "Transfer gap, and means by resources of the language", header, body, notes, left=3)
+    return Table("transfer", "Transfer gap, and means by resources of the language", header, body, notes)
 
 
 def _change(it, arm, target, metric) -> str:
@@ -62,8 +55,9 @@ def distance(it: Study) -> Table | None:
     """How values, and differences from the baseline, go along with the distance from English; None in a world."""
     if it.folder.strata.world:
         return None
-    body = []
+    body: list[list[str]] = []
     for target, metric in it.columns:
+        own: list[list[str]] = []
         for arm in it.folder.arms:
             read = comparisons.by_language if arm.intermediate == BASELINE else comparisons.difference_by_language
             values = {
@@ -78,12 +72,14 @@ def distance(it: Study) -> Table | None:
                 for one in (found["pearson"], found["spearman"])
                 for cell in (("-", "-") if one.value is None else (signed(one.value, 2), f"{one.p:.3f}"))
             ]
-            body.append([*arm, it.title(target, metric), what, *cells, str(found["pearson"].n)])
+            own.append([it.who(arm), what, *cells, str(found["pearson"].n)])
+        if own:
+            body += [[it.title(target, metric)], *own]
     if not body:
         return None
-    header = ["model", "intermediate", "target", "of the", "Pearson", "p", "Spearman", "p", "languages"]
+    header = [it.arm_heading, "of the", "Pearson", "p", "Spearman", "p", "languages"]
     notes = [
         "Distance: 1 - cosine of URIEL's syntax features. Languages are taken for independent, which those of one "
         "family are not, so p is rather too small; it is not corrected for the number of rows."
     ]
-    return Table("distance", "Correlation with the syntactic distance from English", header, body, notes, left=4)
+    return Table("distance", "Correlation with the syntactic distance from English", header, body, notes, left=2)
