@@ -9,17 +9,22 @@ Examples by type; gold fields are absent, not None, where the data is unlabelled
   retrieval       {"source": [{"id", "text"}, ...], "target": [{"id", "text"}, ...] (English, the queries),
                    "gold": [(source id, target id), ...]}; Tatoeba is aligned line by line, in BUCC few have a partner
   text            {"id": str, "text": str}
-A task is a module-level `TaskSpec` in any file of this folder; nothing else lists it.
+A task is a module-level `TaskSpec` in any file of this folder, or in a file of the user's own that the environment
+variable JXSTILTS_TASKS names (several as in PATH); nothing else lists it.
 """
 
 import functools
 import importlib
+import importlib.util
 import itertools
 import logging
 import os
 import pathlib
 import pkgutil
+import sys
+import traceback
 from collections.abc import Iterable
+from types import ModuleType
 from typing import Any
 
 from jxstilts.runtime import InputError, suggest
@@ -38,14 +43,62 @@ INTERMEDIATE = (
 SOURCES = ("auto", "files", "tfds")
 
 
-@functools.cache
+OUTSIDE = "JXSTILTS_TASKS"  # of the environment, so that commands that read no config know the tasks too
+
+
 def _found() -> dict[str, TaskSpec]:
+    return _read_specs(os.environ.get(OUTSIDE, ""))
+
+
+@functools.cache
+def _read_specs(outside: str) -> dict[str, TaskSpec]:
     specs: dict[str, TaskSpec] = {}
-    for module in pkgutil.iter_modules(__path__):
-        for value in vars(importlib.import_module(f"{__name__}.{module.name}")).values():
+    modules = {f"{each.name}.py": f"{__name__}.{each.name}" for each in pkgutil.iter_modules(__path__)}
+    loaded = {file: importlib.import_module(name) for file, name in modules.items()}
+    loaded |= {path: _outside(path) for path in outside.split(os.pathsep) if path}
+    for file, module in loaded.items():
+        for value in vars(module).values():
             if isinstance(value, TaskSpec) and specs.setdefault(value.name, value) is not value:
-                raise ValueError(f"two tasks are named {value.name!r}; the second is in {module.name}.py")
+                raise InputError(f"two tasks are named {value.name!r}; the second is in {file}: rename it")
     return specs
+
+
+def _outside(path: str) -> ModuleType:
+    """Runs a task file from elsewhere. Raises InputError with the line of the file that is wrong."""
+    file = pathlib.Path(path).expanduser()
+    if file.suffix != ".py" or not file.is_file():
+        raise InputError(f"{OUTSIDE}: {path!r} is no Python file; it takes files, separated by {os.pathsep!r}")
+    name = f"jxstilts_task_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        specs = [value for value in vars(module).values() if isinstance(value, TaskSpec)]
+        for each in specs:
+            _check_tuples(each)
+    except (
+        ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, OSError, SyntaxError,
+        TypeError, ValueError,
+    ) as error:  # fmt: skip
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == spec.origin]
+        if isinstance(error, SyntaxError) and error.filename == spec.origin:
+            lines.append(error.lineno)
+        where = ":".join(map(str, [path, *lines[-1:]]))
+        kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+        raise InputError(f"{where}: {kind}{error}") from error
+    if not specs:
+        raise InputError(f"{OUTSIDE}: {path} has no TaskSpec at its top level")
+    return module
+
+
+def _check_tuples(spec: TaskSpec) -> None:
+    """Refuses a text where texts are wanted: ("en") for ("en",) would be two languages, e and n."""
+    fields = {name: getattr(spec, name) for name in ("languages", "more_languages", "labels", "parts")}
+    for name in ("splits", "translated"):
+        fields |= {f"{name}[{split!r}]": patterns for split, patterns in getattr(spec, name).items()}
+    for name, value in fields.items():
+        if isinstance(value, str):
+            raise InputError(f"task {spec.name!r}: {name}={value!r} is one text, not a tuple; write ({value!r},)")
 
 
 def names() -> list[str]:
@@ -56,7 +109,7 @@ def names() -> list[str]:
 def get(name: str) -> TaskSpec:
     """Returns a task by name. Raises InputError with the known and the nearest name."""
     if name not in _found():
-        raise InputError(suggest("task", name, names()))
+        raise InputError(f"{suggest('task', name, names())}; files of your own are named in {OUTSIDE}")
     return _found()[name]
 
 
