@@ -15,7 +15,6 @@ Needs torch: `pip install jxstilts[parity]`.
 import argparse
 import contextlib
 import importlib.util
-import json
 import os
 import pathlib
 import platform
@@ -27,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import command
 from jxstilts import runtime, tasks
 from jxstilts.runtime import InputError, suggest
 
@@ -37,6 +37,10 @@ LENGTHS = {"classification": 128, "tagging": 128, "span": 384, "retrieval": 128}
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark, prints its table and returns the exit code."""
+    return command.main(_parser(), run, lambda result: _line(result["all"]), argv)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.evaluate", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data_dir", required=True, help="XTREME's files and a tokenizer")
     parser.add_argument("--model", default="base", help="preset of the xlmr family")
@@ -45,16 +49,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--tasks", default="", help="comma-separated; default: all nine")
     parser.add_argument("--padding", default="longest", choices=("longest", "limit"), help="PyTorch's")
     parser.add_argument("--out", default="", help="JSON file to write")
-    try:
-        result = run(parser.parse_args(argv))
-    except InputError as error:
-        print(f"benchmarks.evaluate: error: {error}", file=sys.stderr)
-        return runtime.EXIT_BAD_INPUT
-    return 0 if result else runtime.EXIT_BAD_INPUT
+    return parser
 
 
 def run(options: argparse.Namespace) -> dict:
-    """Measures, prints the table as it grows, and returns what `--out` writes. Raises InputError."""
+    """Measures, prints a line for each task as it is done, and returns what `--out` writes. Raises InputError."""
     if importlib.util.find_spec("torch") is None:
         raise InputError("PyTorch is not installed, so there is nothing to compare with: pip install jxstilts[parity]")
     if options.rows < 1:
@@ -94,15 +93,11 @@ def run(options: argparse.Namespace) -> dict:
     total |= {"task": "all", "ratio": total["torch"] / total["ours"]}
     total["padding"] = 1 - total["tokens"] / sum(row["tokens"] / (1 - row["padding"]) for row in rows)
     total["compilations"] = sum(row["compilations"] for row in rows)
-    print(_line(total))
-    result = {
+    return {
         "ratio": total["ratio"], "model": options.model, "padding": options.padding, "rows": options.rows,
         "languages": options.languages,
-        "load_before": load, "tasks": rows, "versions": runtime.versions() | {"torch": torch.__version__},
+        "load_before": load, "tasks": rows, "all": total, "versions": runtime.versions() | {"torch": torch.__version__},
     }  # fmt: skip
-    if options.out:
-        runtime.atomic_write(options.out, json.dumps(result, indent=2) + "\n")
-    return result
 
 
 def _line(row: dict) -> str:

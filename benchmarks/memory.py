@@ -8,17 +8,16 @@ it is what XLA's CPU compiler plans, an estimate for a GPU. There is no peer, so
 
 import argparse
 import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from typing import Any
 
+from benchmarks import command
 from benchmarks.tpu import classifier
 from jxstilts import runtime
 from jxstilts.check import chips, program
 from jxstilts.mesh import make_mesh
 from jxstilts.models.layers import Compute
-from jxstilts.runtime import InputError
 from jxstilts.tracking import hardware
 
 WAYS = {  # name: remat, accumulation
@@ -32,16 +31,7 @@ WAYS = {  # name: remat, accumulation
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark, prints its table and returns the exit code."""
-    options = _parser().parse_args(argv)
-    try:
-        result = run(options)
-    except InputError as error:
-        print(f"benchmarks.memory: error: {error}", file=sys.stderr)
-        return runtime.EXIT_BAD_INPUT
-    print(table(result))
-    if options.out:
-        runtime.atomic_write(options.out, json.dumps(result, indent=2) + "\n")
-    return 0
+    return command.main(_parser(), run, table, argv)
 
 
 def _parser() -> argparse.ArgumentParser:

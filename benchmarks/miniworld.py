@@ -2,6 +2,7 @@
 
     jxstilts run --config=configs/quickstart.py:seeds=3 --config.data_dir=DIR --workdir=W
     python -m benchmarks.miniworld W
+    python -m benchmarks.miniworld W VARIED         # what became of each language in a world that differs from W's
 
 Without an intermediate task, by each task's first metric. The intervals are Student's (95 %): over seeds, which share
 nothing; retrieval by the pre-trained encoder has one run, so its strata are compared over sentences, each the same in
@@ -26,21 +27,62 @@ ENCODER, CONTROL = Arm("micro", BASELINE), Arm("random", BASELINE)
 
 def main(argv: Sequence[str]) -> int:
     """Prints the table and returns the exit code."""
-    if len(argv) != 1:
-        print("usage: python -m benchmarks.miniworld WORKDIR", file=sys.stderr)
+    if len(argv) not in (1, 2):
+        print("usage: python -m benchmarks.miniworld WORKDIR [VARIED]", file=sys.stderr)
         return runtime.EXIT_BAD_INPUT
     try:
-        folder = folders.load(pathlib.Path(argv[0]))
-        if not folder.strata.world:
-            raise InputError(f"{argv[0]} is not a study of a miniature world")
-        lines = [row(folder, target) for target in folder.targets if folder.of(ENCODER, target)]
+        studies = [_load(path) for path in argv]
+        if len(studies) == 2:
+            head, lines = compare(*studies)
+        else:
+            head = ["task", "seeds", "micro", "control", "micro less control", "English less others",
+                    "high less low resource"]  # fmt: skip
+            (folder,) = studies
+            lines = [row(folder, target) for target in folder.targets if folder.of(ENCODER, target)]
     except InputError as error:
         print(f"benchmarks.miniworld: error: {error}", file=sys.stderr)
         return runtime.EXIT_BAD_INPUT
-    print("| task | seeds | micro | control | micro less control | English less others | high less low resource |")
-    print("|---|---|---|---|---|---|---|")
+    print(f"| {' | '.join(head)} |")
+    print("|---" * len(head) + "|")
     print("\n".join(lines))
     return 0
+
+
+def _load(path: str) -> Folder:
+    folder = folders.load(pathlib.Path(path))
+    if not folder.strata.world:
+        raise InputError(f"{path} is not a study of a miniature world")
+    return folder
+
+
+def compare(base: Folder, varied: Folder) -> tuple[list[str], list[str]]:
+    """Returns the head and the lines of a table: what each language has more in the varied world, by task.
+
+    In brackets Student's interval over seeds; retrieval's, where nothing is trained, over sentences, the same in both.
+    """
+    targets = [target for target in base.targets if base.of(ENCODER, target) and varied.of(ENCODER, target)]
+    if not targets:
+        raise InputError(f"{varied.path} has no result of the encoder that {base.path} has, too")
+    lines = []
+    for code in dict.fromkeys(code for target in targets for code in base.languages(target)):
+        cells = []
+        for target in targets:
+            if code not in base.languages(target):
+                cells.append("")
+                continue
+            metric = _metric(target)
+            pairs = list(zip(base.of(ENCODER, target), varied.of(ENCODER, target), strict=False))
+            found = [new.rows[code][metric]["value"] - old.rows[code][metric]["value"] for old, new in pairs]
+            if len(found) == 1 and target.task == "tatoeba":
+                old, new = (_values(folder, run, code) for folder, run in zip((base, varied), pairs[0], strict=True))
+                found = (new - old).tolist()
+            cells.append(_shown(found))
+        lines.append(f"| {code} | {' | '.join(cells)} |")
+    return ["language", *(target.task for target in targets)], lines
+
+
+def _metric(target: Target) -> str:
+    return "accuracy" if target.task in ("xnli", "tatoeba") else "f1"
 
 
 def row(folder: Folder, target: Target) -> str:
@@ -48,7 +90,7 @@ def row(folder: Folder, target: Target) -> str:
     ours, theirs = folder.of(ENCODER, target), folder.of(CONTROL, target)
     if not theirs:
         raise InputError(f"{folder.path} has no results of the control on {target.task}")
-    metric = "accuracy" if target.task in ("xnli", "tatoeba") else "f1"
+    metric = _metric(target)
     others = [code for code in folder.languages(target) if code != SOURCE]
 
     def mean(run: Run, codes: Sequence[str]) -> float:
@@ -71,12 +113,14 @@ def row(folder: Folder, target: Target) -> str:
 
 def _by_item(folder: Folder, run: Run, difference: Callable) -> list[float]:
     """Returns the difference of each item, in points."""
-    values = {}
-    for code, metrics in run.rows.items():
-        found = next(iter(metrics.values()))
-        kept = items.read(items.path(folder.path, found["evaluation"], run.target.task, run.target.split, code))
-        values[code] = 100 * next(iter(kept.columns.values()))
-    return difference(values).tolist()
+    return difference({code: _values(folder, run, code) for code in run.rows}).tolist()
+
+
+def _values(folder: Folder, run: Run, code: str) -> np.ndarray:
+    """Returns what each item of a language scores, in points."""
+    found = next(iter(run.rows[code].values()))
+    kept = items.read(items.path(folder.path, found["evaluation"], run.target.task, run.target.split, code))
+    return 100 * next(iter(kept.columns.values()))
 
 
 def _shown(values: Sequence[float]) -> str:

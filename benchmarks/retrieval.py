@@ -16,7 +16,6 @@ reported apart. Needs faiss: `pip install faiss-cpu`.
 import argparse
 import importlib
 import importlib.util
-import json
 import os
 import platform
 import statistics
@@ -28,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import command
 from jxstilts import runtime, tasks
 from jxstilts.runtime import InputError
 
@@ -37,16 +37,7 @@ NGRAMS = (1, 2, 3)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark, prints its table and returns the exit code."""
-    options = _parser().parse_args(argv)
-    try:
-        result = run(options)
-    except InputError as error:
-        print(f"benchmarks.retrieval: error: {error}", file=sys.stderr)
-        return runtime.EXIT_BAD_INPUT
-    print(table(result))
-    if options.out:
-        runtime.atomic_write(options.out, json.dumps(result, indent=2) + "\n")
-    return 0
+    return command.main(_parser(), run, table, argv)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -9,11 +9,11 @@ the float32 gradients. There is no peer, so there is no ratio.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from benchmarks import command
 from benchmarks.tpu import classifier
 from jxstilts import runtime
 from jxstilts.check import chips, program
@@ -24,16 +24,7 @@ from jxstilts.runtime import InputError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark, prints its table and returns the exit code."""
-    options = _parser().parse_args(argv)
-    try:
-        result = run(options)
-    except InputError as error:
-        print(f"benchmarks.scaling: error: {error}", file=sys.stderr)
-        return runtime.EXIT_BAD_INPUT
-    print(table(result))
-    if options.out:
-        runtime.atomic_write(options.out, json.dumps(result, indent=2) + "\n")
-    return 0
+    return command.main(_parser(), run, table, argv)
 
 
 def _parser() -> argparse.ArgumentParser:

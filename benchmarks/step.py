@@ -15,7 +15,6 @@ is outside and reported apart. Needs torch: `pip install jxstilts[parity]`.
 import argparse
 import dataclasses
 import importlib.util
-import json
 import os
 import pathlib
 import platform
@@ -28,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import sides
+from benchmarks import command, sides
 from jxstilts import runtime, tasks
 from jxstilts.data import batching, packing, tokenize, tokenizer
 from jxstilts.data.ragged import offsets_of
@@ -62,16 +61,7 @@ SOURCES = {"xnli": Source("dev", 128, 3.68, 0.33), "tydiqa": Source("train", 384
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark, prints its table and returns the exit code."""
-    options = _parser().parse_args(argv)
-    try:
-        result = run(options)
-    except InputError as error:
-        print(f"benchmarks.step: error: {error}", file=sys.stderr)
-        return runtime.EXIT_BAD_INPUT
-    print(table(result))
-    if options.out:
-        runtime.atomic_write(options.out, json.dumps(result, indent=2) + "\n")
-    return 0
+    return command.main(_parser(), run, table, argv)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -12,11 +12,11 @@ peer, so there is no ratio.
 import argparse
 import dataclasses
 import importlib.metadata
-import json
 import sys
 from collections.abc import Sequence
 from typing import Any
 
+from benchmarks import command
 from jxstilts import runtime
 from jxstilts.check import chips, program
 from jxstilts.check.program import BatchShape, Program
@@ -32,16 +32,7 @@ TOPOLOGIES = "v5e:2x4,v5e:4x8,v5e:16x16,v5p:2x2x2,v5p:2x4x4,v5p:4x8x8,v6e:2x4,v6
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark, prints its table and returns the exit code."""
-    options = _parser().parse_args(argv)
-    try:
-        result = run(options)
-    except InputError as error:
-        print(f"benchmarks.tpu: error: {error}", file=sys.stderr)
-        return runtime.EXIT_BAD_INPUT
-    print(table(result))
-    if options.out:
-        runtime.atomic_write(options.out, json.dumps(result, indent=2) + "\n")
-    return 0
+    return command.main(_parser(), run, table, argv)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -116,7 +116,7 @@ def test_heads_and_their_labels_are_in_the_bundle(unbroken, data_dir):
     assert taken["loaded"] == ["encoder", "heads/mlm"] and "heads/ccg" in taken["new"]
 
 
-@pytest.mark.parametrize("replay", ["alternate", "mixed"])
+@pytest.mark.parametrize("replay", ["alternate", pytest.param("mixed", marks=pytest.mark.slow)])
 def test_a_stopped_run_equals_the_unbroken_one(unbroken, make, tmp_path, replay):
     def outcome(workdir):
         rows = tracking.read_rows(workdir / "phases/all/metrics.jsonl")

@@ -1,0 +1,28 @@
+"""What every benchmark's command does: it measures, prints its table, and writes JSON where asked."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+
+from jxstilts import runtime
+from jxstilts.runtime import InputError
+
+
+def main(
+    parser: argparse.ArgumentParser,
+    run: Callable[[argparse.Namespace], dict],
+    table: Callable[[dict], str],
+    argv: Sequence[str] | None,
+) -> int:
+    """Runs a benchmark, prints its table and returns the exit code; `--out` names a JSON file to write."""
+    options = parser.parse_args(argv)
+    try:
+        result = run(options)
+    except InputError as error:
+        print(f"{parser.prog.removeprefix('python -m ')}: error: {error}", file=sys.stderr)
+        return runtime.EXIT_BAD_INPUT
+    print(table(result))
+    if options.out:
+        runtime.atomic_write(options.out, json.dumps(result, indent=2) + "\n")
+    return 0
