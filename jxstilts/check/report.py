@@ -119,7 +119,7 @@ def changes(study: Study, step: Step, mesh: Mesh) -> list[tuple[str, Program, Me
     split = mesh
     if mesh.size > 1 and mesh.shape["fsdp"] == 1 and mesh.shape["tensor"] == 1:
         split = make_mesh({"fsdp": -1}, list(mesh.devices.flat))
-        add("config.mesh={'fsdp': -1}", given, split)
+        add("config.mesh.data=1 and config.mesh.fsdp=-1", given, split)
     rows = min(shape.rows for shape in given.shapes.values()) // (split.shape["data"] * split.shape["fsdp"])
     where = f"config.phases.{step.phase}" if step.phase in study.phases else "config.grid.phase"
     count = given.accumulation * 2
