@@ -1,12 +1,13 @@
 """Configs: arguments, overrides, strict conversion, fingerprints."""
 
 import dataclasses
+import pathlib
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jxstilts import config
+from jxstilts import config, study
 from jxstilts.runtime import InputError
 
 TEXT = """
@@ -138,3 +139,22 @@ def test_what_is_unset_can_be_set_on_the_command_line(tmp_path):
     assert read("--config.rate=1e-3").rate == 1e-3
     with pytest.raises(InputError, match="rate"):
         read("--config.rate=fast")
+
+
+CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_is_a_whole_study(path):
+    found = study.from_config(config.load([f"--config={path}"]), to_run=False)
+    assert found.study and found.phases and found.evaluations
+    assert {one.phase for one in found.evaluations.values()} <= set(study.order(found))
+
+
+def test_the_study_on_real_text_has_its_cells():
+    path = CONFIGS[0].with_name("real_study.py")
+    found = study.from_config(config.load([f"--config={path}"]), to_run=False)
+    arms = {(one.intermediate, one.what.tasks[0]) for one in found.evaluations.values()}
+    assert len(arms) == 4 * 6
+    trained = [one for one in found.evaluations.values() if one.what.tasks[0] in ("xnli", "udpos", "panx", "tydiqa")]
+    assert len(trained) == 4 * 4 * 3
