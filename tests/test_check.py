@@ -66,7 +66,8 @@ def test_what_would_help_names_keys_that_exist(one_device):
     steps, unknown = phases.steps(study.only(found, "micro-mnli-s0"))
     assert not unknown
     words = [text for text, _, _ in report.changes(found, steps[0], make_mesh())]
-    assert words[0] == "config.compute.dtype=bfloat16" and words[2].endswith("config.mesh.data=1 and config.mesh.fsdp=-1")
+    assert words[0] == "config.compute.dtype=bfloat16"
+    assert words[2].endswith("config.mesh.data=1 and config.mesh.fsdp=-1")
     assert words[-1].endswith("config.phases.micro-mnli-s0.accumulation=4")  # 32 rows on 8 devices
     fields = {field.name for field in dataclasses.fields(Compute)}
     assert {"dtype", "remat"} <= fields and "accumulation" in phase_module.Phase.__dataclass_fields__
