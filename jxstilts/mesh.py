@@ -132,6 +132,11 @@ def put_batch(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:
 def put_whole(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:
     """Puts a batch that every process holds whole on the devices, each its own rows: [B, ...] -> global arrays."""
     sharding = batch_sharding(mesh)
-    return {
-        name: jax.make_array_from_callback(array.shape, sharding, array.__getitem__) for name, array in batch.items()
-    }
+    return {name: put_array(array, sharding) for name, array in batch.items()}
+
+
+def put_array(array: np.ndarray, sharding: NamedSharding | None) -> jax.Array:
+    """Puts an array that every process holds whole on the devices; None: on this process's first."""
+    if sharding is None:
+        return jax.numpy.asarray(array)
+    return jax.make_array_from_callback(array.shape, sharding, array.__getitem__)

@@ -23,8 +23,6 @@ LABELS = {
     "tagging": {"tags": ("tag", "token")},
     "text": {},
 }
-
-
 SEGMENT = 4  # tokens: a row of an evaluation has room for as many features as if each had so few
 
 

@@ -9,7 +9,7 @@ from jxstilts.models.model import Model
 from jxstilts.runtime import InputError, suggest
 from jxstilts.tasks import TaskSpec, protocols
 
-# A CPU needs no larger batch to be busy, and in a small one the rows are of about one length and few are empty.
+# A CPU needs no larger batch to be busy, and of a small one the last leaves less empty.
 TOKENS = {"cpu": 2048}
 
 

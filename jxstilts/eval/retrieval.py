@@ -11,9 +11,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
-from jxstilts.mesh import batch_divisor, batch_sharding, replicated
+from jxstilts.mesh import batch_divisor, batch_sharding, put_array, replicated
 from jxstilts.runtime import InputError, suggest
 
 TILE = 2048
@@ -133,15 +133,15 @@ def _search(a, b, k, both, tile, mesh, dtype):
     blocks, rows = grid(-(-len(a) // parts), tile)  # of each device, whose rows lie one after the other in a
     tiles, columns = grid(len(b), tile)
     whole, split = (replicated(mesh), batch_sharding(mesh)) if mesh else (None, None)
-    vectors = _put(_padded(b, tiles * columns).reshape(tiles, columns, -1), whole)
+    vectors = put_array(_padded(b, tiles * columns).reshape(tiles, columns, -1), whole)
     queries = _padded(a, parts * blocks * rows).reshape(parts, blocks, rows, -1)
-    sizes = _put(np.array([len(a), len(b)], np.int32), whole)
+    sizes = put_array(np.array([len(a), len(b)], np.int32), whole)
     shape = (parts, tiles, columns, counts[1])
-    theirs = _put(np.full(shape, -np.inf, np.float32), split), _put(np.zeros(shape, np.int32), split)
+    theirs = put_array(np.full(shape, -np.inf, np.float32), split), put_array(np.zeros(shape, np.int32), split)
     found, waiting = [], None
     for block in range(blocks):
         begins = ((np.arange(parts) * blocks + block) * rows).astype(np.int32)
-        step = _put(begins, split), _put(queries[:, block], split), vectors, theirs, sizes
+        step = put_array(begins, split), put_array(queries[:, block], split), vectors, theirs, sizes
         mine, theirs = _step(counts[0], split, dtype, *step)
         found += [] if waiting is None else [jax.device_get(waiting)]  # one block behind the device
         waiting = mine
@@ -184,13 +184,6 @@ def _padded(x, count):
     if len(x) == count:
         return x
     return np.concatenate([x, np.zeros((count - len(x), x.shape[1]), x.dtype)])
-
-
-def _put(x: np.ndarray, sharding: NamedSharding | None) -> jax.Array:
-    """Puts an array that every process holds whole on the devices."""
-    if sharding is None:
-        return jnp.asarray(x)
-    return jax.make_array_from_callback(x.shape, sharding, lambda place: x[place])
 
 
 @partial(jax.jit, static_argnums=0)
