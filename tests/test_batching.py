@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jxstilts.data import batching
+from jxstilts.data import batching, packing
 from jxstilts.data.batching import Plan
 from jxstilts.data.tokenize import Features
 from jxstilts.runtime import InputError
@@ -71,7 +71,7 @@ def test_seed_and_epoch_decide_the_order():
     lengths = np.random.default_rng(0).integers(1, 65, 200)
     for plan, options in (
         (batching.plan_epoch, {"batch_size": 10, "buckets": BUCKETS, "sort_window": 5}),
-        (batching.plan_packed, {"num_rows": 4, "length": 128, "max_segments": 8}),
+        (packing.plan_packed, {"num_rows": 4, "length": 128, "max_segments": 8}),
     ):
         orders = {tuple(ids(plan(lengths, seed=seed, epoch=epoch, **options))) for seed in (0, 1) for epoch in (0, 1)}
         assert len(orders) == 4
@@ -87,60 +87,14 @@ def test_sorting_inside_windows_saves_padding_and_keeps_batches_random():
     assert abs(np.corrcoef(np.arange(len(means)), means)[0, 1]) < 0.15  # short and long batches alternate
 
 
-@settings(max_examples=60, deadline=None)
-@given(LENGTHS, st.integers(1, 5), st.integers(1, 6), st.integers(0, 3))
-def test_plan_packed(lengths, num_rows, max_segments, seed):
-    options = {"num_rows": num_rows, "length": 64, "max_segments": max_segments, "seed": seed}
-    plans = batching.plan_packed(lengths, epoch=0, **options)
-    assert sorted(ids(plans)) == list(range(len(lengths)))
-    for plan in plans:
-        assert plan.length == 64 and plan.num_rows == num_rows and 1 <= len(plan.rows) <= num_rows
-        assert all(1 <= len(row) <= max_segments and lengths[list(row)].sum() <= 64 for row in plan.rows)
-    assert all(len(plan.rows) == num_rows for plan in plans[:-1])
-    assert plans == batching.plan_packed(lengths, epoch=0, **options)
-
-
-def test_packing_fills_rows():
-    lengths = np.random.default_rng(0).integers(5, 60, 5000)
-    options = {"num_rows": 8, "length": 128, "seed": 0, "epoch": 0}
-    assert batching.efficiency(batching.plan_packed(lengths, max_segments=16, **options), lengths) > 0.98
-    one = batching.plan_packed(lengths, max_segments=1, **options)
-    assert all(len(row) == 1 for plan in one for row in plan.rows)
-
-
-@settings(max_examples=60, deadline=None)
-@given(LENGTHS, st.integers(1, 1000), st.sampled_from([1, 2, 8]))
-def test_plan_evaluation(lengths, tokens_per_batch, multiple_of):
-    plans, segments = batching.plan_evaluation(
-        lengths, tokens_per_batch=tokens_per_batch, max_length=64, multiple_of=multiple_of
-    )
-    assert sorted(ids(plans)) == list(range(len(lengths)))
-    assert len({plan.num_rows for plan in plans}) <= 2
-    for plan in plans:
-        assert plan.length == 64
-        assert plan.num_rows % multiple_of == 0
-        assert plan.num_rows * plan.length <= max(tokens_per_batch, multiple_of * plan.length)
-        assert all(sum(lengths[i] for i in row) <= plan.length and len(row) <= segments for row in plan.rows)
-    assert all(len(plan.rows) == plan.num_rows for plan in plans[:-1])
-
-
-def test_evaluation_has_little_padding():
-    """Lengths as XNLI's (mean 42) and as Tatoeba's (mean 10); two batches' worth of features, and many."""
-    for high, few in ((80, 0.12), (16, 0.12)):
-        for count, share in ((4096 // (high // 2), few), (5000, 0.02)):
-            lengths = np.random.default_rng(0).integers(4, high, count)
-            plans, _ = batching.plan_evaluation(lengths, tokens_per_batch=2048, max_length=128)
-            assert 1 - batching.efficiency(plans, lengths) < share
-
-
 def test_features_that_do_not_fit_are_named():
     lengths = np.array([10, 65])
     with pytest.raises(InputError, match="65 tokens, the longest row 64"):
         batching.plan_epoch(lengths, batch_size=2, buckets=BUCKETS, seed=0, epoch=0)
     with pytest.raises(InputError, match="65 tokens, a packed row 64"):
-        batching.plan_evaluation(lengths, tokens_per_batch=99, max_length=64)
+        packing.plan_evaluation(lengths, tokens_per_batch=99, max_length=64)
     with pytest.raises(InputError, match="65 tokens, a packed row 64"):
-        batching.plan_packed(lengths, num_rows=2, length=64, max_segments=2, seed=0, epoch=0)
+        packing.plan_packed(lengths, num_rows=2, length=64, max_segments=2, seed=0, epoch=0)
 
 
 @pytest.mark.parametrize(
@@ -149,8 +103,8 @@ def test_features_that_do_not_fit_are_named():
         (batching.plan_epoch, {"batch_size": 0, "buckets": BUCKETS, "seed": 0, "epoch": 0}),
         (batching.plan_epoch, {"batch_size": 1, "buckets": BUCKETS, "seed": 0, "epoch": 0, "sort_window": 0}),
         (batching.plan_epoch, {"batch_size": 1, "buckets": BUCKETS, "seed": -1, "epoch": 0}),
-        (batching.plan_packed, {"num_rows": 1, "length": 8, "max_segments": 0, "seed": 0, "epoch": 0}),
-        (batching.plan_evaluation, {"tokens_per_batch": 0, "max_length": 8}),
+        (packing.plan_packed, {"num_rows": 1, "length": 8, "max_segments": 0, "seed": 0, "epoch": 0}),
+        (packing.plan_evaluation, {"tokens_per_batch": 0, "max_length": 8}),
     ],
 )
 def test_plans_refuse(plan, options):
@@ -191,7 +145,7 @@ def test_choices_of_a_question_stay_in_one_row(choices, num_rows, packed, seed):
     units = np.diff(source.offsets[groups])
     if packed:
         options = {"num_rows": num_rows, "length": 64, "max_segments": 3, "seed": seed, "epoch": 1}
-        plans, segments = batching.plan_packed(units, **options), 3
+        plans, segments = packing.plan_packed(units, **options), 3
     else:
         options = {"batch_size": num_rows, "buckets": BUCKETS, "seed": seed, "epoch": 1}
         plans, segments = batching.plan_epoch(units, **options), 1
@@ -322,7 +276,7 @@ def test_assemble_without_labels_and_with_bad_arguments():
 def test_batches_go_from_features_to_arrays():
     lengths = np.array([5, 20, 3, 40, 7])
     source = features(lengths)
-    plans, segments = batching.plan_evaluation(lengths, tokens_per_batch=128, max_length=64)
+    plans, segments = packing.plan_evaluation(lengths, tokens_per_batch=128, max_length=64)
     seen = {}
     for plan, batch in zip(plans, batching.batches(source, plans, type="text", max_segments=segments), strict=True):
         assert batch["tokens"].shape == (plan.num_rows, plan.length)

@@ -232,10 +232,30 @@ def test_the_curve_holds_what_each_layer_scores(model, params, tokenizer, senten
         )  # fmt: skip
         assert values == one.metrics
     assert len({values["accuracy"] for values in curve.values()}) > 1  # or the test would show nothing
-    options = evaluator.Options(pooling="first")
-    mined = bitext.retrieve_layers(model, params, bucc, pairs, tokenizer=tokenizer, options=options, layers=[-1, 0])
+    options = evaluator.Options(pooling="first", layer=-1).resolve(bucc, model)
+    sentences = bitext.features(bucc, pairs, tokenizer, options, None)
+    (mined,) = bitext.retrieve_layers(model, params, bucc, [(pairs, sentences)], options=options, layers=[-1, 0])
     assert list(mined) == [2, 0]
     assert mined[2] == run(model, params, tokenizer, bucc, pairs, pooling="first")
+
+
+def test_languages_together_are_as_each_alone(model, params, tokenizer, bucc):
+    rng, languages = np.random.default_rng(0), {}
+    for size, language in enumerate(("de", "fr", "zh"), start=3):
+        source = [{"id": f"{language}-{i}", "text": " ".join(rng.choice(WORDS, size))} for i in range(9)]
+        target = [{**row, "text": f"{row['text']} {rng.choice(WORDS)}"} for row in source[:8]] + source[8:]
+        languages[language] = {"source": source, "target": target, "gold": [(row["id"], row["id"]) for row in source]}
+    for task, options in ((tasks.get("tatoeba"), evaluator.Options(subtract_means=True)), (bucc, evaluator.Options())):
+        given = {"tokenizer": tokenizer, "options": dataclasses.replace(options, layer=1)}
+        together = list(evaluator.evaluate_languages(model, params, task, languages.items(), **given))
+        assert [result.language for result in together] == list(languages)
+        for result in together:
+            alone = evaluator.evaluate(model, params, task, languages[result.language], **given)
+            assert result.metrics == pytest.approx(alone.metrics, abs=1e-4) and result.predictions
+            if task is bucc:
+                assert [pair[:2] for pair in result.predictions] == [pair[:2] for pair in alone.predictions]
+            else:
+                assert result.predictions == alone.predictions
 
 
 def test_texts_become_ids():

@@ -25,6 +25,7 @@ from jxstilts.train import phase as phases
 from jxstilts.train.objectives import mlm
 
 LENGTHS = st.lists(st.integers(1, 90), min_size=1, max_size=150).map(lambda sizes: np.array(sizes, np.int64))
+STREAM = st.lists(st.integers(1, 64), max_size=120).map(lambda sizes: np.array(sizes, np.int64))
 FLAT = {"cost": lambda length: 1.0}  # tokens alone count
 
 
@@ -33,11 +34,73 @@ def apart(lengths, batch_size, seed=0, epoch=0):
     return batching.plan_epoch(lengths, batch_size=batch_size, buckets=(longest,), seed=seed, epoch=epoch)
 
 
+def assert_each_once(plans, count):
+    assert sorted(feature for plan in plans for feature in examples(plan)) == list(range(count))
+
+
 def examples(plan):
     return sorted(feature for row in plan.rows for feature in row)
 
 
-# Plans.
+# Whole streams.
+
+
+@settings(max_examples=60, deadline=None)
+@given(STREAM, st.integers(1, 5), st.integers(1, 6), st.integers(0, 3))
+def test_plan_packed(lengths, num_rows, max_segments, seed):
+    options = {"num_rows": num_rows, "length": 64, "max_segments": max_segments, "seed": seed}
+    plans = packing.plan_packed(lengths, epoch=0, **options)
+    assert_each_once(plans, len(lengths))
+    for plan in plans:
+        assert plan.length == 64 and plan.num_rows == num_rows and 1 <= len(plan.rows) <= num_rows
+        assert all(1 <= len(row) <= max_segments and lengths[list(row)].sum() <= 64 for row in plan.rows)
+    assert all(len(plan.rows) == num_rows for plan in plans[:-1])
+    assert plans == packing.plan_packed(lengths, epoch=0, **options)
+
+
+def test_packing_fills_rows():
+    lengths = np.random.default_rng(0).integers(5, 60, 5000)
+    options = {"num_rows": 8, "length": 128, "seed": 0, "epoch": 0}
+    assert batching.efficiency(packing.plan_packed(lengths, max_segments=16, **options), lengths) > 0.98
+    one = packing.plan_packed(lengths, max_segments=1, **options)
+    assert all(len(row) == 1 for plan in one for row in plan.rows)
+
+
+@settings(max_examples=60, deadline=None)
+@given(STREAM, st.integers(1, 1000), st.sampled_from([1, 2, 8]))
+def test_plan_evaluation(lengths, tokens_per_batch, multiple_of):
+    plans, segments = packing.plan_evaluation(
+        lengths, tokens_per_batch=tokens_per_batch, max_length=64, multiple_of=multiple_of
+    )
+    assert_each_once(plans, len(lengths))
+    assert len({plan.num_rows for plan in plans}) <= 1
+    for plan in plans:
+        assert plan.length == 64
+        assert plan.num_rows % multiple_of == 0
+        assert plan.num_rows * plan.length <= max(tokens_per_batch, multiple_of * plan.length)
+        assert all(sum(lengths[i] for i in row) <= plan.length and len(row) <= segments for row in plan.rows)
+    assert all(len(plan.rows) == plan.num_rows for plan in plans[:-1])
+
+
+@pytest.mark.parametrize(
+    "longest, max_length, length",
+    [(9, 100, 100), (100, 512, 128), (128, 384, 128), (129, 512, 256), (257, 512, 512), (257, 384, 384)],
+)
+def test_an_evaluations_rows_are_no_longer_than_they_must_be(longest, max_length, length):
+    options = {"tokens_per_batch": 1024, "max_length": max_length}
+    plans, _ = packing.plan_evaluation(np.array([5, longest, 7]), **options)
+    assert {(plan.num_rows, plan.length) for plan in plans} == {(1024 // length, length)}
+
+
+def test_evaluation_has_little_padding():
+    """Lengths as XNLI's (mean 42) and as Tatoeba's (mean 10)."""
+    for high in (80, 16):
+        lengths = np.random.default_rng(0).integers(4, high, 5000)
+        plans, _ = packing.plan_evaluation(lengths, tokens_per_batch=1024, max_length=128)
+        assert 1 - batching.efficiency(plans, lengths) < 0.02
+
+
+# The batches of training.
 
 
 @mock.patch.object(packing, "SAMPLE", 256)
@@ -50,7 +113,7 @@ def test_the_same_examples_in_each_step(lengths, batch_size, count, divisor, epo
     before = apart(lengths, batch_size, epoch=epoch)
     plans = packing.pack(before, lengths, shapes)
     assert [examples(plan) for plan in plans] == [examples(plan) for plan in before]
-    assert sorted(feature for plan in plans for feature in examples(plan)) == list(range(len(lengths)))
+    assert_each_once(plans, len(lengths))
     for plan in plans:
         assert (plan.num_rows, plan.length) in (*shapes.sizes, shapes.last_resort)
         assert 1 <= len(plan.rows) <= plan.num_rows and plan.num_rows % divisor == 0

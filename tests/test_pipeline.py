@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from jxstilts.data import batching, pipeline
+from jxstilts.data import batching, packing, pipeline
 from jxstilts.data.tokenize import Features
 from jxstilts.runtime import InputError
 
@@ -16,7 +16,7 @@ FEATURES = Features(
     {"label": np.arange(61, dtype=np.int32) % 3},
 )
 EPOCH = functools.partial(batching.plan_epoch, LENGTHS, batch_size=8, buckets=(16, 32), sort_window=2)
-PACKED = functools.partial(batching.plan_packed, LENGTHS, num_rows=4, length=48, max_segments=5)
+PACKED = functools.partial(packing.plan_packed, LENGTHS, num_rows=4, length=48, max_segments=5)
 
 
 def source(packed=False, steps=25, seed=3):

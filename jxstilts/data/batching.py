@@ -23,7 +23,6 @@ LABELS = {
     "tagging": {"tags": ("tag", "token")},
     "text": {},
 }
-SEGMENT = 4  # tokens: a row of an evaluation has room for as many features as if each had so few
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,74 +113,6 @@ def plan_epoch(
         for ids in np.split(window, range(batch_size, len(window), batch_size)):
             plans.append(_single(ids, _bucket(int(lengths[ids].max()), buckets), batch_size))
     return [plans[i] for i in permutation(len(plans), seed, epoch, 1)]
-
-
-def plan_packed(
-    lengths: np.ndarray, *, num_rows: int, length: int, max_segments: int, seed: int, epoch: int
-) -> list[Plan]:
-    """Plans an epoch of packed batches: every feature once, shuffled by (seed, epoch), several to a row.
-
-    Best fit: each feature goes to the fullest row that still has room for it. `lengths` int [N]; a row has at most
-    `length` tokens and `max_segments` features. The rows are shuffled, since those opened last are emptier.
-    """
-    if min(num_rows, length, max_segments) < 1:
-        raise InputError(f"num_rows ({num_rows}), length ({length}), max_segments ({max_segments}) must be at least 1")
-    lengths = np.asarray(lengths)
-    rows = _best_fit(lengths, permutation(len(lengths), seed, epoch), length, max_segments)
-    shuffled = [rows[i] for i in permutation(len(rows), seed, epoch, 1).tolist()]
-    return [
-        Plan(tuple(shuffled[begin : begin + num_rows]), length, num_rows) for begin in range(0, len(shuffled), num_rows)
-    ]
-
-
-def _best_fit(lengths: np.ndarray, order: np.ndarray, length: int, max_segments: int) -> list[tuple[int, ...]]:
-    """Puts features into rows, one after the other in this order, each into the fullest row that has room for it."""
-    if len(lengths) and lengths.max() > length:
-        raise InputError(f"a feature has {lengths.max()} tokens, a packed row {length}: raise the row length")
-    rows: list[list[int]] = []
-    room: list[list[int]] = [[] for _ in range(length + 1)]  # room[r] = the open rows with r tokens free
-    open_rooms = 0  # bit r is set when room[r] is not empty
-    for feature, size in zip(order.tolist(), lengths[order].tolist(), strict=True):
-        fits = open_rooms >> size
-        if fits:
-            free = size + (fits & -fits).bit_length() - 1
-            row = room[free].pop()
-            if not room[free]:
-                open_rooms ^= 1 << free
-            rows[row].append(feature)
-        else:
-            free, row = length, len(rows)
-            rows.append([feature])
-        if free > size and len(rows[row]) < max_segments:
-            room[free - size].append(row)
-            open_rooms |= 1 << (free - size)
-    return [tuple(row) for row in rows]
-
-
-def plan_evaluation(
-    lengths: np.ndarray, *, tokens_per_batch: int, max_length: int, multiple_of: int = 1
-) -> tuple[list[Plan], int]:
-    """Plans one pass over all features, each exactly once, several to a row, in one or two shapes.
-
-    A row has max_length tokens. A batch has `tokens_per_batch // max_length` rows, those at the end an eighth as many,
-    both rounded down to a multiple of `multiple_of` (at least that). `lengths` int [N]. Returns (plans, max_segments of
-    a row).
-    """
-    if min(tokens_per_batch, max_length, multiple_of) < 1:
-        raise InputError(
-            f"tokens_per_batch ({tokens_per_batch}), max_length ({max_length}), multiple_of ({multiple_of}) must be at "
-            "least 1"
-        )
-    lengths = np.asarray(lengths)
-    large, small = (max(1, tokens_per_batch // part // max_length // multiple_of) * multiple_of for part in (1, 8))
-    segments = max(1, max_length // SEGMENT)
-    rows = _best_fit(lengths, np.argsort(-lengths.astype(np.int64), kind="stable"), max_length, segments)
-    whole = len(rows) // large * large
-    if len(rows) - whole > large - small:  # an almost full batch takes the large shape too
-        whole = len(rows)
-    shapes = [(begin, large) for begin in range(0, whole, large)]
-    shapes += [(begin, small) for begin in range(whole, len(rows), small)]
-    return [Plan(tuple(rows[begin : begin + count]), max_length, count) for begin, count in shapes], segments
 
 
 def select(plans: Sequence[Plan], ids: np.ndarray) -> list[Plan]:

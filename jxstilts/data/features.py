@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from jxstilts.data.ragged import offsets_of, spread
 from jxstilts.runtime import InputError
 
 
@@ -36,6 +37,17 @@ class Features:
     def lengths(self) -> np.ndarray:
         """int32 [N]"""
         return np.diff(self.offsets).astype(np.int32)
+
+    def take(self, ids: np.ndarray) -> "Features":
+        """Returns the features with these ids, int [n], in this order."""
+        sizes = self.offsets[ids + 1] - self.offsets[ids]
+        cells = spread(self.offsets[ids], sizes)
+        return Features(
+            self.tokens[cells],
+            offsets_of(sizes),
+            {name: values[ids] for name, values in self.fields.items()},
+            {name: values[cells] for name, values in self.token_fields.items()},
+        )
 
 
 def labelled(examples: Sequence[Mapping], key: str) -> bool:

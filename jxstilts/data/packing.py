@@ -1,7 +1,8 @@
-"""Packing: the examples of a training batch share its rows. Pure numpy, all batches of an epoch at once.
+"""Packing: several examples share a row, each a segment of its own. Pure numpy.
 
-A packed batch holds the very examples of the unpacked one, so its loss and gradients are the same; it only has less
-padding. Batches have one of a few static shapes (rows, row length), chosen once from the lengths.
+Raw text and evaluation pack a whole stream (`plan_packed`, `plan_evaluation`). Training on tasks packs each batch for
+itself (`choose`, `pack`): it holds the very examples of the unpacked one, so its loss and gradients are the same; it
+only has less padding, in one of a few static shapes (rows, row length), chosen once from the lengths.
 Legend: M batches, N units of a batch (a unit is what stays in one row: an example, a question with its choices).
 """
 
@@ -16,6 +17,50 @@ from jxstilts.runtime import InputError
 
 SAMPLE = 2**15  # units that shapes are chosen from: 1024 batches of 32
 LONGEST_ROW = 2**15 - 1  # see `_fit`
+ROWS = (128, 256)  # tokens of a row of an evaluation, where its features are short: scores cost the row's length
+SEGMENT = 4  # tokens: a row of an evaluation has room for as many features as if each had so few
+
+
+def plan_packed(
+    lengths: np.ndarray, *, num_rows: int, length: int, max_segments: int, seed: int, epoch: int
+) -> list[Plan]:
+    """Plans an epoch of packed batches: every feature once, shuffled by (seed, epoch), several to a row.
+
+    Best fit: each feature goes to the fullest row that still has room for it. `lengths` int [N]; a row has at most
+    `length` tokens and `max_segments` features. The rows are shuffled, since those opened last are emptier.
+    """
+    if min(num_rows, length, max_segments) < 1:
+        raise InputError(f"num_rows ({num_rows}), length ({length}), max_segments ({max_segments}) must be at least 1")
+    lengths = np.asarray(lengths)
+    rows = _best_fit(lengths, permutation(len(lengths), seed, epoch), length, max_segments)
+    shuffled = [rows[i] for i in permutation(len(rows), seed, epoch, 1).tolist()]
+    return _batches(shuffled, length, num_rows)
+
+
+def plan_evaluation(
+    lengths: np.ndarray, *, tokens_per_batch: int, max_length: int, multiple_of: int = 1
+) -> tuple[list[Plan], int]:
+    """Plans one pass over all features, each exactly once, several to a row, the longest first; in one shape.
+
+    A row has as many tokens as the shortest of ROWS that holds every feature, at most max_length; a batch has
+    `tokens_per_batch // row length` rows, rounded down to a multiple of `multiple_of` (at least that). `lengths` int
+    [N]. Returns (plans, max_segments of a row).
+    """
+    if min(tokens_per_batch, max_length, multiple_of) < 1:
+        raise InputError(
+            f"tokens_per_batch ({tokens_per_batch}), max_length ({max_length}), multiple_of ({multiple_of}) must be at "
+            "least 1"
+        )
+    lengths = np.asarray(lengths, np.int64)
+    length = min(row for row in (*ROWS, max_length) if row >= min(lengths.max(initial=1), max_length))
+    num_rows = max(1, tokens_per_batch // length // multiple_of) * multiple_of
+    segments = max(1, length // SEGMENT)
+    rows = _best_fit(lengths, np.argsort(-lengths, kind="stable"), length, segments)
+    return _batches(rows, length, num_rows), segments
+
+
+def _batches(rows: list[tuple[int, ...]], length: int, num_rows: int) -> list[Plan]:
+    return [Plan(tuple(rows[begin : begin + num_rows]), length, num_rows) for begin in range(0, len(rows), num_rows)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +176,7 @@ def _rows_needed(sizes: np.ndarray, length: int) -> np.ndarray:
 
 
 def _fit(sizes: np.ndarray, num_rows: int, length: int, max_units: int) -> tuple[np.ndarray, np.ndarray]:
-    """Best fit, unit by unit, of all batches side by side.
+    """Best fit, unit by unit, of many small batches side by side, each with at most so many rows.
 
     sizes int [M, N], descending, 0 = no unit. Returns the row of each unit, int16 [M, N], -1 = none; and which
     batches the rows hold, bool [M].
@@ -162,6 +207,30 @@ def _ends(row_of: np.ndarray, num_rows: int) -> np.ndarray:
     cells = row_of + 1 + np.arange(len(row_of))[:, None] * (num_rows + 1)
     counts = np.bincount(cells.ravel(), minlength=len(row_of) * (num_rows + 1))
     return counts.reshape(len(row_of), num_rows + 1).cumsum(1)
+
+
+def _best_fit(lengths: np.ndarray, order: np.ndarray, length: int, max_segments: int) -> list[tuple[int, ...]]:
+    """Best fit of one long stream: feature after feature, in this order, each to the fullest row with room for it."""
+    if len(lengths) and lengths.max() > length:
+        raise InputError(f"a feature has {lengths.max()} tokens, a packed row {length}: raise the row length")
+    rows: list[list[int]] = []
+    room: list[list[int]] = [[] for _ in range(length + 1)]  # room[r] = the open rows with r tokens free
+    open_rooms = 0  # bit r is set when room[r] is not empty
+    for feature, size in zip(order.tolist(), lengths[order].tolist(), strict=True):
+        fits = open_rooms >> size
+        if fits:
+            free = size + (fits & -fits).bit_length() - 1
+            row = room[free].pop()
+            if not room[free]:
+                open_rooms ^= 1 << free
+            rows[row].append(feature)
+        else:
+            free, row = length, len(rows)
+            rows.append([feature])
+        if free > size and len(rows[row]) < max_segments:
+            room[free - size].append(row)
+            open_rooms |= 1 << (free - size)
+    return [tuple(row) for row in rows]
 
 
 def _up(number: int, multiple: int) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from jxstilts.data import batching
+from jxstilts.data import batching, packing
 from jxstilts.data.batching import Plan
 from jxstilts.data.tokenize import Features
 from jxstilts.runtime import InputError
@@ -156,7 +156,7 @@ def plan_mixture(
     epoch: int,
     count: int | None = None,
 ) -> list[Plan]:
-    """Plans an epoch of packed batches of a multilingual mixture; see `mixture_ids` and `batching.plan_packed`."""
+    """Plans an epoch of packed batches of a multilingual mixture; see `mixture_ids` and `packing.plan_packed`."""
     ids = mixture_ids(groups, lengths, probabilities, seed=seed, epoch=epoch, count=count)
     packed = {"num_rows": num_rows, "length": length, "max_segments": max_segments}
-    return batching.select(batching.plan_packed(np.asarray(lengths)[ids], seed=seed, epoch=epoch, **packed), ids)
+    return batching.select(packing.plan_packed(np.asarray(lengths)[ids], seed=seed, epoch=epoch, **packed), ids)

@@ -1,5 +1,6 @@
 """Retrieval tasks: sentences to embeddings, then each sentence's translation, or the mined pairs."""
 
+import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +8,8 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from jxstilts.data import prepare
+from jxstilts.data import prepare, tokenize
+from jxstilts.data.features import Features
 from jxstilts.eval import predict, retrieval
 from jxstilts.eval.options import Options, layer_of
 from jxstilts.models.heads.embedding import EmbeddingSpec
@@ -34,24 +36,30 @@ def embed(
     Args:
         options: max_length, tokens_per_batch and pooling are read (see `evaluator.Options`).
         layers: which hidden states, 0 = embeddings, -1 = last; default: all L + 1. Only these reach the host.
-    Equal texts are encoded once. Raises InputError for a layer or a max_length that the model does not reach.
+    Equal sentences are encoded once. Raises InputError for a layer or a max_length that the model does not reach.
     """
-    config = model.config
     options = (options or Options()).fit("retrieval", model)
-    layers = tuple(range(config.layers + 1)) if layers is None else tuple(layer_of(model, layer) for layer in layers)
-    reader = model.with_heads(EmbeddingSpec("embedding", "embedding", pooling=options.pooling, layers=layers))
+    features = prepare.features(list(sentences), "text", tokenizer, cache_dir, max_length=options.max_length)
+    return _embed(model, params, features, options, _layers(model, layers), mesh)
 
-    texts = {sentence["text"]: place for place, sentence in reversed(list(enumerate(sentences)))}
-    unique = sorted(texts.values())  # the first place of each text
-    features = prepare.features(
-        [sentences[i] for i in unique], "text", tokenizer, cache_dir, max_length=options.max_length
-    )
-    found = np.zeros((len(layers), len(sentences), config.width), np.float32)
-    for index, vectors in predict.each(reader, params, "embedding", features, "text", options, mesh=mesh):
-        found[:, unique[index]] = vectors
-    again = [i for i, sentence in enumerate(sentences) if texts[sentence["text"]] != i]
-    found[:, again] = found[:, [texts[sentences[i]["text"]] for i in again]]
-    return found
+
+def _embed(model, params, features, options, layers, mesh) -> np.ndarray:
+    reader = model.with_heads(EmbeddingSpec("embedding", "embedding", pooling=options.pooling, layers=tuple(layers)))
+    place_of: dict[bytes, int] = {}  # of different sentences
+    offsets = features.offsets.tolist()
+    places = [
+        place_of.setdefault(features.tokens[begin:end].tobytes(), len(place_of))
+        for begin, end in itertools.pairwise(offsets)
+    ]
+    _, unique = np.unique(places, return_index=True)
+    found = np.zeros((len(layers), len(unique), model.config.width), np.float32)
+    for index, vectors in predict.each(reader, params, "embedding", features.take(unique), "text", options, mesh=mesh):
+        found[:, index] = vectors
+    return found[:, np.array(places, np.int64)] if len(unique) < len(places) else found
+
+
+def _layers(model: Model, layers: Sequence[int] | None) -> list[int]:
+    return [layer_of(model, layer) for layer in (range(model.config.layers + 1) if layers is None else layers)]
 
 
 def retrieve(
@@ -69,48 +77,63 @@ def retrieve(
 
     They are {target id: source id}, or for mined pairs [(source id, target id, margin), ...], the best first.
     """
-    layer = (options or Options()).resolve(task, model).layer
-    found = retrieve_layers(
-        model, params, task, examples,
-        tokenizer=tokenizer, options=options, layers=(layer,), mesh=mesh, cache_dir=cache_dir,
-    )  # fmt: skip
-    return found[layer]
+    options = (options or Options()).resolve(task, model)
+    sentences = features(task, examples, tokenizer, options, cache_dir)
+    (found,) = retrieve_layers(model, params, task, [(examples, sentences)], options=options, mesh=mesh)
+    return found[options.layer]
+
+
+def features(
+    task: TaskSpec, examples: Mapping[str, list], tokenizer: Any, options: Options, cache_dir: Any
+) -> Features:
+    """Returns the sentences that are to be embedded, tokenised: those of the source side, then those of the target."""
+    return tokenize.concatenate(
+        [
+            prepare.features(rows, "text", tokenizer, cache_dir, max_length=options.max_length)
+            for rows in _sides(task, examples).values()
+        ]
+    )
+
+
+def _sides(task, examples) -> dict[str, list]:
+    """Returns {side: what is searched}: of mined pairs the different texts only, in the order of the first."""
+    sides = {side: examples[side] for side in ("source", "target")}
+    if task.metric == MINED:
+        sides = {side: [rows[0] for rows in collapse(rows).values()] for side, rows in sides.items()}
+    return sides
 
 
 def retrieve_layers(
     model: Model,
     params: Params,
     task: TaskSpec,
-    examples: Mapping[str, list],
+    items: Sequence[tuple[Mapping[str, list], Features]],
     *,
-    tokenizer: Any,
-    options: Options | None = None,
+    options: Options,
     layers: Sequence[int] | None = None,
     mesh: Mesh | None = None,
-    cache_dir: str | pathlib.Path | None = None,
-) -> dict[int, Any]:
-    """Returns {hidden state: predictions, as `retrieve` gives them} from one pass over the sentences.
+) -> list[dict[int, Any]]:
+    """Returns {hidden state: predictions, as `retrieve` gives them} of each item, from one pass over all sentences.
 
-    layers: which hidden states, by default all; those asked for are held in memory together, N x D x 4 bytes each.
-    `options.layer` is not read.
+    Args:
+        items: (examples, their `features`), say of several languages, which share the rows of a batch.
+        options: decided; layers: which hidden states, by default `options.layer`; those asked for are held in memory
+            together, N x D x 4 bytes each.
     """
-    options = options or Options()
-    layers = [layer_of(model, layer) for layer in (range(model.config.layers + 1) if layers is None else layers)]
-    sides = {side: examples[side] for side in ("source", "target")}
-    if task.metric == MINED:  # the different texts only, in the order of the first
-        sides = {side: [rows[0] for rows in collapse(rows).values()] for side, rows in sides.items()}
-    vectors = {
-        side: embed(
-            model, params, rows, tokenizer=tokenizer, options=options, layers=layers, mesh=mesh, cache_dir=cache_dir
-        )
-        for side, rows in sides.items()
-    }
-    if options.subtract_means:
-        vectors = {side: found - found.mean(1, keepdims=True) for side, found in vectors.items()}
-    return {
-        layer: _predictions(task, examples, {side: found[place] for side, found in vectors.items()}, mesh)
-        for place, layer in enumerate(layers)
-    }
+    layers = _layers(model, (options.layer,) if layers is None else layers)
+    sentences = tokenize.concatenate([features for _, features in items])
+    vectors = _embed(model, params, sentences, options, layers, mesh)
+    found, begin = [], 0
+    for examples, _ in items:
+        sides = {}
+        for side, rows in _sides(task, examples).items():
+            sides[side] = vectors[:, begin : begin + len(rows)]
+            begin += len(rows)
+        if options.subtract_means:
+            sides = {side: own - own.mean(1, keepdims=True) for side, own in sides.items()}
+        of_layer = lambda place, sides=sides: {side: own[place] for side, own in sides.items()}  # noqa: E731
+        found.append({layer: _predictions(task, examples, of_layer(i), mesh) for i, layer in enumerate(layers)})
+    return found
 
 
 def _predictions(task, examples, vectors, mesh):

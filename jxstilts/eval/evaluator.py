@@ -1,14 +1,14 @@
 """Evaluation of a model on a task: a pure function of its arguments.
 
-The rows of several languages share one stream of batches and each other's rows, so that next to nothing is padding and
-two shapes serve all languages and tasks of a head. Threads tokenise what comes next and score what is done while the
+The inputs of several languages share one stream of batches and their rows, so that next to nothing is padding and a
+shape or two serve all languages and tasks of a head. Threads tokenise what comes next and score what is done while the
 device computes.
 """
 
 import dataclasses
 import itertools
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -26,7 +26,7 @@ from jxstilts.tasks import TaskSpec
 
 __all__ = ["Options", "Result", "embed", "evaluate", "evaluate_languages", "pick_head"]
 
-STREAM = 100_000  # tokens: languages are put together until they have as many; an interrupt loses no more than that
+STREAM = 64  # batches: languages are put together until they fill as many; an interrupt loses no more than that
 GOLD = {"classification": "label", "choice": "label", "tagging": "tags", "span": "answers"}
 
 
@@ -106,7 +106,7 @@ def evaluate_languages(
     all_layers: of retrieval, score every hidden state beside the one that counts (`Result.curve`), from the same pass.
 
     `languages` is read in another thread, a little ahead. Results come in groups, when all rows of some languages have
-    gone through the model; what comes to about STREAM tokens is one group.
+    gone through the model; what comes to about STREAM batches is one group.
     """
     if task.type not in {*GOLD, "retrieval"}:
         raise InputError(f"task {task.name!r} is of type {task.type!r}, which has no evaluation")
@@ -115,8 +115,8 @@ def evaluate_languages(
     spec = None if task.type == "retrieval" else pick_head(model, task, head)
     thresholds = thresholds or {}
 
-    def scored(language: str, predictions: Any, examples: Any, by_layer: Mapping[int, Any]) -> Result:
-        return _score(task, language, split, predictions, examples, by_layer, thresholds.get(language))
+    def scored(language: str, predicted: Callable[[], tuple]) -> Result:
+        return _score(task, language, split, *predicted(), thresholds.get(language))
 
     items = iter(languages)
     with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(1) as behind:
@@ -141,8 +141,10 @@ class _Run:
     mesh: Mesh | None
     cache_dir: Any
 
-    def features(self, examples, head: HeadSpec) -> Features:
+    def features(self, examples, head: HeadSpec | None) -> Features:
         options, more = self.options, {}
+        if head is None:
+            return bitext.features(self.task, examples, self.tokenizer, options, self.cache_dir)
         if self.task.type == "span":
             more = {"doc_stride": options.doc_stride, "max_query_length": options.max_query_length}
         if self.task.type == "tagging":
@@ -176,35 +178,36 @@ def pick_head(model: Model, task: TaskSpec, head: str | None) -> HeadSpec:
     return chosen[0]
 
 
-def _group(run: _Run, head: HeadSpec | None, items: Iterator) -> list[tuple[str, Any, Features | None]]:
+def _group(run: _Run, head: HeadSpec | None, items: Iterator) -> list[tuple[str, Any, Features]]:
     """Reads and tokenises languages until they make a group: [(language, examples, features), ...]."""
     group, tokens = [], 0
     for language, examples in items:
-        if head is None:
-            return [(language, examples, None)]
-        if run.task.type != "span":  # a question may have several windows; these are counted in `_stream`
+        if run.task.type in GOLD and run.task.type != "span":  # of questions the windows count, see `_stream`
             examples = examples[: run.options.max_features or None]
         features = run.features(examples, head)
         group.append((language, examples, features))
         tokens += len(features.tokens)
-        if tokens >= STREAM:
+        if tokens >= STREAM * run.options.tokens_per_batch:
             break
     return group
 
 
-def _retrieve(run: _Run, group: list, all_layers: bool) -> list[tuple[str, Any, Any, dict]]:
-    found = []
-    for language, examples, _ in group:
-        by_layer = bitext.retrieve_layers(
-            run.model, run.params, run.task, examples, layers=None if all_layers else (run.options.layer,),
-            tokenizer=run.tokenizer, options=run.options, mesh=run.mesh, cache_dir=run.cache_dir,
-        )  # fmt: skip
-        found.append((language, by_layer[run.options.layer], examples, by_layer if all_layers else {}))
-    return found
+def _retrieve(run: _Run, group: list, all_layers: bool) -> list[tuple[str, Callable[[], tuple]]]:
+    """Embeds the sentences of all languages of a group and searches; returns what `_stream` does."""
+    layers = range(run.model.config.layers + 1) if all_layers else None
+    found = bitext.retrieve_layers(
+        run.model, run.params, run.task, [(examples, features) for _, examples, features in group],
+        options=run.options, layers=layers, mesh=run.mesh,
+    )  # fmt: skip
+    kept = [(by_layer[run.options.layer], by_layer if all_layers else {}) for by_layer in found]
+    return [
+        (language, lambda examples=examples, own=own: (own[0], examples, own[1]))
+        for (language, examples, _), own in zip(group, kept, strict=True)
+    ]
 
 
-def _stream(run: _Run, head: HeadSpec, group: list) -> list[tuple[str, Any, Any, dict]]:
-    """Runs the rows of all languages of a group; returns [(language, predictions, examples, {}), ...]."""
+def _stream(run: _Run, head: HeadSpec, group: list) -> list[tuple[str, Callable[[], tuple]]]:
+    """Runs the rows of all languages of a group; returns [(language, () -> (predictions, examples, by layer)), ...]."""
     kinds = {"classification": _Classes, "choice": _Choices, "tagging": _Tags, "span": _Spans}
     collectors = [kinds[run.task.type](run, head, examples, features) for _, examples, features in group]
     ends = np.cumsum([len(features) for _, _, features in group])
@@ -217,7 +220,9 @@ def _stream(run: _Run, head: HeadSpec, group: list) -> list[tuple[str, Any, Any,
     ):
         place = int(np.searchsorted(ends, index, side="right"))
         collectors[place].add(index - int(ends[place - 1] if place else 0), array)
-    return [(language, *one.finish(), {}) for (language, _, _), one in zip(group, collectors, strict=True)]
+    return [
+        (language, lambda one=one: (*one.finish(), {})) for (language, _, _), one in zip(group, collectors, strict=True)
+    ]
 
 
 @dataclasses.dataclass

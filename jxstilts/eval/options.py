@@ -10,7 +10,7 @@ from jxstilts.runtime import InputError, suggest
 from jxstilts.tasks import TaskSpec, protocols
 
 # A CPU needs no larger batch to be busy, and of a small one the last leaves less empty.
-TOKENS = {"cpu": 2048}
+TOKENS = {"cpu": 1024}
 
 
 @dataclasses.dataclass(frozen=True)

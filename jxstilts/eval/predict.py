@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jxstilts.data import batching
+from jxstilts.data import batching, packing
 from jxstilts.data.features import Features
 from jxstilts.eval.options import Options
 from jxstilts.mesh import batch_divisor, put_whole, replicated
@@ -68,8 +68,8 @@ def each(
     """Yields (feature index, its array) of what a head says, each feature once, in no order.
 
     The array is [...] of the feature's segment, or [T, ...] of its own tokens (see OUTPUTS). Several features share a
-    row (see `batching.plan_evaluation`), so that two shapes serve all lengths, languages and tasks, and next to nothing
-    is padding.
+    row (see `packing.plan_evaluation`), so that one or two shapes serve all lengths, languages and tasks, and next to
+    nothing is padding.
 
     Args:
         type: of the features.
@@ -79,7 +79,7 @@ def each(
     name, per_token = OUTPUTS[type]
     count = int(batching.groups(features, type)[: limit + 1][-1]) if limit else len(features)
     lengths = features.lengths[:count]
-    plans, segments = batching.plan_evaluation(
+    plans, segments = packing.plan_evaluation(
         lengths,
         tokens_per_batch=options.tokens_per_batch,
         max_length=options.max_length,
