@@ -8,12 +8,19 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jxstilts.runtime import InputError, suggest
+
+# What a config file may raise, beside what overrides do: it is a Python program.
+FAILURES = (
+    ArithmeticError, AssertionError, ImportError, IndexError, MemoryError, NameError, OSError, RecursionError,
+    SyntaxError,
+)  # fmt: skip
 
 
 def parse_arg(arg: str | None, **defaults: Any) -> types.SimpleNamespace:
@@ -50,24 +57,33 @@ def load(argv: Sequence[str]) -> Any:
         arguments = ["jxstilts", *arguments]
         config_flags.DEFINE_config_file("config", lock_config=True, flag_values=values, sys_argv=arguments)
         rest = values(arguments)[1:]
+        values.config.keys()  # what could not be loaded says so only here
         return values.config, rest
 
-    file = next((a.split("=", 1)[1] for a in argv if a.startswith(("--config=", "-config="))), None)
-    if file is None:
+    files = [a.split("=", 1)[1] for a in argv if a.startswith(("--config=", "-config="))]
+    if not files:
         raise InputError("no config: give --config=configs/NAME.py[:args]")
+    if len(files) > 1:
+        raise InputError(f"--config is given {len(files)} times; give it once")
+    [file] = files
     path = file.split(":")[0]
-    if not pathlib.Path(path).is_file():
-        near = sorted(map(str, pathlib.Path(path).parent.glob("*.py")))
-        raise InputError(f"--config={file}: no file {path!r}; beside it: {', '.join(near) or 'no config files'}")
+    try:
+        there = pathlib.Path(path).is_file()
+        near = [] if there else sorted(map(str, pathlib.Path(path).parent.glob("*.py")))
+    except (OSError, ValueError):  # too long for a name, or a zero in it
+        there, near = False, []
+    if not there:
+        some = ", ".join(near[:20]) or "no config files"
+        raise InputError(f"--config={shown(file)}: no file {path!r:.300}; beside it: {some}")
     try:
         _check_overrides(parse([f"--config={file}"])[0], argv)
         config, rest = parse(argv)
     except flags.UnrecognizedFlagError as error:
-        raise InputError(f"{_line(error)}; options are --workdir and --config.KEY=VALUE") from error
-    except (flags.Error, AttributeError, TypeError, KeyError, ValueError) as error:
-        raise InputError(f"--config={file}: {_first_cause(error)}") from error
+        raise InputError(f"{shown(_line(error))}; options are --workdir and --config.KEY=VALUE") from error
+    except (flags.Error, AttributeError, TypeError, KeyError, ValueError, *FAILURES) as error:
+        raise InputError(f"--config={shown(file)}: {_first_cause(error)}") from error
     if rest:
-        raise InputError(f"unexpected argument {rest[0]!r}; overrides are written --config.KEY=VALUE")
+        raise InputError(f"unexpected argument {rest[0]!r:.300}; overrides are written --config.KEY=VALUE")
     return config
 
 
@@ -151,12 +167,16 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return tuple(_convert(typing.get_args(hint)[0], item, f"{where}[{i}]") for i, item in enumerate(value))
     elif origin is dict and hasattr(value, "items"):
         return {key: _convert(typing.get_args(hint)[1], item, f"{where}.{key}") for key, item in value.items()}
-    elif hint is Any or (hint is float and type(value) in (int, float)):
-        return float(value) if hint is float else value
+    elif hint is float and type(value) in (int, float):
+        if not abs(value) <= sys.float_info.max:  # nor is NaN
+            raise InputError(f"{where}={value!r:.60}: expected a finite number")
+        return float(value)
+    elif hint is Any:
+        return value
     elif type(value) is hint:
         return value
     expected = getattr(hint, "__name__", str(hint))
-    raise InputError(f"{where}={value!r}: expected {expected}, got {type(value).__name__}")
+    raise InputError(f"{where}={shown(repr(value)):.200}: expected {expected}, got {type(value).__name__}")
 
 
 def plain(value: Any) -> Any:
@@ -191,8 +211,15 @@ def _first_cause(error: BaseException) -> str:
     ours = [link for link in chain if isinstance(link, InputError)]
     if ours:
         return _line(ours[-1])
-    return f"{type(chain[-1]).__name__}: {_line(chain[-1])}" if "Traceback" in str(error) else _line(error)
+    if isinstance(error, FAILURES) or "Traceback" in str(error):
+        return shown(f"{type(chain[-1]).__name__}: {_line(chain[-1])}")
+    return shown(_line(error))
 
 
 def _line(error: BaseException) -> str:
     return " ".join(str(error).split())
+
+
+def shown(text: str, longest: int = 1000) -> str:
+    """The text as one line that any terminal shows as it is, and not longer than a message should be."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text[:longest])

@@ -7,6 +7,7 @@ XLM-R's vocabulary (Conneau et al., 2020), whose ids are fairseq's: SentencePiec
 import hashlib
 import itertools
 import json
+import math
 import os
 import pathlib
 import struct
@@ -167,20 +168,41 @@ def _from_json(file: pathlib.Path):
     from transformers import PreTrainedTokenizerFast
 
     config = file.with_name("tokenizer_config.json")
-    try:  # the library reports a damaged file with a bare Exception, so look before it does
-        whole = "vocab" in json.loads(file.read_bytes())["model"]
-        stored = json.loads(config.read_bytes()) if config.is_file() else {}
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file}: not a tokenizer, or damaged, or its tokenizer_config.json is: {error!r}") from error
-    if not whole:
+    model = _object(file).get("model")
+    if not isinstance(model, dict) or "vocab" not in model:
         raise InputError(f"{file}: not a tokenizer: it holds no vocabulary")
-    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(file), clean_up_tokenization_spaces=False)
+    stored = _object(config) if config.is_file() else {}
+    try:
+        tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(file), clean_up_tokenization_spaces=False)
+        # a character of private use: what is unknown has to have an id
+        tokenizer.backend_tokenizer.encode("\ue000", add_special_tokens=False)
+        pieces = model["vocab"].values() if isinstance(model["vocab"], dict) else range(len(model["vocab"]))
+        last = max(*pieces, *tokenizer.backend_tokenizer.get_added_tokens_decoder())
+    except Exception as error:  # the library raises no less for a damaged file
+        raise InputError(f"{file}: not a tokenizer, or damaged: {error!r:.300}") from error
+    if last >= len(tokenizer):  # a model has as many rows as there are tokens
+        raise InputError(f"{file}: damaged: it has {len(tokenizer)} tokens, but one with the id {last}")
     for role, usual in SPECIAL.items():
         token = stored.get(role) or usual  # published XLM-R folders leave some of them to the class
-        token = token["content"] if isinstance(token, dict) else token
+        token = token.get("content") if isinstance(token, dict) else token
+        if not isinstance(token, str) or not token.isprintable():
+            raise InputError(f"{config}: {role}={token!r:.60}: expected a token")
         if tokenizer.backend_tokenizer.token_to_id(token) is not None:
             setattr(tokenizer, role, token)
+    needed = [role for role in SPECIAL if role != "mask_token" and getattr(tokenizer, f"{role}_id") is None]
+    if needed:
+        raise InputError(f"{file}: its vocabulary has no {', '.join(needed)}, nor does {config.name} name another")
     return tokenizer
+
+
+def _object(file: pathlib.Path) -> dict:
+    try:
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{file}: not a tokenizer's JSON, or damaged: {error!s:.300}") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{file}: not a tokenizer's JSON: expected an object, found {found!r:.60}")
+    return found
 
 
 def _from_sentencepiece(file: pathlib.Path):
@@ -189,12 +211,12 @@ def _from_sentencepiece(file: pathlib.Path):
 
     try:
         pieces, characters = _parse_sentencepiece(file.read_bytes())
-    except (IndexError, ValueError) as error:
-        raise InputError(f"{file}: not a SentencePiece unigram model ({error})") from error
-    vocabulary = [(token, 0.0) for token in FIRST] + pieces + [(MASK, 0.0)]
-    backend = tokenizers.Tokenizer(models.Unigram(vocabulary, unk_id=FIRST.index("<unk>")))
-    if characters:
-        backend.normalizer = normalizers.Precompiled(characters)
+        vocabulary = [(token, 0.0) for token in FIRST] + pieces + [(MASK, 0.0)]
+        backend = tokenizers.Tokenizer(models.Unigram(vocabulary, unk_id=FIRST.index("<unk>")))
+        if characters:
+            backend.normalizer = normalizers.Precompiled(characters)
+    except Exception as error:  # the library raises no less, and damaged bytes stand for anything
+        raise InputError(f"{file}: not a SentencePiece unigram model ({error!s:.300})") from error
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")]
     )
@@ -214,6 +236,8 @@ def _parse_sentencepiece(data: bytes) -> tuple[list[tuple[str, float]], bytes]:
             piece = dict(_protobuf(value))
             if piece.get(3, 1) == 1:
                 pieces.append((piece[1].decode(), struct.unpack("<f", piece[2])[0]))
+                if not math.isfinite(pieces[-1][1]):
+                    raise ValueError(f"the score of a piece is {pieces[-1][1]}")
         elif number == 2 and dict(_protobuf(value)).get(3, 1) != 1:
             raise ValueError("its model_type is not unigram")
         elif number == 3:
@@ -231,6 +255,8 @@ def _protobuf(data: bytes) -> Iterator[tuple[int, int | bytes]]:
         while data[at] & 0x80:
             value |= (data[at] & 0x7F) << shift
             at, shift = at + 1, shift + 7
+            if shift > 63:
+                raise ValueError("it is damaged")
         return value | data[at] << shift, at + 1
 
     at = 0

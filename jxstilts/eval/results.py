@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 import jxstilts
 from jxstilts import config, lease, processes, runtime, tasks, tracking
 from jxstilts.data import tokenizer as tokenizers
-from jxstilts.eval import benchmarks, evaluator, items, metrics, submission
+from jxstilts.eval import benchmarks, evaluator, items, metrics, result_rows, submission
 from jxstilts.models import bundle
 from jxstilts.runtime import InputError, suggest
 
@@ -115,7 +115,7 @@ def add(
     mine = {"evaluation": name, "config_fingerprint": identity, "checkpoint_sha256": labels["checkpoint_sha256"]}
 
     def missing() -> list[tuple[str, str]]:
-        rows = [row for row in tracking.read_rows(path) if all(row[key] == value for key, value in mine.items())]
+        rows = [row for row in result_rows.read(path) if all(row[key] == value for key, value in mine.items())]
         have = {(row["task"], row["language"]) for row in rows} - _without_items(folder, rows)
         return [pair for pair in request.pairs() if pair not in have]
 
@@ -166,7 +166,7 @@ def _store(path: pathlib.Path, new: list[dict], mine: Mapping[str, str]) -> None
     pair = new[0]["task"], new[0]["language"]
     with lease.locked(path.with_name(f".{path.name}.lock")):
         kept = [
-            row for row in tracking.read_rows(path)
+            row for row in result_rows.read(path)
             if row["evaluation"] != mine["evaluation"]
             or (all(row[key] == value for key, value in mine.items()) and (row["task"], row["language"]) != pair)
         ]  # fmt: skip

@@ -194,11 +194,11 @@ def _check_answers(predictions, labels, found, examples):
     if unknown:
         first = min(unknown)
         more = f" ({len(unknown)} such ids)" if len(unknown) > 1 else ""
-        raise InputError(f"{submission.line_of(predictions, first)}: {labels} has no question {first!r}{more}")
+        raise InputError(f"{submission.line_of(predictions, first)}: {labels} has no question {first!r:.80}{more}")
     for identifier, answer in found.items():
         if not isinstance(answer, str):
             where = submission.line_of(predictions, identifier)
-            raise InputError(f"{where}: the answer to {identifier!r} is {answer!r:.60}, expected a text")
+            raise InputError(f"{where}: the answer to {identifier!r:.80} is {answer!r:.60}, expected a text")
 
 
 def read_gold(file: pathlib.Path) -> list[dict[str, Any]]:
@@ -209,7 +209,7 @@ def read_gold(file: pathlib.Path) -> list[dict[str, Any]]:
     come with empty ones).
     """
     submission.check_there(file)
-    document = parse_json(read_text(file), file)
+    document = parse_json(read_text(file), file, halves=True)
     if isinstance(document, Mapping) and not isinstance(document.get("data"), list):
         golds = [(identifier, [answer]) for identifier, answer in submission.read_object(file).items()]
     else:
@@ -221,15 +221,17 @@ def read_gold(file: pathlib.Path) -> list[dict[str, Any]]:
                 for question in paragraph["qas"]
             ]
         except (KeyError, TypeError) as error:
-            raise InputError(f"{file}:1: neither SQuAD's format nor an object id -> answer: {error!r}") from error
+            raise InputError(f"{file}:1: neither SQuAD's format nor an object id -> answer: {error!r:.200}") from error
     seen: set[str] = set()
     for identifier, answers in golds:
         if not isinstance(identifier, str) or not all(isinstance(answer, str) for answer in answers):
-            raise InputError(f"{file}:1: question {identifier!r}: the id and the answers must be texts")
+            raise InputError(f"{file}:1: question {identifier!r:.80}: the id and the answers must be texts")
         if identifier in seen:
-            raise InputError(f"{submission.line_of(file, identifier, last=True)}: {identifier!r} is in the file twice")
+            raise InputError(
+                f"{submission.line_of(file, identifier, last=True)}: {identifier!r:.80} is in the file twice"
+            )
         if not any(answers):
-            raise InputError(f"{submission.line_of(file, identifier)}: question {identifier!r} has no gold answer")
+            raise InputError(f"{submission.line_of(file, identifier)}: question {identifier!r:.80} has no gold answer")
         seen.add(identifier)
     if not golds:
         raise InputError(f"{file}:1: the file is empty")

@@ -17,6 +17,7 @@ SPLIT is "test" for the split that a benchmark takes for its test set, whatever 
 """
 
 import json
+import math
 import pathlib
 import re
 from collections.abc import Sequence
@@ -151,16 +152,21 @@ def read(folder: str | pathlib.Path, task: str, split: str, language: str, examp
         values = read_object(target)
         unknown = values.keys() - {example["id"] for example in examples}
         if unknown:
-            raise InputError(f"{line_of(target, min(unknown))}: {min(unknown)!r} is the id of no example")
+            raise InputError(f"{line_of(target, min(unknown))}: {min(unknown)!r:.80} is the id of no example")
         if spec.type == "classification":
             wrong = [key for key, value in values.items() if value not in spec.labels]
             where = line_of(target, wrong[0]) if wrong else ""
             values = {key: class_id(value, spec.labels, where) for key, value in values.items()}
+        else:
+            _check_kinds(target, spec, values, examples)
         beside = target.with_suffix(NO_ANSWER)
         if spec.metric == "squad_v2":
             scores = read_object(beside)
             if scores.keys() != values.keys():
                 raise InputError(f"{beside}: expected a score for each question of {target.name}")
+            for key, value in scores.items():
+                if type(value) not in (int, float) or not math.isfinite(value):
+                    raise InputError(f"{line_of(beside, key)}: expected a number for {key!r:.80}, got {value!r:.60}")
             values = {key: {"text": value, "no_answer": scores[key]} for key, value in values.items()}
         return values
     rows = read_rows(target, task)
@@ -178,6 +184,24 @@ def read(folder: str | pathlib.Path, task: str, split: str, language: str, examp
     if kind == "labels":
         rows = [spec.labels.index(row) for row in rows]
     return {example["id"]: row for example, row in zip(examples, rows, strict=False)}
+
+
+def _check_kinds(file, spec, values, examples):
+    """Raises InputError unless each value of an object is of the kind that the task's type has."""
+    examples = {example["id"]: example for example in examples}
+    for key, value in values.items():
+        if spec.type == "tagging":
+            words = examples[key].get("words", value)
+            expected = "a tag, or null, per word"
+            fits = isinstance(value, list) and all(tag is None or isinstance(tag, str) for tag in value)
+            fits = fits and len(value) == len(words)
+        elif spec.type == "choice":
+            expected = "the place of a choice, from 0"
+            fits = type(value) is int and 0 <= value < len(examples[key].get("choices", range(value + 1)))
+        else:
+            expected, fits = "a text", isinstance(value, str)
+        if not fits:
+            raise InputError(f"{line_of(file, key)}: expected {expected} for {key!r:.80}, got {value!r:.60}")
 
 
 def read_rows(file: pathlib.Path, task: str) -> list:
@@ -244,7 +268,7 @@ def check_there(file: pathlib.Path) -> None:
 def read_object(file: pathlib.Path) -> dict[str, Any]:
     """Returns a JSON object. Raises InputError, with file:line, for anything else, and for a key that comes again."""
     check_there(file)
-    found = parse_json(read_text(file), file)
+    found = parse_json(read_text(file), file, halves=True)  # `write` writes half pairs as escapes
     if not isinstance(found, dict):
         raise InputError(f"{file}:1: expected a JSON object, id -> prediction; got {found!r:.40}")
     return _unrepeated(file, found)
@@ -256,7 +280,7 @@ def _unrepeated(file, found):
     if len(pairs) != len(found):
         seen: set[str] = set()
         again = next(key for key, _ in pairs if key in seen or seen.add(key))
-        raise InputError(f"{line_of(file, again, last=True)}: the id {again!r} is in the file twice")
+        raise InputError(f"{line_of(file, again, last=True)}: the id {again!r:.80} is in the file twice")
     return found
 
 

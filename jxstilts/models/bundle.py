@@ -21,13 +21,16 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from jxstilts import checkpoint, processes
+from jxstilts.config import shown
 from jxstilts.mesh import param_shardings
 from jxstilts.models import huggingface
+from jxstilts.models.checks import check_labels, check_values
+from jxstilts.models.heads import types as head_types
 from jxstilts.models.huggingface import Loaded
 from jxstilts.models.layers import Compute
 from jxstilts.models.model import HeadSpec, Model, Params, make_config
 from jxstilts.models.tensor_files import check_tokenizer, copy_tokenizer, read_json
-from jxstilts.runtime import InputError, atomic_write, sha256_file, versions
+from jxstilts.runtime import InputError, atomic_write, sha256_file, suggest, versions
 
 FORMAT = 1
 META = "bundle.json"
@@ -154,12 +157,12 @@ def read_meta(path: str | pathlib.Path) -> dict[str, Any]:
     if version != FORMAT:
         newer = isinstance(version, int) and version > FORMAT
         raise InputError(
-            f"{folder / META}: bundle format {version!r}, this version reads {FORMAT}; "
+            f"{folder / META}: bundle format {version!r:.60}, this version reads {FORMAT}; "
             + ("upgrade jxstilts" if newer else "make the bundle again with this version (jxstilts import)")
         )
     for key, kind in KEYS.items():
         if not isinstance(meta.get(key), kind):
-            raise InputError(f"{folder / META}: expected {key!r} to be a {kind.__name__}, found {meta.get(key)!r}")
+            raise InputError(f"{folder / META}: expected {key!r} to be a {kind.__name__}, found {meta.get(key)!r:.60}")
     _model(meta, folder, Compute())
     return meta
 
@@ -171,11 +174,23 @@ def is_bundle(folder: str | pathlib.Path) -> bool:
 def _model(meta: dict, folder: pathlib.Path, compute: Compute) -> Model:
     """Returns the model that a bundle.json describes."""
     try:
+        check_values(meta["family"], meta["config"], "config: ")
         config = make_config(meta["family"], **meta["config"])
-        specs = [HeadSpec(**{**spec, "labels": tuple(spec["labels"])}) for spec in meta["heads"]]
-        return Model(config, tuple(specs), compute, meta["family"])
+        return Model(config, tuple(map(_head, meta["heads"])), compute, meta["family"])
     except (InputError, TypeError, KeyError) as error:
-        raise InputError(f"{folder / META}: {error}") from error
+        raise InputError(f"{folder / META}: {shown(str(error), 2000)}") from error
+
+
+def _head(given: dict) -> HeadSpec:
+    """Returns the head that an entry of a bundle.json describes."""
+    spec = HeadSpec(**{**given, "labels": tuple(given["labels"])})
+    kinds = [type(value) for value in (spec.name, spec.type, given["labels"], spec.pooler)]
+    if kinds != [str, str, list, bool] or "/" in spec.name or not spec.name.isprintable():
+        raise InputError(f"heads: not a head: {given!r:.200}")
+    if spec.type not in head_types():
+        raise InputError(f"heads: {suggest('head type', spec.type, head_types())}")
+    check_labels(spec.labels, f"heads: {spec.name!r:.60}")
+    return spec
 
 
 def _as_stored(abstract: Params, stored: dict[str, tuple]) -> Params:

@@ -16,6 +16,7 @@ import numpy as np
 
 from jxstilts.checkpoint import leaves
 from jxstilts.models import heads as head_types
+from jxstilts.models.checks import check_labels, check_values
 from jxstilts.models.layers import Compute
 from jxstilts.models.model import HeadSpec, Model, Params, family_module, make_config
 from jxstilts.models.tensor_files import (
@@ -58,6 +59,7 @@ ALLOWED: dict[str, tuple] = {  # what the encoder computes; a config.json that s
     "add_cross_attention": (False,),
     "problem_type": (None, "single_label_classification"),
 }
+NAMED = 30  # tensors that one message names
 LABELLED = ("classification", "tagging")  # head types with one output per label
 NOT_COMPUTED = ("ForMultipleChoice",)  # classes whose head has the tensors of one listed here, but is another
 BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")  # constants that old versions stored
@@ -193,24 +195,26 @@ def places(model: Model, prefix: str, outer: str) -> list[Place]:
 
 def read_config(config: dict, path: pathlib.Path) -> tuple[str, Any]:
     """config.json -> (family, Config), without the pooler. Raises InputError for what is unknown or not computed."""
-    if config.get("model_type") not in MODEL_TYPES:
-        raise InputError(f"{path}: {suggest('model_type', config.get('model_type'), MODEL_TYPES)}")
+    model_type = str(config.get("model_type"))[:60]
+    if model_type not in MODEL_TYPES:
+        raise InputError(f"{path}: {suggest('model_type', model_type, MODEL_TYPES)}")
     for key, allowed in ALLOWED.items():
         if key in config and config[key] not in allowed:
-            raise InputError(f"{path}: {key}={config[key]!r} is not supported, only {allowed[-1]!r}")
+            raise InputError(f"{path}: {key}={config[key]!r:.60} is not supported, only {allowed[-1]!r}")
     missing = [FIELDS[field] for field in REQUIRED if config.get(FIELDS[field]) is None]
     if missing:
         raise InputError(f"{path}: no value for {', '.join(missing)}")
-    family, _, implied = MODEL_TYPES[config["model_type"]]
+    family, _, implied = MODEL_TYPES[model_type]
     values = {field: config[key] for field, key in FIELDS.items() if config.get(key) is not None}
-    for field, value in values.items():
-        real = field in ("norm_eps", "hidden_dropout", "attention_dropout", "init_std")
-        least = 0 if real or field == "pad_id" else 1
-        if isinstance(value, bool) or not isinstance(value, (int, float) if real else int) or value < least:
-            kind = "number" if real else "whole number"
-            raise InputError(f"{path}: {FIELDS[field]}={value!r}; allowed is a {kind} from {least} up")
+    check_values(family, values, f"{path}: ", FIELDS)
     values["max_positions"] -= values.get("pad_id", 1) + 1  # the table's rows up to pad_id stand for no position
-    return family, make_config(family, **values, **implied)
+    if values["max_positions"] < 1:
+        given = f"{FIELDS['max_positions']}={config[FIELDS['max_positions']]}"
+        raise InputError(f"{path}: {given} leaves no position beside the rows up to pad_token_id")
+    try:
+        return family, make_config(family, **values, **implied)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def select_heads(model: Model, names: tuple[str, ...] | None, where: object) -> Model:
@@ -241,6 +245,8 @@ def _open(source) -> tuple[pathlib.Path, Model, dict[str, Tensor], dict]:
     family, config = read_config(config_json, path)
     tensors = open_tensors(folder)
     prefix = _prefix(tensors, folder)
+    if config.layers > len(tensors):  # not worth a line for each that is missing
+        raise InputError(f"{path}: {FIELDS['layers']}={config.layers}, but the weights are {len(tensors)} tensors")
     outer = _outer(prefix)
     config = dataclasses.replace(config, pooler=any(name.startswith(f"{prefix}pooler.") for name in tensors))
     model = Model(config, _find_heads(config_json, path, tensors, outer), family=family)
@@ -265,7 +271,9 @@ def _open(source) -> tuple[pathlib.Path, Model, dict[str, Tensor], dict]:
                     wrong.append(f"{second}: expected the values of {first} (they are tied), found others")
     wrong += [f"{name}: not expected, found {tensors[name].shape}" for name in sorted(set(tensors) - set(known))]
     if wrong:
-        raise InputError(f"{folder}: the weights do not fit {path.name} in {len(wrong)} places: " + "; ".join(wrong))
+        more = f"; and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
+        shown = "; ".join(wrong[:NAMED]) + more
+        raise InputError(f"{folder}: the weights do not fit {path.name} in {len(wrong)} places: {shown}")
     ignored = sorted(set(tensors) & {prefix + name for name in BUFFERS})
     if config_json.get("classifier_dropout") not in (None, config.hidden_dropout):
         ignored.append(f"classifier_dropout={config_json['classifier_dropout']} (heads use hidden_dropout)")
@@ -278,7 +286,9 @@ def _find_heads(config_json: dict, path: pathlib.Path, tensors: dict, outer: str
     found = {
         type: {outer + name for name in kind.huggingface_keys.values()} & set(tensors) for type, kind in kinds.items()
     }
-    architectures = tuple(config_json.get("architectures") or ())
+    architectures = config_json.get("architectures") or []
+    if not isinstance(architectures, list) or not all(isinstance(name, str) for name in architectures):
+        raise InputError(f"{path}: architectures={architectures!r:.60}: expected a list of names")
     for name in architectures:
         if name.endswith(NOT_COMPUTED) and any(found.values()):
             raise InputError(f"{path}: the head of {name} is not computed here; save its encoder alone and read that")
@@ -295,8 +305,10 @@ def _labels(config_json: dict, path: pathlib.Path) -> tuple[str, ...]:
     if labels is None:  # Hugging Face's own default
         return ("LABEL_0", "LABEL_1")
     if not isinstance(labels, dict) or set(labels) != {str(i) for i in range(len(labels))}:
-        raise InputError(f"{path}: id2label must map 0, 1, ... to labels, found {labels!r}")
-    return tuple(str(labels[str(i)]) for i in range(len(labels)))
+        raise InputError(f"{path}: id2label must map 0, 1, ... to labels, found {labels!r:.200}")
+    found = tuple(str(labels[str(i)]) for i in range(len(labels)))
+    check_labels(found, f"{path}: id2label")
+    return found
 
 
 def _prefix(tensors: dict, folder: pathlib.Path) -> str:

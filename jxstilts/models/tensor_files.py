@@ -7,13 +7,13 @@ Formats: https://huggingface.co/docs/safetensors (header of 8 bytes + JSON, then
 import dataclasses
 import json
 import pathlib
-import pickle
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from jxstilts.config import shown
 from jxstilts.runtime import InputError, sha256_file
 
 FLOATS = ("F64", "F32", "F16", "BF16")
@@ -70,7 +70,7 @@ def read_json(path: pathlib.Path) -> dict:
     """Returns a JSON object. Raises InputError when the file is missing or is something else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as JSON: {_one_line(error)}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected a JSON object, found a {type(content).__name__}")
@@ -93,16 +93,19 @@ def open_tensors(folder: pathlib.Path) -> dict[str, Tensor]:
         isinstance(file, str) and pathlib.PurePath(file).name == file for file in index.values()
     ):
         raise InputError(f"{weights}: expected a 'weight_map' of tensor names to files of the same folder")
+    _check_names(weights, (*index, *index.values()))
     found: dict[str, Tensor] = {}
     for file in sorted(set(index.values())):
         tensors = _open_file(folder / file)
         twice = sorted(set(tensors) & set(found))
         if twice:
-            raise InputError(f"{folder / file}: holds tensors of another shard as well: {', '.join(twice)}")
+            raise InputError(
+                f"{folder / file}: holds tensors of another shard as well: {shown(', '.join(twice), 2000)}"
+            )
         found |= tensors
     astray = sorted(name for name, file in index.items() if name not in found or found[name].file.name != file)
     if astray:
-        raise InputError(f"{weights}: not in the file that it names: {', '.join(astray)}")
+        raise InputError(f"{weights}: not in the file that it names: {shown(', '.join(astray), 2000)}")
     return found
 
 
@@ -152,6 +155,7 @@ def _open_safetensors(path: pathlib.Path) -> dict[str, Tensor]:
     try:
         file = safe_open(path, framework="np")
         slices = {name: file.get_slice(name) for name in file.keys()}
+        _check_names(path, slices)
         return {
             name: Tensor(tuple(part.get_shape()), part.get_dtype(), path, reader(name)) for name, part in slices.items()
         }
@@ -169,15 +173,23 @@ def _open_torch(path: pathlib.Path) -> dict[str, Tensor]:
         ) from error
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().partition("\n")[0]
+    except Exception as error:  # torch raises no less: a damaged file is a wrong program for its own small machine
+        reason = str(error).rpartition("WeightsUnpickler error: ")[2]  # before it stands advice to trust the file
+        reason = shown(" ".join(reason.split()), 300)
         raise InputError(f"{path}: damaged, or holds more than tensors: {reason}") from error
     if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
         raise InputError(f"{path}: expected a dictionary of tensors by name")
+    _check_names(path, state)
     short = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
     def reader(tensor):
-        return lambda: tensor.to(torch.float32).numpy()
+        def read():
+            try:
+                return tensor.detach().to(torch.float32).numpy()
+            except (RuntimeError, TypeError) as error:  # sparse, quantised or of no memory
+                raise InputError(f"{path}: a tensor of {tensor.layout} cannot be read: {_one_line(error)}") from error
+
+        return read
 
     return {
         name: Tensor(tuple(tensor.shape), short.get(tensor.dtype, str(tensor.dtype)), path, reader(tensor))
@@ -185,5 +197,12 @@ def _open_torch(path: pathlib.Path) -> dict[str, Tensor]:
     }
 
 
+def _check_names(path: pathlib.Path, names: Iterable) -> None:
+    """Raises InputError for a name that no model gives a tensor, nor a message could show."""
+    for name in names:
+        if not isinstance(name, str) or not name.isprintable() or len(name) > 200:
+            raise InputError(f"{path}: damaged: it has a tensor, or a file, named {name!r:.60}")
+
+
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
+    return shown(" ".join(str(error).split()), 300)

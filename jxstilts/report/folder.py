@@ -13,12 +13,11 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jxstilts import tasks
-from jxstilts.eval import items, submission
+from jxstilts.eval import items, result_rows, submission
 from jxstilts.eval.benchmarks import BENCHMARKS
 from jxstilts.report import phases, statistics
 from jxstilts.runtime import InputError
 from jxstilts.tasks.languages import LANGUAGES
-from jxstilts.tracking import read_rows
 
 BASELINE = "none"  # the intermediate task of the arm that the others are compared with
 SOURCE = statistics.SOURCE
@@ -186,7 +185,7 @@ def load(workdir: str | pathlib.Path) -> Folder:
     Raises InputError when it has no results, or a file in it is not what it should be.
     """
     workdir = pathlib.Path(workdir)
-    rows = read_rows(workdir / "results.jsonl")
+    rows = result_rows.read(workdir / "results.jsonl")
     if not rows:
         raise InputError(f"{workdir / 'results.jsonl'}: no results yet; run the study first")
     for key in ("task", "language", "split"):  # the report names files after them

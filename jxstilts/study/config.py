@@ -3,11 +3,13 @@
 import dataclasses
 import fnmatch
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 from jxstilts import config as configs
 from jxstilts import tasks
 from jxstilts.eval import results
+from jxstilts.models.checks import check_values
 from jxstilts.models.layers import Compute
 from jxstilts.runtime import InputError, suggest
 from jxstilts.study import grid as grids
@@ -64,14 +66,24 @@ def from_config(config: Any, to_run: bool = True) -> Study:
     study = configs.build(Study, dict(config.items()), "config")
     if to_run and not study.data_dir:
         raise InputError("config.data_dir is empty; give --config.data_dir=FOLDER (see docs/data.md for its layout)")
-    if study.data_dir and not pathlib.Path(study.data_dir).is_dir():
-        raise InputError(f"config.data_dir={study.data_dir!r}: no such folder")
+    if study.data_dir and not _there(study.data_dir, pathlib.Path.is_dir):
+        raise InputError(f"config.data_dir={study.data_dir!r:.200}: no such folder")
+    family = study.model.get("family") or "xlmr"
+    given = {key: value for key, value in study.model.items() if value is not None}
+    check_values(family, given, "config.model.")
+    for key in ("phases", "evaluations"):
+        odd = [name for name in getattr(study, key) if not name.isprintable()]
+        if odd:
+            raise InputError(f"config.{key}: {odd[0]!r:.60} is not a name")
     study = _with_grid(study)
     resolved = {name: phase.resolve(f"config.phases.{name}") for name, phase in study.phases.items()}
     study = dataclasses.replace(study, phases=resolved)
     for name, phase in study.phases.items():
         known = ("random", *study.phases)
-        if phase.init not in known and "/" not in phase.init and not pathlib.Path(phase.init).exists():
+        for field in ("epochs", "steps"):
+            if getattr(phase, field) < 0:
+                raise InputError(f"config.phases.{name}.{field}={getattr(phase, field)}: expected 0 or more")
+        if phase.init not in known and "/" not in phase.init and not _there(phase.init, pathlib.Path.exists):
             hint = "or give a folder or a hub id (owner/name)"
             raise InputError(f"config.phases.{name}.init: {suggest('phase', phase.init, known)}; {hint}")
         for key, stream in phase.tasks.items():
@@ -89,10 +101,20 @@ def from_config(config: Any, to_run: bool = True) -> Study:
     return study
 
 
+def _there(path: str, test: Callable[[pathlib.Path], bool]) -> bool:
+    try:
+        return test(pathlib.Path(path))
+    except OSError:  # too long for a name, or behind a folder that may not be entered
+        return False
+
+
 def _with_grid(study: Study) -> Study:
     if not study.grid.models:
         return study
-    made = grids.expand(study.grid, tuple(study.phases))
+    try:
+        made = grids.expand(study.grid, tuple(study.phases))
+    except InputError as error:
+        raise InputError(str(error) if str(error).startswith("config.") else f"config.grid: {error}") from error
     both = {}
     for key, kind, new in zip(("phases", "evaluations"), (phases.Phase, Evaluation), made, strict=True):
         given = getattr(study, key)

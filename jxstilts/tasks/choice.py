@@ -4,6 +4,7 @@ import csv
 import io
 import pathlib
 
+from jxstilts.config import shown
 from jxstilts.runtime import InputError
 from jxstilts.tasks.spec import Recipe, TaskSpec, Tfds, beside, checked, read_json_lines, read_text
 
@@ -83,12 +84,12 @@ def read_commonsenseqa(path: pathlib.Path) -> list[dict]:
         for choice in choices:
             pair = [choice.get(key) for key in ("label", "text")] if isinstance(choice, dict) else []
             if len(pair) != 2 or not all(isinstance(value, str) for value in pair) or pair[0] in texts:
-                raise InputError(f"{where}: expected choices with 'label' (each once) and 'text'; got {choice!r}")
+                raise InputError(f"{where}: expected choices with 'label' (each once) and 'text'; got {choice!r:.60}")
             texts[pair[0]] = pair[1]
-        letters, answer = sorted(texts), row.get("answerKey") or None
-        if answer is not None and answer not in letters:
-            raise InputError(f"{where}: unknown answerKey {answer!r}; allowed: {', '.join(letters)}")
-        label = None if answer is None else letters.index(answer)
+        letters, answer = sorted(texts), row.get("answerKey")
+        if answer not in (None, "", *letters):
+            raise InputError(f"{where}: unknown answerKey {answer!r:.60}; allowed: {shown(', '.join(letters), 300)}")
+        label = letters.index(answer) if answer else None
         examples.append(_example(row["id"], question["stem"], [texts[letter] for letter in letters], label, where))
     return checked(examples, "label", path)
 
@@ -100,7 +101,7 @@ def _example(row, prompt, choices, label, where):
         return example
     allowed = [str(i) for i in range(len(choices))]
     if isinstance(label, bool) or str(label) not in allowed:
-        raise InputError(f"{where}: unknown label {label!r}; allowed: {', '.join(allowed)}")
+        raise InputError(f"{where}: unknown label {label!r:.60}; allowed: {', '.join(allowed)}")
     return example | {"label": int(label)}
 
 

@@ -3,6 +3,7 @@
 import logging
 import pathlib
 
+from jxstilts.config import shown
 from jxstilts.runtime import InputError
 from jxstilts.tasks.spec import (
     Recipe,
@@ -116,7 +117,8 @@ def _of_language(path, rows, language):
         else:
             others.add(code)
     if not examples:
-        raise InputError(f"{path}: no row in {language!r}; languages there: {', '.join(sorted(others)) or 'none'}")
+        there = shown(", ".join(sorted(others)), 300)
+        raise InputError(f"{path}: no row in {language!r}; languages there: {there or 'none'}")
     return examples
 
 

@@ -32,21 +32,23 @@ def read_squad(
         identifier = _get(question, "id", str, where)
         if keep and not keep(identifier):
             continue
-        where = f"{path}: question {identifier!r}"
-        if identifier in seen:
-            if not repeated_ids:
-                raise InputError(f"{where}: this id is in the file twice")
+        where = f"{path}: question {identifier!r:.80}"
+        if identifier in seen and not repeated_ids:
+            raise InputError(f"{where}: this id is in the file twice")
+        while identifier in seen:
             identifier = f"{identifier}#{len(examples)}"
         seen.add(identifier)
         example = {"id": identifier, "question": _get(question, "question", str, where), "context": context}
         given = _get(question, "answers", list, where) if "answers" in question else []
-        impossible = bool(question.get("is_impossible"))
+        impossible = _get(question, "is_impossible", bool, where) if "is_impossible" in question else False
         if translated:
             given = [answer for answer in given if _is_there(answer, context)]
             if not given and not impossible:
                 lost.append(identifier)
                 continue
         answers = [(_get(answer, "text", str, where), _get(answer, "answer_start", int, where)) for answer in given]
+        if impossible and any(text for text, _ in answers):
+            raise InputError(f"{where} is marked is_impossible, but has an answer")
         examples.append(_with_answers(example, answers, impossible, where))
     if lost:
         total = len(lost) + len(examples)
@@ -59,7 +61,7 @@ def read_squad(
         raise InputError(f"{path}: no question in the file{which}")
     labelled = {"answers" in example: example["id"] for example in examples}
     if len(labelled) == 2:
-        raise InputError(f"{path}: question {labelled[False]!r} has no answer, but {labelled[True]!r} has")
+        raise InputError(f"{path}: question {labelled[False]!r:.60} has no answer, but {labelled[True]!r:.60} has")
     return examples
 
 
@@ -74,14 +76,14 @@ def _questions(document, path):
 
 
 def _get(value, key, kind, where):
-    if not isinstance(value, dict) or not isinstance(value.get(key), kind):
+    if not isinstance(value, dict) or type(value.get(key)) is not kind:  # true is no number
         raise InputError(f"{where}: expected an object with {key!r} ({kind.__name__}), as in SQuAD's JSON")
     return value[key]
 
 
 def _is_there(answer, context):
     text, start = (answer.get("text"), answer.get("answer_start")) if isinstance(answer, dict) else (None, None)
-    if not isinstance(text, str) or not isinstance(start, int):
+    if type(text) is not str or type(start) is not int:
         return False
     return bool(text) and start >= 0 and context.startswith(text, start)
 
@@ -97,7 +99,7 @@ def _with_answers(example, answers, impossible, where):
             there = context[max(start, 0) : max(start, 0) + len(text)]
             nearest = context.find(text) if text else -1
             hint = f"; the text is first found at {nearest}" if nearest >= 0 else ""
-            raise InputError(f"{where}: answer {text!r} is not at offset {start}, where {there!r} stands{hint}")
+            raise InputError(f"{where}: answer {text!r:.60} is not at offset {start}, where {there!r:.60} stands{hint}")
     return example | {"answers": [{"text": text, "start": start} for text, start in answers]}
 
 

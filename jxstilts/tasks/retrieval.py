@@ -2,6 +2,7 @@
 
 import pathlib
 
+from jxstilts.config import shown
 from jxstilts.runtime import InputError
 from jxstilts.tasks import languages
 from jxstilts.tasks.spec import TaskSpec, Tfds, read_lines
@@ -65,9 +66,9 @@ def read_mining(path: pathlib.Path) -> dict:
             raise InputError(f"{gold}:{number}: {len(pair)} columns, expected 2: foreign id and English id")
         for identifier, (side, file) in zip(pair, sides.items(), strict=True):
             if identifier not in known[side]:
-                raise InputError(f"{gold}:{number}: id {identifier!r} is not in {file.name}")
+                raise InputError(f"{gold}:{number}: id {identifier!r:.60} is not in {file.name}")
         if pair in pairs:
-            raise InputError(f"{gold}:{number}: the pair {' '.join(pair)} is also on line {pairs[pair]}")
+            raise InputError(f"{gold}:{number}: the pair {shown(' '.join(pair), 120)} is also on line {pairs[pair]}")
         pairs[pair] = number
     return examples | {"gold": list(pairs)}
 
@@ -80,7 +81,7 @@ def _read_sentences(path):
         if not tab or not identifier:
             raise InputError(f"{path}:{number}: expected an id, a tab and a sentence, got {line!r:.60}")
         if identifier in lines_of:
-            raise InputError(f"{path}:{number}: id {identifier!r} is also on line {lines_of[identifier]}")
+            raise InputError(f"{path}:{number}: id {identifier!r:.60} is also on line {lines_of[identifier]}")
         lines_of[identifier] = number
         sentences.append({"id": identifier, "text": text})
     return sentences

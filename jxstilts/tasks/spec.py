@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import pathlib
+import re
 import string
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -12,6 +13,7 @@ from jxstilts.runtime import InputError
 from jxstilts.tasks.languages import LANGUAGES
 
 TYPES = ("classification", "choice", "tagging", "span", "retrieval", "text")
+HALF = re.compile(r"\\u[dD][89a-fA-F]")  # an escape of half a surrogate pair; most stand beside their other half
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +141,10 @@ def beside(*paths: str) -> tuple[str, ...]:
 
 def read_text(path: pathlib.Path) -> str:
     """Returns the text of a UTF-8 file that is not empty; line ends are left as they are."""
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -161,14 +166,27 @@ def read_lines(path: pathlib.Path) -> list[str]:
     return [line.removesuffix("\r") for line in lines]
 
 
-def parse_json(text: str, path: pathlib.Path, first_line: int = 1) -> Any:
-    """Returns the value of a JSON text that starts on line `first_line` of a file."""
+def parse_json(text: str, path: pathlib.Path, first_line: int = 1, halves: bool = False) -> Any:
+    """Returns the value of a JSON text that starts on line `first_line` of a file.
+
+    halves: let strings hold half a surrogate pair, which JSON can write and which is no character.
+    """
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        if not halves and HALF.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         raise InputError(
             f"{path}:{first_line + error.lineno - 1}: not JSON ({error.msg}, column {error.colno})"
         ) from error
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise InputError(f"{path}:{first_line}: {half!r} in a string is half a character; write it whole") from error
+    except RecursionError as error:
+        raise InputError(f"{path}:{first_line}: JSON values nested too deep to be data") from error
+    except ValueError as error:  # Python's limit on the digits of a whole number
+        raise InputError(f"{path}:{first_line}: a number of thousands of digits is no data") from error
+    return value
 
 
 def read_json_lines(path: pathlib.Path, keys: tuple[str, ...]) -> Iterator[tuple[int, dict]]:
@@ -186,7 +204,7 @@ def read_json_lines(path: pathlib.Path, keys: tuple[str, ...]) -> Iterator[tuple
 def class_id(label: Any, labels: tuple[str, ...], where: str) -> int:
     """Returns the class id of a label name; `where` is file:line for the message."""
     if label not in labels:
-        raise InputError(f"{where}: unknown label {label!r}; allowed: {', '.join(labels)}")
+        raise InputError(f"{where}: unknown label {label!r:.60}; allowed: {', '.join(labels)}")
     return labels.index(label)
 
 
@@ -228,9 +246,9 @@ def checked(examples: list[dict], gold: str, path: pathlib.Path) -> list[dict]:
     seen = set()
     for example in examples:
         if example["id"] in seen:
-            raise InputError(f"{path}: id {example['id']!r} is in the file twice")
+            raise InputError(f"{path}: id {example['id']!r:.60} is in the file twice")
         seen.add(example["id"])
     labelled = {gold in example: example["id"] for example in examples}
     if len(labelled) == 2:
-        raise InputError(f"{path}: example {labelled[False]!r} has no {gold}, but {labelled[True]!r} has")
+        raise InputError(f"{path}: example {labelled[False]!r:.60} has no {gold}, but {labelled[True]!r:.60} has")
     return examples

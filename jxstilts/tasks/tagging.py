@@ -37,7 +37,7 @@ def read_words(path: pathlib.Path, labels: tuple[str, ...], placeholder: str) ->
         if not word:
             raise InputError(f"{path}:{number}: the word is empty")
         if tag and tag[0] not in known:
-            raise InputError(f"{path}:{number}: unknown tag {tag[0]!r}; allowed: {', '.join(labels)}")
+            raise InputError(f"{path}:{number}: unknown tag {tag[0]!r:.60}; allowed: {', '.join(labels)}")
         sentences[-1].append((word, *tag))
     sentences = [sentence for sentence in sentences if sentence]
     prefix = _prefix(path, sentences)
@@ -74,7 +74,7 @@ def read_ccg(path: pathlib.Path) -> list[dict]:
         for token in line.split():
             parts = token.rsplit("|", 2)
             if len(parts) != 3 or not all(parts):
-                raise InputError(f"{path}:{number}: expected word|POS|category, got {token!r}")
+                raise InputError(f"{path}:{number}: expected word|POS|category, got {token!r:.60}")
             words.append(parts[0])
             tags.append(parts[2])
         if words:

@@ -4,7 +4,7 @@ import pathlib
 
 from jxstilts.runtime import InputError
 from jxstilts.tasks import languages
-from jxstilts.tasks.spec import TaskSpec, read_lines
+from jxstilts.tasks.spec import TaskSpec, checked, read_lines
 
 
 def read_plain(path: pathlib.Path) -> list[dict]:
@@ -18,7 +18,7 @@ def read_plain(path: pathlib.Path) -> list[dict]:
             line = cells[1]
         if line.strip():
             examples.append({"id": f"{path.parent.name}/{path.stem}:{number - 1}", "text": line})
-    return examples
+    return checked(examples, "label", path)
 
 
 def _fields(language):

@@ -1,0 +1,36 @@
+"""What a stored model may say of itself: the values of its config and its labels, before anything is made of them."""
+
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jxstilts.config import shown
+from jxstilts.models.model import family_module
+from jxstilts.runtime import InputError
+
+
+def check_values(family: str, values: Mapping[str, Any], where: str, names: Mapping[str, str] | None = None) -> None:
+    """Raises InputError unless every value is one that the field of the family's Config can have.
+
+    names: what the fields are called where the values stand. Unknown fields are left to `make_config`.
+    """
+    kinds = typing.get_type_hints(family_module(family).Config)
+    for field, value in values.items():
+        kind = kinds.get(field)
+        if kind is None or (kind is bool and type(value) is bool):
+            continue
+        least = 0 if kind is float or field == "pad_id" else 1
+        most, allowed = 2**31 - 1, f"{'number' if kind is float else 'whole number'} from {least} up"
+        if field.endswith("dropout"):
+            most, allowed = 1 - 1e-6, "number from 0 to below 1"
+        if kind is bool or type(value) not in (int, kind) or not least <= value <= most:  # NaN is in no range
+            allowed = "true or false" if kind is bool else f"a {allowed}"
+            raise InputError(f"{where}{(names or {}).get(field, field)}={shown(repr(value), 60)}; allowed is {allowed}")
+    if values.get("pad_id", 0) >= values.get("vocab_size", 2**31):
+        raise InputError(f"{where}pad_id={values['pad_id']} is not in the vocabulary of {values['vocab_size']}")
+
+
+def check_labels(labels: Sequence[str], where: str) -> None:
+    """Raises InputError unless labels are texts that differ."""
+    if not all(isinstance(label, str) and label.isprintable() for label in labels) or len(set(labels)) < len(labels):
+        raise InputError(f"{where}: expected labels that differ, found {labels!r:.200}")

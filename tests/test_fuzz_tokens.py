@@ -1,0 +1,196 @@
+"""Tokenizers' files and cached features, mutated: refused, or made again, or they work."""
+
+import json
+import shutil
+import struct
+
+import fuzz
+import numpy as np
+import pytest
+import samples
+
+from jxstilts.data import cache, tokenizer
+from jxstilts.data.features import Features
+from jxstilts.runtime import InputError
+
+
+def check_tokenizer(found) -> None:
+    """Raises AssertionError unless the tokenizer has the special tokens that the package uses, and encodes any text."""
+    ids = [found.cls_token_id, found.sep_token_id, found.pad_token_id, found.unk_token_id]
+    assert all(type(one) is int and 0 <= one < len(found) for one in ids), ids
+    tokens, offsets = tokenizer.encode(found, ["the king é 中\u2028\x00", "", "</s> a"])
+    assert tokens.dtype == np.int32 and len(offsets) == 4 and offsets[-1] == len(tokens)
+    assert not len(tokens) or (0 <= tokens.min() and tokens.max() < len(found))
+    assert len(tokenizer.fingerprint(found)) == 64
+
+
+@pytest.mark.parametrize("model", ["bpe", "unigram"])
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+@fuzz.shares(20, 3000)
+def test_tokenizers(tmp_path, model, name, count):
+    tokenizer.save(tokenizer.train(samples.TEXTS[:3], 70, model=model, coverage=1.0), tmp_path)
+    file = tmp_path / name
+    content = file.read_bytes()
+
+    def attempt(plan):
+        fuzz.put(file, fuzz.mutate(content, plan, fuzz.JSON), plan)
+        check_tokenizer(tokenizer.load(tmp_path))
+
+    fuzz.run(f"{model} {name}", count, attempt, str(tmp_path))
+
+
+def _varint(value: int) -> bytes:
+    found = b""
+    while value > 127:
+        found, value = found + bytes([value & 127 | 128]), value >> 7
+    return found + bytes([value])
+
+
+def _field(number: int, value) -> bytes:
+    if isinstance(value, int):
+        return _varint(number << 3) + _varint(value)
+    if isinstance(value, float):
+        return _varint(number << 3 | 5) + struct.pack("<f", value)
+    return _varint(number << 3 | 2) + _varint(len(value)) + value
+
+
+def sentencepiece(pieces=("▁", "▁the", "king", "a", "e", "▁a", "中"), score=-1.0) -> bytes:
+    """A unigram model as sentencepiece_model.proto says: pieces, trainer_spec, normalizer_spec."""
+    special = b"".join(
+        _field(1, _field(1, token) + _field(2, 0.0) + _field(3, kind))
+        for token, kind in ((b"<unk>", 2), (b"<s>", 3), (b"</s>", 3))
+    )
+    usual = b"".join(_field(1, _field(1, piece.encode()) + _field(2, score)) for piece in pieces)
+    return special + usual + _field(2, _field(3, 1) + _field(4, 8000)) + _field(3, _field(1, b"nmt") + _field(3, 1))
+
+
+@fuzz.shares(40, 6000)
+def test_sentencepiece(tmp_path, count):
+    file = tmp_path / "sentencepiece.bpe.model"
+    file.write_bytes(sentencepiece())
+    check_tokenizer(tokenizer.load(tmp_path))
+
+    def attempt(plan):
+        fuzz.put(file, fuzz.mutate(sentencepiece(), plan, fuzz.BYTES), plan)
+        check_tokenizer(tokenizer.load(file))
+
+    fuzz.run("sentencepiece", count, attempt, str(tmp_path))
+
+
+# --- cached features -------------------------------------------------------------------------------------------------
+
+
+def features() -> Features:
+    offsets = np.array([0, 3, 3, 5, 9], np.int64)
+    return Features(
+        np.arange(9, dtype=np.int32), offsets, {"label": np.arange(4, dtype=np.int32)},
+        {"word": np.arange(9, dtype=np.int32), "max_context": np.arange(9) % 2 == 0},
+    )  # fmt: skip
+
+
+def check_features(found: Features) -> None:
+    """Raises AssertionError unless these have the form of `features`; the numbers may differ."""
+    usual = features()
+    assert found.fields.keys() == usual.fields.keys() and found.token_fields.keys() == usual.token_fields.keys()
+    for name, array in cache._arrays(usual).items():
+        assert cache._arrays(found)[name].dtype == array.dtype and cache._arrays(found)[name].shape == array.shape
+    assert found.offsets[0] == 0 and found.offsets[-1] == len(found.tokens) and (np.diff(found.offsets) >= 0).all()
+
+
+NAMES = ("entry.json", "tokens.npy", "offsets.npy", "field.label.npy", "token_field.word.npy")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@fuzz.shares(12, 1500)
+def test_cache(tmp_path, name, count):
+    cache.cached(tmp_path, {"a": 1}, features)
+    (entry,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    contents = {path.name: path.read_bytes() for path in entry.iterdir()}
+
+    def attempt(plan):
+        shutil.rmtree(entry, ignore_errors=True)
+        entry.mkdir()
+        for other, content in contents.items():
+            (entry / other).write_bytes(content)
+        kinds = fuzz.JSON if name == "entry.json" else fuzz.BYTES
+        fuzz.put(entry / name, fuzz.mutate(contents[name], plan, kinds), plan)
+        found = cache._read(entry)
+        if found is not None:  # else `cached` makes it again
+            check_features(found)
+
+    fuzz.run(f"cache {name}", count, attempt, "no refusal: a damaged entry is made again")
+    check_features(cache.cached(tmp_path, {"a": 1}, features))
+
+
+# --- what the campaign has found -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (_field(1, 5), "not a SentencePiece unigram model"),
+        (_field(1, _field(2, 0.0)), "not a SentencePiece unigram model"),
+        (_field(1, _field(1, 7) + _field(2, 0.0)), "not a SentencePiece unigram model"),
+        (b"\xff" * 10**6, "it is damaged"),
+        (sentencepiece(score=float("nan")), "the score of a piece is nan"),
+    ],
+)
+def test_found_in_sentencepiece_models(tmp_path, data, message):
+    (tmp_path / "m.model").write_bytes(data)
+    with fuzz.limit(5), pytest.raises(InputError, match=message):
+        tokenizer.load(tmp_path / "m.model")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("tokenizer.json", {"model": "vocab"}, "tokenizer.json: not a tokenizer"),
+        ("tokenizer.json", {"model": True}, "tokenizer.json: not a tokenizer: it holds no vocabulary"),
+        ("tokenizer.json", {"added_tokens": [5]}, "tokenizer.json: not a tokenizer, or damaged: "),
+        ("tokenizer_config.json", {"cls_token": [1]}, r"tokenizer_config.json: cls_token=\[1\]: expected a token"),
+        ("tokenizer_config.json", {"sep_token": {"x": 1}}, r"tokenizer_config.json: sep_token=None: expected a token"),
+        ("tokenizer_config.json", {"pad_token": "<nil>"}, "tokenizer.json: its vocabulary has no pad_token, nor does"),
+    ],
+)
+def test_found_in_tokenizers(tmp_path, name, changes, message):
+    tokenizer.save(samples.word_tokenizer(), tmp_path)
+    content = json.loads((tmp_path / name).read_text())
+    (tmp_path / name).write_text(json.dumps(content | changes))
+    with pytest.raises(InputError, match=message):
+        tokenizer.load(tmp_path)
+
+
+def test_a_vocabulary_without_its_unknown_piece(tmp_path):
+    tokenizer.save(samples.word_tokenizer(), tmp_path)
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    content["model"]["unk_token"] = "<none>"
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="not found in the vocabulary"):
+        tokenizer.load(tmp_path)
+
+
+def test_ids_beyond_the_vocabulary(tmp_path):
+    tokenizer.save(samples.word_tokenizer(), tmp_path)
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    piece = max(content["model"]["vocab"], key=content["model"]["vocab"].get)
+    content["model"]["vocab"][piece] += 1000
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"tokenizer.json: damaged: it has \d+ tokens, but one with the id 1\d{3}"):
+        tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[" * 10**5, '"files"', '{"files": 3}', '{"files": {"../../tokens.npy": 3}}', "null"])
+def test_a_cache_entry_with_another_record_is_made_again(tmp_path, text):
+    cache.cached(tmp_path, {"a": 1}, features)
+    (record,) = tmp_path.glob("*/entry.json")
+    record.write_text(text)
+    check_features(cache.cached(tmp_path, {"a": 1}, features))
+
+
+def test_a_cache_entry_that_lost_a_field_is_made_again(tmp_path):
+    cache.cached(tmp_path, {"a": 1}, features)
+    (record,) = tmp_path.glob("*/entry.json")
+    content = json.loads(record.read_text())
+    del content["files"]["field.label.npy"]
+    record.write_text(json.dumps(content))
+    check_features(cache.cached(tmp_path, {"a": 1}, features))
