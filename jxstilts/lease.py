@@ -51,6 +51,19 @@ class Lease:
             self.path.unlink(missing_ok=True)
         self._gone = True
 
+    def clear(self, folder: str | os.PathLike, names: str = "[!.]*") -> None:
+        """Removes the leases of dead owners from a folder, and what killed ones left beside them. names: a glob."""
+        folder = pathlib.Path(folder)
+        for path in folder.glob(names):
+            if (holder := owner(path)) and _dead(holder, path, self.path):
+                _discard(path, holder["token"], secrets.token_hex(8))
+        os.utime(self.path)
+        now = self.path.stat().st_mtime
+        for path in folder.glob(f".{names}.*"):
+            with contextlib.suppress(FileNotFoundError):
+                if now - path.stat().st_mtime > EXPIRES:
+                    path.unlink()
+
     def _beat(self) -> None:
         while not self._gone and not self._ended.wait(BEAT):
             self._renew()

@@ -8,8 +8,9 @@ import json
 import os
 import pathlib
 import platform
+import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -32,6 +33,7 @@ from jxstilts.train import phase as phases
 LEASES = "leases"
 ALONE = "alone"
 POLL = 1.0  # seconds between two looks at what other workers have done
+LEFTOVER = 3600.0  # seconds after which a temporary file is taken for that of a killed process
 
 
 def run(
@@ -58,6 +60,7 @@ def run(
     processes.same("the config", configs.fingerprint(study))
     with _seat(workdir, shard) as seat:
         cache_dir = pathlib.Path(study.cache_dir or workdir / "cache")
+        processes.first_says("what was left", lambda: _clear(seat, workdir, cache_dir))
         runtime.start(study.compile_cache or str(cache_dir / "compile"))
         processes.first_says("the strata", lambda: _strata(study.data_dir, workdir))
         worker = _Worker(
@@ -154,8 +157,9 @@ class _Worker:
             self.failed[kind, name] = cause
             return False
         try:
-            work()
-        except (InputError, jax.errors.JaxRuntimeError) as error:  # the latter: out of memory, say
+            with runtime.explained(f"{kind} {name}"):
+                work()
+        except (InputError, jax.errors.JaxRuntimeError) as error:
             cause = str(error).strip().partition("\n")[0]
         cause = next(filter(None, processes.meet(f"the end of {kind} {name}", cause, failure=cause)), "")
         if cause:
@@ -223,14 +227,16 @@ class _Worker:
 
     def _claim(self, name: str, config: Any, sha: str | None, tokenizer_dir: pathlib.Path) -> tuple[dict, bool]:
         """Returns a phase's identity, after making its folder its own, and whether it is done."""
-        phase = self.study.phases[name]
+        phase, folder = self.study.phases[name], self.workdir / "phases" / name
         data = identities.data(phase, self.study.data_dir, self.cache_dir.with_name("digests"))
         own = identities.identity(phase, config, sha, tokenizer_dir, data)
 
         def claim() -> bool:
-            record, message = identities.claim(self.workdir / "phases" / name, own)
+            record, message = identities.claim(folder, own)
             if message:
                 self.say(f"{name}: {message}")
+            if record is not None:  # a process that was killed just after DONE has left them
+                shutil.rmtree(folder / "checkpoints", ignore_errors=True)
             return record is not None
 
         return own, processes.first_says(f"the folder of {name}", claim)
@@ -312,6 +318,24 @@ def _refuse(workdir: pathlib.Path, holder: dict, shard: tuple[int, int] | None) 
         f"{workdir}: {who} {what}; wait for it, or give each of several workers a --shard=i/n of its own, or take "
         "another --workdir"
     )
+
+
+def _clear(seat: lease.Lease, workdir: pathlib.Path, cache_dir: pathlib.Path) -> None:
+    """Removes what killed processes left: leases, and files that they were about to put in place (`atomic_write`)."""
+    seat.clear(workdir / LEASES)
+    seat.clear(workdir, ".*.lock")
+    places = ("", "tokenizer/", "failed/", "phases/*/", "items/*/", "predictions/*/*/", "report/", "report/*/")
+    _remove_old(path for at in places for path in workdir.glob(f"{at}.*.tmp"))
+    with contextlib.suppress(OSError):  # a shared cache may be read-only
+        seat.clear(cache_dir / "features", ".*.lock")
+        _remove_old(cache_dir.glob("digests/.*.tmp"))
+
+
+def _remove_old(paths: Iterable[pathlib.Path]) -> None:
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > LEFTOVER:
+                path.unlink()
 
 
 def _strata(data_dir: str, workdir: pathlib.Path) -> None:
