@@ -4,8 +4,8 @@
 
 weak: rows_per_device rows on each device; strong: batch_size rows on all together. Per device: the FLOPs of the matrix
 products, and the bytes that it sends in collectives (rings). Devices are simulated on the CPU, or those of TPU slices
-(--topology=v5e:2x4,v5e:4x8), compiled by libtpu. `formula` is what data parallelism has to send, 2 (n - 1) / n times
-the float32 gradients. There is no peer, so there is no ratio.
+(--topology=v5e:2x4,v5e:4x8), compiled by libtpu. `formula`: see there; a TPU scatters gradients in the computation's
+dtype, and so sends less. There is no peer, so there is no ratio.
 """
 
 import argparse
@@ -13,11 +13,15 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from jax.sharding import Mesh
+
 from benchmarks import command
 from benchmarks.tpu import classifier
 from jxstilts import runtime
 from jxstilts.check import chips, program
-from jxstilts.mesh import make_mesh
+from jxstilts.check.program import Program
+from jxstilts.checkpoint import leaves
+from jxstilts.mesh import make_mesh, param_shardings, spread
 from jxstilts.models.layers import Compute
 from jxstilts.runtime import InputError
 
@@ -88,15 +92,34 @@ def _one(options: argparse.Namespace, size: int, devices: list) -> dict[str, Any
     compiled = program.compile(made, mesh)
     if compiled.cost is None:
         return row | {"why": compiled.too_large}
-    count = len(devices)
     return row | {
         "flops": compiled.cost.flops,
         "sent": compiled.cost.sent,
-        "formula": 2 * (count - 1) / count * 4 * compiled.parameters if options.axis == "data" else None,
+        "formula": formula(made, mesh) if options.axis == "data" else None,
         "collectives": compiled.cost.by_kind(),
         "memory": compiled.memory.total,
         "compile_seconds": compiled.seconds,
     }
+
+
+def formula(made: Program, mesh: Mesh) -> float:
+    """Returns the bytes that a device has to send in a step of data parallelism in float32 on n devices.
+
+    (n - 1) / n times: twice the gradients (reduced to all), and once the new values of the parameters whose moments are
+    split. If the words' moments are, then their gradient is added up where its columns lie, and in its place go the
+    tokens of the batch and the device's own part of the activations' gradient.
+    """
+    shapes, axes = made.model.abstract()
+    placed, _ = param_shardings(axes, shapes, mesh)
+    apart, total = leaves(spread(placed, shapes, mesh)), 0.0
+    for path, leaf in leaves(shapes).items():
+        split = apart[path].shard_shape(leaf.shape) != leaf.shape
+        if split and path == "encoder/embeddings/tokens":
+            total += 4 * made.tokens * (1 + leaf.shape[1] / mesh.size)
+        else:
+            total += 2 * 4 * leaf.size
+        total += 4 * leaf.size * split
+    return total * (mesh.size - 1) / mesh.size
 
 
 def table(result: dict) -> str:

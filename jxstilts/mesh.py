@@ -15,6 +15,7 @@ from jxstilts.runtime import InputError, suggest
 
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")
+SPREAD_FROM = 4 * 2**20  # bytes; below, the collectives' latency costs more than the memory is worth
 RULES: dict[str, str | None] = {
     "vocab": "tensor",
     "embed": "fsdp",
@@ -65,14 +66,27 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-def constrain_rows(x: jax.Array) -> jax.Array:
-    """Keeps the leading (row) dimension of an activation on the batch axes, where `use_abstract_mesh` says a mesh."""
+def row_groups(rows: int) -> int:
+    """Returns how many groups of devices hold different rows of a batch, where `use_abstract_mesh` says a mesh; or 1.
+
+    1 also for fewer rows than devices (initialisation, a single example): those are left to the compiler.
+    """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or not set(BATCH_AXES) <= set(mesh.axis_names):
+        return 1
+    count = mesh.shape["data"] * mesh.shape["fsdp"]
+    return 1 if rows % count else count
+
+
+def constrain_rows(x: jax.Array, *, whole: bool = True) -> jax.Array:
+    """Keeps the leading (row) dimension of an activation on the batch axes, where `use_abstract_mesh` says a mesh.
+
+    whole: the other dimensions are not split; False: as the compiler likes.
+    """
+    if row_groups(x.shape[0]) == 1:
         return x
-    if x.shape[0] % (mesh.shape["data"] * mesh.shape["fsdp"]):
-        return x  # fewer rows than devices (initialisation, a single example): left to the compiler
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH_AXES))
+    others = () if whole else (PartitionSpec.UNCONSTRAINED,) * (x.ndim - 1)
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH_AXES, *others))
 
 
 def param_shardings(axes: Any, shapes: Any, mesh: Mesh) -> tuple[Any, list[str]]:
@@ -102,6 +116,26 @@ def param_shardings(axes: Any, shapes: Any, mesh: Mesh) -> tuple[Any, list[str]]
 
     placed = jax.tree_util.tree_map_with_path(place, axes, shapes, is_leaf=lambda x: isinstance(x, tuple))
     return placed, notes
+
+
+def spread(placed: Any, shapes: Any, mesh: Mesh) -> Any:
+    """Places what only the optimizer reads: as the parameters are `placed`, and split over `data` too.
+
+    So Rajbhandari et al. 2020 (ZeRO, stage 1). Split is the dimension that is largest on a device and divides; arrays
+    below SPREAD_FROM, and those without such a dimension, stay as they are.
+    """
+    count = mesh.shape["data"]
+
+    def place(leaf, sharding):
+        sizes = [size if size % count == 0 else 0 for size in sharding.shard_shape(leaf.shape)]
+        if count == 1 or leaf.size * leaf.dtype.itemsize < SPREAD_FROM or not max(sizes):
+            return sharding
+        split = sizes.index(max(sizes))
+        spec = [(axis, "data") if place == split and axis else axis for place, axis in enumerate(sharding.spec)]
+        spec[split] = spec[split] or "data"
+        return NamedSharding(mesh, PartitionSpec(*spec))
+
+    return jax.tree.map(place, shapes, placed)
 
 
 def process_rows(mesh: Mesh) -> tuple[int, int]:

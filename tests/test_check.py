@@ -11,6 +11,7 @@ import pytest
 from benchmarks import memory, scaling, tpu
 from benchmarks.tpu import classifier
 from jxstilts import cli, config, hlo, study
+from jxstilts import mesh as meshes
 from jxstilts.check import chips, examples, phases, program, report
 from jxstilts.check.program import BatchShape, Compiled, Memory
 from jxstilts.data import tokenizer as tokenizers
@@ -68,11 +69,11 @@ def test_what_would_help_names_keys_that_exist(one_device):
     words = [text for text, _, _ in report.changes(found, steps[0], make_mesh())]
     assert words[0] == "config.compute.dtype=bfloat16"
     assert words[2].endswith("config.mesh.data=1 and config.mesh.fsdp=-1")
-    assert words[-1].endswith("config.phases.micro-mnli-s0.accumulation=4")  # 32 rows on 8 devices
+    assert words[-2].endswith("config.phases.micro-mnli-s0.accumulation=4")  # 32 rows on 8 devices; then: frozen parts
     fields = {field.name for field in dataclasses.fields(Compute)}
     assert {"dtype", "remat"} <= fields and "accumulation" in phase_module.Phase.__dataclass_fields__
     alone = [text for text, _, _ in report.changes(found, steps[0], one_device)]
-    assert not any("mesh" in text for text in alone) and alone[-1].endswith("accumulation=32")
+    assert not any("mesh" in text for text in alone) and alone[-2].endswith("accumulation=32")
 
 
 def test_the_papers_steps_need_neither_data_nor_weights():
@@ -174,6 +175,21 @@ def test_weak_and_strong_scaling_on_simulated_devices():
     for mode in ("weak", "strong"):
         assert rows[mode, 8]["sent"] == pytest.approx(rows[mode, 8]["formula"], rel=0.01)
     assert "all-reduce" in scaling.table(scaling_result(rows))
+
+
+def test_what_a_split_optimizer_state_takes_and_sends(monkeypatch):
+    """A moment's bytes on a device fall by the number of devices, what is sent does not rise, and the formula holds."""
+    made, mesh = classifier("mini", 16, 16, compute=Compute()), make_mesh({"data": 8})
+    split = program.compile(made, mesh)
+    monkeypatch.setattr(meshes, "SPREAD_FROM", 2**60)
+    whole = program.compile(made, mesh)
+    words = 4 * made.model.config.vocab_size * made.model.config.width
+    assert whole.memory.optimizer - split.memory.optimizer == 2 * words * 7 // 8
+    assert split.memory.total < whole.memory.total - 2 * words * 7 // 8
+    assert split.cost.sent < whole.cost.sent and split.cost.flops == whole.cost.flops
+    assert scaling.formula(made, mesh) == pytest.approx(whole.cost.sent, rel=0.01)
+    monkeypatch.undo()
+    assert scaling.formula(made, mesh) == pytest.approx(split.cost.sent, rel=0.01)
 
 
 def test_weights_travel_and_not_activations_where_parameters_are_split():

@@ -175,6 +175,7 @@ ENTRY %main (x: f32[4,16,128,64], y: f32[4,16,128,64]) -> f32[4,16,128,128] {{
         ("replica_groups=[4,2]<=[2,4]T(1,0), to_apply=%add", 2),
         ("replica_groups=mesh['axis_0'=8,'axis_1'=2] {'axis_0','axis_1'}, use_global_device_ids=true", 16),
         ("replica_groups=mesh['axis_0'=8,'axis_1'=2] {'axis_1'}, to_apply=%add", 2),
+        ("replica_groups=mesh['a_0'=2,'a_1'=4], device_ids=([2,2,2]T(1,0,2)) {'a_1'}, use_global_device_ids=true", 4),
         ("replica_groups={}, to_apply=%add", 64),
         ("source_target_pairs={{0,1},{1,0}}", 2),
     ],
@@ -188,6 +189,42 @@ def test_an_unknown_notation_is_refused():
         hlo.group_size("replica_groups=<new>, to_apply=%add", 8)
     with pytest.raises(InputError, match="no ENTRY"):
         hlo.read("not a program")
+
+
+SCATTER = """HloModule m, num_partitions=4
+
+%add (x: f32[], y: f32[]) -> f32[] {
+  %x = f32[] parameter(0)
+  %y = f32[] parameter(1)
+  ROOT %sum = f32[] add(%x, %y)
+}
+
+%all-reduce-scatter (a: f32[64,8], b: f32[64,8]) -> (f32[16,8], f32[16,8]) {
+  %a = f32[64,8]{1,0} parameter(0)
+  %b = f32[64,8]{1,0} parameter(1)
+  %both = (f32[64,8]{1,0}, f32[64,8]{1,0}) all-reduce(%a, %b), replica_groups={{0,1,2,3}}, to_apply=%add
+  %first = f32[64,8]{1,0} get-tuple-element(%both), index=0
+  %second = f32[64,8]{1,0} get-tuple-element(%both), index=1
+  %zero = u32[] constant(0)
+  %mine = f32[16,8]{1,0} dynamic-slice(%first, %zero, %zero), dynamic_slice_sizes={16,8}
+  %other = f32[16,8]{1,0} dynamic-slice(%second, %zero, %zero), dynamic_slice_sizes={16,8}
+  ROOT %parts = (f32[16,8]{1,0}, f32[16,8]{1,0}) tuple(%mine, OTHER)
+}
+
+ENTRY %main (a: f32[64,8], b: f32[64,8]) -> (f32[16,8], f32[16,8]) {
+  %a = f32[64,8]{1,0} parameter(0)
+  %b = f32[64,8]{1,0} parameter(1)
+  ROOT %out = (f32[16,8]{1,0}, f32[16,8]{1,0}) fusion(%a, %b), kind=kCustom, calls=%all-reduce-scatter
+}
+"""
+
+
+def test_an_all_reduce_of_which_parts_are_kept():
+    """How the TPU compiler writes a reduce-scatter of several arrays; not one where a whole array is kept, too."""
+    size = 2 * 64 * 8 * 4
+    found = hlo.cost(hlo.read(SCATTER.replace("OTHER", "%other"))).by_kind()
+    assert found == {"reduce-scatter": {"count": 1, "bytes": size, "sent": size * 3 / 4}}
+    assert set(hlo.cost(hlo.read(SCATTER.replace("OTHER", "%second"))).by_kind()) == {"all-reduce"}
 
 
 @LIBTPU

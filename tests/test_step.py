@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from jxstilts import mesh as meshes
 from jxstilts.checkpoint import Checkpoints
 from jxstilts.mesh import make_mesh, put_batch
 from jxstilts.models import heads
@@ -88,7 +89,8 @@ def on_one_device(head):
         ("choice", (4, 1, 2)), ("tagging", (1, 2, 4)), ("span", (2, 2, 2)), ("mlm", (1, 4, 2)),
     ],
 )  # fmt: skip
-def test_one_device_equals_eight(head, shape):
+def test_one_device_equals_eight(head, shape, monkeypatch):
+    monkeypatch.setattr(meshes, "SPREAD_FROM", 0)  # the state of this small model is split, too
     expected, one = on_one_device(head)
     found, eight = run_steps(make_mesh(dict(zip(("data", "fsdp", "tensor"), shape, strict=True))), head)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
@@ -115,7 +117,8 @@ def test_accumulation_changes_no_loss(one_device, head):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
-def test_save_on_eight_devices_restore_on_one(tmp_path, one_device):
+def test_save_on_eight_devices_restore_on_one(tmp_path, one_device, monkeypatch):
+    monkeypatch.setattr(meshes, "SPREAD_FROM", 0)
     mesh = make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
     _, state = run_steps(mesh, steps=2)
     checkpoints = Checkpoints(tmp_path)
@@ -162,15 +165,55 @@ def test_weight_decay_spares_biases_and_norms():
     assert decayed["encoder"]["embeddings"]["tokens"] is True
 
 
-def test_optimizer_state_lies_with_its_parameters():
+def moments_of(state):
+    return [optax.tree_utils.tree_get(state["opt_state"], name) for name in ("mu", "nu")]
+
+
+def test_small_moments_lie_with_their_parameters():
     mesh = make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
     model = Model(make_config("xlmr", "tiny"), (HEADS["classification"],))
     shardings, notes = step.state_shardings(model, optimizer.make(ADAMW, 10), mesh)
-    adam = next(
-        s for s in jax.tree.leaves(shardings["opt_state"], is_leaf=lambda x: hasattr(x, "mu")) if hasattr(s, "mu")
-    )
-    assert adam.mu == shardings["params"] == adam.nu
+    assert moments_of(shardings) == [shardings["params"]] * 2
     assert not notes
+
+
+@pytest.mark.parametrize(
+    ("sizes", "words", "kernel"),
+    [
+        ({"data": 8}, (4096, 32), (2, 32, 8)),  # the largest dimension
+        ({"data": 2, "fsdp": 2, "tensor": 2}, (8192, 16), (2, 16, 16)),  # of what fsdp and tensor leave
+        ({"fsdp": 8}, (32768, 4), (2, 4, 64)),  # no data axis: as the parameters
+    ],
+)
+def test_moments_are_split_over_data(sizes, words, kernel, monkeypatch):
+    model = Model(make_config("xlmr", "tiny", vocab_size=32768), (HEADS["classification"],))
+    mesh = make_mesh(sizes)
+
+    def parts(tree):
+        encoder, shapes = tree["encoder"], model.abstract()[0]["encoder"]
+        split = encoder["embeddings"]["tokens"], encoder["layers"]["mlp_in"]["kernel"]
+        whole = shapes["embeddings"]["tokens"], shapes["layers"]["mlp_in"]["kernel"]
+        return tuple(one.shard_shape(leaf.shape) for one, leaf in zip(split, whole, strict=True))
+
+    shardings, _ = step.state_shardings(model, optimizer.make(ADAMW, 10), mesh)
+    for moment in moments_of(shardings):
+        assert parts(moment)[0] == words  # 4 MiB
+        assert parts(moment)[1] == parts(shardings["params"])[1]  # 16 KiB
+    monkeypatch.setattr(meshes, "SPREAD_FROM", 0)
+    shardings, _ = step.state_shardings(model, optimizer.make(ADAMW, 10), mesh)
+    assert [parts(moment) for moment in moments_of(shardings)] == [(words, kernel)] * 2
+
+
+def test_a_split_state_gives_the_same_numbers(monkeypatch):
+    found = []
+    for limit in (0, 2**60):
+        monkeypatch.setattr(meshes, "SPREAD_FROM", limit)
+        found.append(run_steps(make_mesh({"data": 8}), "mlm", steps=3, accumulation=2))
+    (losses, state), (expected, other) = found
+    assert max(leaf.addressable_shards[0].data.size for leaf in jax.tree.leaves(moments_of(state))) == 1000 * 32 // 8
+    np.testing.assert_allclose(losses, expected, rtol=1e-6)
+    for a, b in zip(jax.tree.leaves(moments_of(state)), jax.tree.leaves(moments_of(other)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(b).max() + 1e-12)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from jxstilts.models import bundle
 from jxstilts.models.model import HeadSpec, Model, make_config
 from jxstilts.study import plan
 from jxstilts.study.config import Study
-from jxstilts.train import inputs, step
+from jxstilts.train import frozen, inputs, step
 from jxstilts.train.mixture import Stream
 
 OPEN_LABELS = 512  # stands in for the size of an open label set (CCG) whose data is not at hand
@@ -39,6 +39,8 @@ def steps(study: Study) -> tuple[list[Step], list[str]]:
         if model is None:
             unknown.append(name)
             continue
+        if phase.freeze:
+            frozen.check(model.abstract()[0], phase.freeze, f"config.phases.{name}.freeze")
         sizes, bounds = {}, {}
         for key, stream in phase.tasks.items():
             if repr(stream) not in shapes:
@@ -62,7 +64,15 @@ def programs(phase: Any, model: Model, shapes: Mapping[str, BatchShape]) -> list
     }
     mixed = {key: shapes[key] for key, stream in phase.tasks.items() if stream.mode == "mixed"}
     made = [
-        Program(model, losses, {key: shapes[key], **mixed}, phase.optimizer, phase.accumulation)
+        Program(
+            model,
+            losses,
+            {key: shapes[key], **mixed},
+            phase.optimizer,
+            phase.accumulation,
+            phase.freeze,
+            phase.skip_nonfinite > 0,
+        )
         for key, stream in phase.tasks.items()
         if stream.mode != "mixed"
     ]

@@ -18,7 +18,7 @@ from jxstilts.data.features import Features
 from jxstilts.mesh import batch_divisor
 from jxstilts.models.model import Model, family_module
 from jxstilts.runtime import InputError
-from jxstilts.train import objectives, step
+from jxstilts.train import frozen, objectives, step
 from jxstilts.train import optimizer as optimizers
 
 STEPS = 1000  # of the schedule, which is state: any number gives the same program
@@ -53,6 +53,8 @@ class Program:
     shapes: Mapping[str, BatchShape]
     optimizer: optimizers.Optimizer
     accumulation: int = 1
+    freeze: tuple[str, ...] = ()  # see `train.frozen`
+    skip_nonfinite: bool = False
 
     @property
     def key(self) -> tuple:
@@ -64,7 +66,7 @@ class Program:
         rates = {"learning_rate": 0.0, "warmup": 0.0, "weight_decay": 0.0}
         optimizer = repr(dataclasses.replace(self.optimizer, **rates))
         model = (self.model.family, self.model.config, self.model.compute, tuple(sorted(heads.values())))
-        return model, taken, optimizer, self.accumulation
+        return model, taken, optimizer, self.accumulation, self.freeze, self.skip_nonfinite
 
     @property
     def tokens(self) -> int:
@@ -101,7 +103,10 @@ class Memory:
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """What a program comes to on one device of a mesh. too_large: the compiler's words where it gave up on memory."""
+    """What a program comes to on one device of a mesh. too_large: the compiler's words where it gave up on memory.
+
+    frozen: of the parameters. saved: bytes of moments and gradients that a device would hold for them.
+    """
 
     parameters: int
     devices: int
@@ -109,6 +114,8 @@ class Compiled:
     cost: hlo.Cost | None
     seconds: float  # of lowering and compiling
     too_large: str = ""
+    frozen: int = 0
+    saved: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,11 +167,15 @@ def compile(program: Program, mesh: Mesh) -> Compiled:
     context = objectives.Context(config.vocab_size, config.vocab_size - 1, tuple(range(4)))
     optimizer = optimizers.make(program.optimizer, STEPS)
     train_step = step.make_train_step(
-        program.model, program.losses, optimizer, mesh, context=context, accumulation=program.accumulation
-    )
+        program.model, program.losses, optimizer, mesh, context=context, accumulation=program.accumulation,
+        freeze=program.freeze, skip_nonfinite=program.skip_nonfinite,
+    )  # fmt: skip
     params, _ = program.model.abstract()
     parameters = sum(leaf.size for leaf in leaves(params).values())
-    state = jax.eval_shape(lambda tree: step.new_state(tree, optimizer, 0), params)
+    kept = frozen.split(params, program.freeze)[1]
+    places = frozen.split(step.gradient_shardings(program.model, mesh), program.freeze)[1]
+    less = {"frozen": sum(leaf.size for leaf in leaves(kept).values()), "saved": 3 * _on_device(kept, places)}
+    state = jax.eval_shape(lambda tree: step.new_state(tree, optimizer, 0, program.freeze), params)
     batches = {name: shape.arrays() for name, shape in program.shapes.items()}
     lowered = train_step.lower(state, batches)
     try:
@@ -173,7 +184,7 @@ def compile(program: Program, mesh: Mesh) -> Compiled:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         words = re.sub(r"^RESOURCE_EXHAUSTED: ", "", str(error).strip()).partition("\n")[0]
-        return Compiled(parameters, mesh.size, None, None, time.perf_counter() - began, words)
+        return Compiled(parameters, mesh.size, None, None, time.perf_counter() - began, words, **less)
     shardings = compiled.input_shardings[0][0]
     found = compiled.memory_analysis()
     memory = Memory(
@@ -185,7 +196,7 @@ def compile(program: Program, mesh: Mesh) -> Compiled:
         code=found.generated_code_size_in_bytes,
     )
     cost = hlo.cost(hlo.read(compiled.as_text()))
-    return Compiled(parameters, mesh.size, memory, cost, time.perf_counter() - began)
+    return Compiled(parameters, mesh.size, memory, cost, time.perf_counter() - began, **less)
 
 
 def _on_device(tree: Any, shardings: Any) -> int:

@@ -128,6 +128,10 @@ def changes(study: Study, step: Step, mesh: Mesh) -> list[tuple[str, Program, Me
             words.pop()
         add(f"{where}.accumulation={count}", dataclasses.replace(given, accumulation=count), split)
         count *= 2
+    phase = study.phases.get(step.phase)
+    if not given.freeze and phase and phase.init != "random":  # last, since it changes what is learnt
+        last = made[-1][1] if made else given
+        add(f"{where}.freeze=('embeddings',)", dataclasses.replace(last, freeze=("embeddings",)), split)
     return made
 
 
@@ -164,6 +168,7 @@ def as_json(found: Checked, limit: int | None) -> dict[str, Any]:
     if compiled is None:
         return row
     row |= {"parameters": compiled.parameters, "compile_seconds": compiled.seconds}
+    row |= {"freeze": list(step.program.freeze), "frozen": compiled.frozen, "saved": compiled.saved}
     if compiled.memory is None:
         return row | _too_large(step, compiled.too_large)
     row["memory"] = dataclasses.asdict(compiled.memory) | {"total": compiled.memory.total}
@@ -201,6 +206,11 @@ def text(row: Mapping[str, Any]) -> str:
         lines[0] += f", accumulation {row['accumulation']}"
     if "parameters" in row:
         lines.append(f"  parameters     {row['parameters']:,}")
+        if row["frozen"]:
+            lines[-1] += (
+                f", {row['parameters'] - row['frozen']:,} of them trained; {', '.join(row['freeze'])} frozen: "
+                f"{_gib(row['saved'])} a device less of moments and gradients"
+            )
     if "memory" in row:
         memory = row["memory"]
         lines += [

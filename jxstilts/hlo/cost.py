@@ -129,7 +129,7 @@ class _Counter:
         for each in computation.instructions.values():
             kind = each.opcode.removesuffix("-start")
             if kind in COLLECTIVES:
-                users = [user for user in computation.instructions.values() if each.name in user.operands]
+                users = _users(computation, each.name)
                 if kind == "all-reduce" and users and all(user.opcode == "dynamic-slice" for user in users):
                     kind = "reduce-scatter"  # of which each device keeps its part
                 self._collective(computation, each, kind, times)
@@ -216,6 +216,13 @@ class _Counter:
         return self._written(_called(at)[0], 0) if at.opcode == "fusion" else math.inf
 
 
+def _users(computation: Computation, name: str) -> list[Instruction]:
+    """The instructions that read a result, or an element of it."""
+    users = [each for each in computation.instructions.values() if name in each.operands]
+    elements = [_users(computation, each.name) for each in users if each.opcode == "get-tuple-element"]
+    return [each for each in users if each.opcode != "get-tuple-element"] + [each for some in elements for each in some]
+
+
 def _main(shapes: Iterable[Shape]) -> int:
     return sum(shape.bytes for shape in shapes if shape.memory == 0)
 
@@ -290,7 +297,7 @@ def _element(computation: Computation, name: str, place: int) -> Instruction | N
 
 def group_size(attributes: str, devices: int) -> int:
     """Returns how many devices take part in a collective together. Raises InputError for an unknown notation."""
-    found = re.search(r"replica_groups=(\S.*?)(?:, [a-z_]+=|$)", attributes)
+    found = re.search(r"replica_groups=(\S.*?)(?:, (?!device_ids)[a-z_]+=|$)", attributes)
     if not found:
         pairs = re.search(r"source_target_pairs=\{\{(\d+),(\d+)", attributes)
         return 2 if pairs and pairs[1] != pairs[2] else devices
