@@ -1,19 +1,30 @@
 """Arrays on disk, by Orbax: parameters of a bundle, and the resumable checkpoints of a phase.
 
 A phase checkpoint holds everything that the next step depends on: parameters, optimizer state, step, random key (in
-`state`), the position of the data iterator and the best record so far (in `meta`, JSON).
+`state`), the position of the data iterator and the best record so far (in `meta`, JSON). With them stands a sum of each
+array's bits, which restoring compares: a disk's wrong byte is not trained on.
 """
 
+import contextlib
 import hashlib
 import json
+import logging
+import os
 import pathlib
+import shutil
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from jxstilts import processes, runtime
 from jxstilts.runtime import InputError
+
+# Each of Orbax's threads prints the traceback of an error; they reach the caller as one line (`Checkpoints.check`).
+logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname or record.levelno < logging.ERROR)
 
 
 def leaves(tree: Any) -> dict[str, Any]:
@@ -86,7 +97,9 @@ def load_params(folder: str | pathlib.Path, abstract: Any) -> Any:
                     partial_restore=True,
                 ),
             )
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:  # Orbax raises no less where an array's file is damaged
+            if runtime.trouble(error):
+                raise
             raise InputError(f"{folder}: the stored arrays cannot be read: {_one_line(error)}") from error
     found = leaves(restored)
     return jax.tree_util.tree_map_with_path(
@@ -97,18 +110,28 @@ def load_params(folder: str | pathlib.Path, abstract: Any) -> Any:
 class Checkpoints:
     """The resumable checkpoints of one phase folder: the newest, and one more that the caller wants kept.
 
-    Saving is asynchronous. An older checkpoint is removed only when the next one has been committed.
+    Saving is asynchronous. An older checkpoint is removed only when the next one has been committed. All processes of a
+    run call every method together.
     """
 
     def __init__(self, folder: str | pathlib.Path):
         self.folder = pathlib.Path(folder).absolute()
+        self._remove_unfinished()
         options = ocp.CheckpointManagerOptions(create=True, enable_async_checkpointing=True)
-        self._manager = ocp.CheckpointManager(self.folder, options=options)
+        try:
+            self._manager = ocp.CheckpointManager(self.folder, options=options)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            why = f"a step's _CHECKPOINT_METADATA is damaged ({_one_line(error)}); remove that step's folder"
+            raise InputError(f"{self.folder}: {why}") from error
         self._needed: set[int | None] | None = None  # by the newest checkpoint; unknown until this process has saved
+        self._saving: int | None = None  # not known to be committed
 
-    def latest(self) -> int | None:
-        """The newest complete step, or None."""
-        return self._manager.latest_step()
+    def steps(self, wait: bool = False) -> list[int]:
+        """The complete steps, the newest first. wait: for a save that is under way, which counts if it succeeds."""
+        if wait:
+            with contextlib.suppress(InputError):
+                self.wait()
+        return sorted((step for step in self._manager.all_steps() if step != self._saving), reverse=True)
 
     def save(self, step: int, state: Any, meta: dict, keep: int | None = None) -> None:
         """Starts saving `step`; raises what an earlier asynchronous save ran into.
@@ -119,33 +142,157 @@ class Checkpoints:
         for old in self._manager.all_steps() if self._needed else ():
             if old not in self._needed:
                 self._manager.delete(old)
+        record = {"meta": meta, "sums": _sums(state)}
+        record["sha256"] = _sha256(record)
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(record))
+        self._saving = step
+        try:
+            self._manager.save(step, args=args, force=True)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise self._failed(error) from error
         self._needed = {step, keep}
-        args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
-        self._manager.save(step, args=args, force=True)
+
+    def check(self) -> None:
+        """Raises what the save that is under way has run into, if it has ended; asked at every step, it costs nothing.
+
+        Orbax's own `check_for_errors` does not see it: the thread that ends a save has taken the error by then.
+        """
+        if self._saving is not None and not self._manager.is_saving_in_progress():
+            self.wait()
+
+    def wait(self) -> None:
+        """Blocks until the last save is committed. Raises InputError that says what it ran into."""
+        if self._saving is None:
+            return
+        try:
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+        except (OSError, ValueError, RuntimeError) as error:
+            raise self._failed(error) from error
+        self._saving = None
+
+    def resume(self, abstract_state: Any, note: Callable[[str], None]) -> tuple[int, Any, dict] | None:
+        """Restores the newest step: (step, state, meta); None where there is none.
+
+        A damaged one is set aside and the one before it taken, which `note` says. Raises InputError where none is good.
+        """
+        problems: dict[int, str] = {}
+        for step in self.steps():
+            found, problem = None, ""
+            try:
+                found = self.restore(step, abstract_state)
+            except InputError as error:
+                problem = str(error)
+            problem = next(filter(None, processes.meet("a restored checkpoint", problem, failure=problem)), "")
+            if not problem:
+                self._set_aside(problems, step, note)
+                return step, *found
+            problems[step] = problem
+        if problems:
+            raise InputError(
+                f"{next(iter(problems.values()))}; there is no good one before it: remove {self.folder} to begin the "
+                "phase anew"
+            )
+        return None
+
+    def _set_aside(self, problems: dict[int, str], good: int, note: Callable[[str], None]) -> None:
+        """Renames damaged steps, so that they can be saved again."""
+        for step, problem in problems.items():
+            aside = self.folder / f"damaged-{step}"
+            if processes.first():
+                shutil.rmtree(aside, ignore_errors=True)
+                os.rename(self.folder / str(step), aside)
+            note(f"{problem}. It is kept as {aside.name}; going back to step {good}")
+        if problems:
+            processes.meet("damaged checkpoints")
+            self._manager.reload()
+
+    def restore(self, step: int, abstract_state: Any) -> tuple[Any, dict]:
+        """Reads a step onto the shardings that `abstract_state` carries, whatever mesh wrote it.
+
+        Raises InputError where it is damaged, or does not fit.
+        """
+        restored = self._read(step, state=ocp.args.StandardRestore(abstract_state), meta=ocp.args.JsonRestore())
+        self._compare(step, restored["meta"], restored["state"])
+        return restored["state"], restored["meta"]["meta"]
 
     def restore_params(self, step: int, abstract: Any) -> Any:
         """Reads only the parameters of a step."""
-        return load_params(self.folder / str(step) / "state", {"params": abstract})["params"]
+        record = self._read(step, meta=ocp.args.JsonRestore())["meta"]
+        found = load_params(self.folder / str(step) / "state", {"params": abstract})
+        self._compare(step, record, found)
+        return found["params"]
 
-    def restore(self, step: int, abstract_state: Any) -> tuple[Any, dict]:
-        """Reads a step onto the shardings that `abstract_state` carries, whatever mesh wrote it."""
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state), meta=ocp.args.JsonRestore())
+    def _read(self, step: int, **items: Any) -> Any:
         try:
-            restored = self._manager.restore(step, args=args)
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(
-                f"{self.folder / str(step)}: this checkpoint cannot be restored: {_one_line(error)}; "
-                "remove that folder to go back to the one before it"
-            ) from error
-        return restored["state"], restored["meta"]
+            return self._manager.restore(step, args=ocp.args.Composite(**items))
+        except Exception as error:  # Orbax raises no less where an array's file is damaged
+            if runtime.trouble(error):
+                raise
+            raise InputError(f"{self._damaged(step)} {_one_line(error)}") from error
 
-    def wait(self) -> None:
-        """Blocks until the last save is committed, and raises what it ran into."""
-        self._manager.wait_until_finished()
-        self._manager.check_for_errors()
+    def _compare(self, step: int, record: dict, found: Any) -> None:
+        """Raises InputError where arrays, or what was saved with them, are not what was saved."""
+        if not isinstance(record, dict) or record.get("sha256") != _sha256(record):
+            raise InputError(f"{self._damaged(step)} its record is not the one that was saved")
+        wrong = [path for path, value in _sums(found).items() if record["sums"].get(path) != value]
+        if wrong:
+            raise InputError(f"{self._damaged(step)} not the values that were saved: {', '.join(wrong)}")
+
+    def _damaged(self, step: int) -> str:
+        return f"{self.folder / str(step)}: this checkpoint is damaged:"
+
+    def _failed(self, error: BaseException) -> InputError:
+        """What is raised for a save that failed; nothing is left of it."""
+        step, self._saving = self._saving, None
+        self._manager.reload()
+        self._remove_unfinished()
+        if isinstance(error, OSError) and error.errno:
+            error.filename = error.filename or str(self.folder)
+        why = runtime.trouble(error) or _one_line(error)
+        kept = self.steps()
+        there = f"the one of step {kept[0]} is kept" if kept else "there is none before it"
+        return InputError(f"the checkpoint of step {step} could not be saved; {there}: {why}")
+
+    def _remove_unfinished(self) -> None:
+        """Removes what saves that failed, or were killed, have left: as large as a checkpoint."""
+        if processes.first():
+            for path in self.folder.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(path, ignore_errors=True)
 
     def close(self) -> None:
-        self._manager.close()
+        """Waits for a save that is under way; what it ran into is not raised: call `wait` first."""
+        try:
+            self._manager.close()
+        except (OSError, ValueError, RuntimeError) as error:
+            logging.getLogger("jxstilts").warning("%s", self._failed(error))
+
+
+@jax.jit
+def _summed(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    return {path: _sum(array) for path, array in arrays.items()}
+
+
+def _sum(array: jax.Array) -> jax.Array:
+    """Returns a uint32: the sum of the array's words, each times an odd number that its place gives, modulo 2^32.
+
+    One word that changes changes it, on whatever devices the array lies. An array is read once, where it lies.
+    """
+    kinds = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
+    words = array if array.dtype == bool else jax.lax.bitcast_convert_type(array, kinds[array.dtype.itemsize])
+    place = jnp.zeros(array.shape, jnp.uint32)
+    for axis, size in enumerate(array.shape):
+        place = place * np.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, array.shape, axis)
+    return jnp.sum(words.astype(jnp.uint32) * (2 * place + 1), dtype=jnp.uint32)
+
+
+def _sums(state: Any) -> dict[str, int]:
+    """Returns {path: `_sum`} of every array."""
+    return {path: int(value) for path, value in jax.device_get(_summed(leaves(state))).items()}
+
+
+def _sha256(record: dict) -> str:
+    return hashlib.sha256(json.dumps([record.get("meta"), record.get("sums")], sort_keys=True).encode()).hexdigest()
 
 
 def _without_empty(tree: dict) -> dict:
@@ -158,4 +305,4 @@ def _without_empty(tree: dict) -> dict:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:500]
+    return " ".join(str(error.__cause__ or error).split())[:500]

@@ -1,4 +1,5 @@
-"""The command line. Exit codes: 0 done, 2 bad input (one line), 75 interrupted but saved (run the same again)."""
+"""The command line. Exit codes: 0 done; 2 bad input, or a full disk or memory (one line); 75 interrupted but saved (run
+the same command again to go on)."""
 
 import argparse
 import json
@@ -8,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from jxstilts import __version__, processes
-from jxstilts.runtime import EXIT_BAD_INPUT, EXIT_INTERRUPTED, InputError, Interrupted
+from jxstilts.runtime import EXIT_BAD_INPUT, EXIT_INTERRUPTED, InputError, Interrupted, explained, writing
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -19,21 +20,36 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: list[str]) -> int:
+    command = None
     try:
-        options, rest = _parser().parse_known_args(argv)
-        if rest and options.command not in (_run, _plan, _check):
-            raise InputError(f"unknown option {rest[0]!r}; see `jxstilts {argv[0]} --help`")
-        options.rest = rest
-        return options.command(options) or 0
+        with explained():
+            options, rest = _parser().parse_known_args(argv)
+            command = options.command
+            if rest and command not in (_run, _plan, _check):
+                raise InputError(f"unknown option {rest[0]!r}; see `jxstilts {argv[0]} --help`")
+            options.rest = rest
+            code = command(options) or 0
+            with writing("standard output"):
+                sys.stdout.flush()
+        return code
     except InputError as error:
-        print(f"jxstilts: error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+        return _end(f"jxstilts: error: {error}", EXIT_BAD_INPUT)
     except Interrupted as error:
-        print(f"jxstilts: {error}. Run the same command again to go on.", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:  # the reader of our output, say `head`, has what it wanted
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _end(f"jxstilts: {error}. Run the same command again to go on.", EXIT_INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output is gone
+        if command in (_run, _evaluate):
+            return _end("jxstilts: the output was closed. Run the same command again to go on.", EXIT_INTERRUPTED)
+        return _end("", 0)  # say `head`: it has what it wanted
+
+
+def _end(text: str, code: int) -> int:
+    """Prints a last line and returns the code, also where no line can be printed any more."""
+    for stream, line in ((sys.stdout, ""), (sys.stderr, text)):
+        try:
+            print(line, end="\n" if line else "", file=stream, flush=True)
+        except OSError:  # a full disk, a closed pipe: Python would fail again at the exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -146,7 +162,7 @@ def _run(options) -> None:
     plan = study.only(study.from_config(config.load(options.rest)), options.only)
     together = _processes(options)
     try:
-        with processes.joined(together), runtime.stop_requested() as signals:
+        with processes.joined(together), runtime.stop_requested() as signals, explained():
             speaks = processes.first()
             study.run(plan, options.workdir, stop=processes.agreed(lambda step: bool(signals)), shard=shard)
     except study.Failed:
@@ -206,7 +222,7 @@ def _evaluate(options) -> None:
         ),
     )  # fmt: skip
     results.check(request, "--tasks", "--languages")
-    with processes.joined(_processes(options)), runtime.stop_requested() as signals:
+    with processes.joined(_processes(options)), runtime.stop_requested() as signals, explained():
         speaks = processes.first()
         runtime.start()
         devices = mesh.make_mesh()

@@ -2,11 +2,13 @@
 
 import contextlib
 import difflib
+import errno
 import hashlib
 import importlib.metadata
 import os
 import pathlib
 import platform
+import re
 import secrets
 import signal
 import sys
@@ -15,6 +17,21 @@ from collections.abc import Iterable, Iterator
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: schedulers requeue on it
+
+# What a file system says, and what helps.
+FREE = "free some, or give a folder on another disk"
+OTHER = "give another folder, or change this one's permissions"
+FILES = {
+    errno.ENOSPC: FREE, errno.EDQUOT: FREE, errno.EFBIG: "raise the limit (ulimit -f)",
+    errno.EROFS: OTHER, errno.EACCES: OTHER, errno.EPERM: OTHER,
+    errno.ENOTDIR: "give another folder", errno.EEXIST: "give another folder", errno.EISDIR: "give a file",
+    errno.ENAMETOOLONG: "give a shorter name", errno.EMFILE: "raise the limit (ulimit -n)",
+    errno.ENFILE: "close some", errno.EIO: "the disk, or the way to it, is broken", errno.ESTALE: "mount it again",
+}  # fmt: skip
+MEMORY = (
+    "take a smaller batch_size (of an evaluation: tokens_per_batch) or more accumulation, config.compute.remat='full', "
+    "config.compute.dtype='bfloat16' or more config.mesh.fsdp; `jxstilts check` says what fits"
+)
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "tokenizers", "numpy")
 
@@ -32,7 +49,53 @@ def suggest(what: str, name: object, known: Iterable[str]) -> str:
     known = sorted(map(str, known))
     near = difflib.get_close_matches(str(name), known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
-    return f"unknown {what} {str(name)!r}{hint} Known: {', '.join(known) or 'none'}"
+    return f"unknown {what} {str(name)!r:.80}{hint} Known: {', '.join(known) or 'none'}"
+
+
+def trouble(error: BaseException, memory: str = MEMORY) -> str | None:
+    """Says in one line what this machine ran out of, or would not do, and what helps; None where it is neither.
+
+    memory: what helps against a lack of it. TensorStore's errors (ValueError) and those of libraries in Rust (plain
+    Exception) quote the system's number.
+    """
+    said = " ".join(str(error).split())
+    if isinstance(error, MemoryError):
+        return f"out of this machine's memory{f' ({said})' if said else ''}: {memory}"
+    quoted = re.search(r"(?:os_error_code='|\(os error )(\d+)", said)
+    number = int(quoted[1]) if quoted else getattr(error, "errno", None)
+    if number in FILES:
+        named = re.search(r'(?:Failed \w+|local file):? "([^"]+)"', said)
+        path = named[1] if quoted and named else getattr(error, "filename", None)
+        return f"{path or 'a file, or the output'}: {os.strerror(number)}: {FILES[number]}"
+    if isinstance(error, OSError) and number is None and said.endswith("written"):  # numpy's, which drops the number
+        return f"{said}; is the disk full? {FREE}"
+    if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in said:
+        return f"out of the device's memory ({said[:300]}): {memory}"
+    return None
+
+
+@contextlib.contextmanager
+def explained(where: str = "", memory: str = MEMORY) -> Iterator[None]:
+    """Makes of a full disk, a folder that cannot be written and a lack of memory an InputError: "WHERE: what, why"."""
+    try:
+        yield
+    except Exception as error:  # libraries in Rust raise no less
+        text = None if isinstance(error, InputError | Interrupted) else trouble(error, memory)
+        if text is None:
+            raise
+        raise InputError(f"{where}: {text}" if where else text) from error
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike) -> Iterator[None]:
+    """Adds the file's name to an error of the block: what fails after `open` does not say where."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise OSError(f"{path}: {error}") from error
+        error.filename = error.filename or str(path)
+        raise
 
 
 def atomic_write(path: str | os.PathLike, content: str | bytes) -> None:
@@ -42,13 +105,14 @@ def atomic_write(path: str | os.PathLike, content: str | bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     data = content.encode() if isinstance(content, str) else content
     try:
-        with open(temporary, "wb") as file:
+        with writing(path), open(temporary, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the first error is the one to tell
+            temporary.unlink()
         raise
 
 
@@ -77,7 +141,7 @@ def start(compile_cache: str | None = None) -> None:
 
     if compile_cache:
         jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(compile_cache).expanduser()))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # small programs add up at every start
 
 
 @contextlib.contextmanager

@@ -1,16 +1,19 @@
 """What a run says about itself: metrics.jsonl, TensorBoard, a progress line, throughput and MFU."""
 
+import contextlib
+import functools
 import json
+import math
 import os
 import pathlib
 import platform
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jxstilts import processes
-from jxstilts.runtime import atomic_write
+from jxstilts.runtime import InputError, atomic_write, writing
 
 # Dense bf16 peaks in FLOP/s by `device_kind`, from the vendors' data sheets (see performance figures in docs).
 PEAK_FLOPS = {
@@ -26,6 +29,8 @@ PEAK_FLOPS = {
     "TPU v6e": 918e12,
 }
 
+BOARD_SECONDS = 30.0  # between two times that TensorBoard's file is brought to the disk
+
 
 def hardware(mesh: Any) -> str:
     """Returns the devices of a `jax.sharding.Mesh` in words."""
@@ -34,6 +39,7 @@ def hardware(mesh: Any) -> str:
     return f"{mesh.size} x {kind}{machine}"
 
 
+@functools.cache
 def peak_flops() -> float | None:
     """FLOP/s of all devices together: from PEAK_FLOPS, or on CPU the measured rate of a float32 matrix product.
 
@@ -63,41 +69,91 @@ def peak_flops() -> float | None:
 class Writer:
     """Appends rows to FOLDER/metrics.jsonl and to TensorBoard files in FOLDER/tensorboard.
 
-    Opened at step k it drops the rows after k: those steps will run again.
+    Opened at step k it drops the rows after k: those steps will run again. Raises OSError, with the file's name, when a
+    row cannot be written.
     """
 
     def __init__(self, folder: str | pathlib.Path, step: int = 0, tensorboard: bool = True):
         self.path = pathlib.Path(folder) / "metrics.jsonl"
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [row for row in read_rows(self.path) if row["step"] <= step]
-        atomic_write(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+        keep_rows(self.path, step)
         self._file = open(self.path, "a", encoding="utf-8")
-        self._board = None
-        if tensorboard:
-            from tensorboardX import SummaryWriter
-
-            self._board = SummaryWriter(str(self.path.parent / "tensorboard"), purge_step=step + 1 if step else None)
+        self._board = _Board(self.path.parent / "tensorboard", step) if tensorboard else None
 
     def write(self, step: int, values: Mapping[str, float], prefix: str = "train") -> None:
-        self._file.write(json.dumps({"step": step, "kind": prefix, **values}) + "\n")
-        self._file.flush()
+        with writing(self.path):
+            self._file.write(json.dumps({"step": step, "kind": prefix, **values}) + "\n")
+            self._file.flush()
         if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(f"{prefix}/{name}", value, step)
+            self._board.write(step, {f"{prefix}/{name}": value for name, value in values.items()})
 
     def close(self) -> None:
-        self._file.close()
-        if self._board is not None:
-            self._board.close()
+        for file in filter(None, (self._file, self._board)):
+            with contextlib.suppress(OSError):  # a row of metrics.jsonl that could not be written was raised by `write`
+                file.close()
+
+
+@contextlib.contextmanager
+def _without_torch() -> Iterator[None]:
+    """Inside it torch cannot be imported: tensorboardX would, where torch is installed, and take a second for it."""
+    hidden = "torch" not in sys.modules
+    if hidden:
+        sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules["torch"]
+
+
+class _Board:
+    """A TensorBoard event file, written by this thread.
+
+    tensorboardX's own writer hands over to a thread: when that has died of a full disk, handing over waits for ever.
+    """
+
+    def __init__(self, folder: pathlib.Path, step: int):
+        with _without_torch():
+            from tensorboardX import event_file_writer, proto, summary
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._summary, self._event = folder, summary, proto.event_pb2.Event
+        with writing(folder):
+            self._events = event_file_writer.EventsWriter(str(folder / "events"))
+            if step:  # what an earlier process wrote from here on does not count
+                start = proto.event_pb2.SessionLog(status=proto.event_pb2.SessionLog.START)
+                self._events.write_event(self._event(wall_time=time.time(), step=step + 1, session_log=start))
+        self._flushed = -math.inf
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        with writing(self._folder):
+            for name, value in values.items():
+                scalar = self._summary.scalar(name, value)
+                self._events.write_event(self._event(wall_time=time.time(), step=step, summary=scalar))
+            if time.monotonic() - self._flushed > BOARD_SECONDS:  # it waits for the disk
+                self._events.flush()
+                self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        self._events.close()
+
+
+def keep_rows(path: pathlib.Path, step: int) -> None:
+    """Drops the rows after a step from a .jsonl file; makes it where it is not there."""
+    rows = [row for row in read_rows(path) if row["step"] <= step]
+    atomic_write(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def read_rows(path: str | pathlib.Path) -> list[dict]:
-    """Reads a .jsonl file; a last line that a crash cut short is left out."""
+    """Reads a .jsonl file; a last line that a crash cut short is left out. Raises InputError for what is no JSON."""
     path = pathlib.Path(path)
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]  # the part after the last newline was never completed
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in lines[:-1] if line]  # the part after the last newline was never completed
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not rows of JSON: {error}") from error
 
 
 class Throughput:
@@ -109,8 +165,11 @@ class Throughput:
         self.last_step = step
         self.paused = 0.0  # evaluation and saving do not count as training time
 
-    def read(self, step: int, examples: float, tokens: float) -> dict[str, float]:
-        """examples, tokens: done since the last reading. The first interval holds the compilation: no rates."""
+    def read(self, step: int, examples: float, tokens: float, padded: float) -> dict[str, float]:
+        """examples, tokens (real), padded (all tokens): done since the last reading.
+
+        The first interval holds the compilation: no rates.
+        """
         now = time.perf_counter()
         if self.last is None:
             self.began = self.last = now
@@ -118,6 +177,7 @@ class Throughput:
             return {}
         seconds = max(now - self.last - self.paused, 1e-9)
         rates = {"examples_per_second": examples / seconds, "tokens_per_second": tokens / seconds}
+        rates |= {"padded_tokens_per_second": padded / seconds, "packing_efficiency": tokens / padded}
         if self.peak:
             rates["mfu"] = tokens / seconds * self.flops_per_token / self.peak
         rates["eta_seconds"] = (now - self.began) / max(step - self.first, 1) * (self.steps - step)
@@ -144,7 +204,7 @@ class Progress:
         self.last = now
         names = {
             "loss": "loss {:.4f}", "learning_rate": "lr {:.2e}", "examples_per_second": "{:.1f} ex/s",
-            "tokens_per_second": "{:.0f} tok/s", "mfu": "MFU {:.1%}",
+            "tokens_per_second": "{:.0f} tok/s", "packing_efficiency": "{:.0%} of all", "mfu": "MFU {:.1%}",
         }  # fmt: skip
         parts = [text.format(values[name]) for name, text in names.items() if name in values]
         if "eta_seconds" in values:

@@ -81,12 +81,13 @@ def test_damaged_entry_is_made_again(tmp_path, file, damage):
 
 
 def test_the_second_of_two_makers_uses_the_entry_of_the_first(tmp_path):
-    def make():
-        cached(tmp_path, KEY, features)  # another process finishes while this one is still at work
+    def make():  # another process, which has lost its lease, finishes while this one is still at work
+        cached(tmp_path / "other", KEY, features)
+        os.rename(entry(tmp_path / "other"), tmp_path / "cache" / entry(tmp_path / "other").name)
         return features(1)
 
-    assert_same(cached(tmp_path, KEY, make), features())
-    entry(tmp_path)
+    assert_same(cached(tmp_path / "cache", KEY, make), features())
+    entry(tmp_path / "cache")
 
 
 def test_key_must_be_json(tmp_path):
@@ -108,13 +109,19 @@ while not (folder / "go").exists():
     time.sleep(0.001)
 for number in range(20):
     key = {"number": number}
-    test_cache.assert_same(test_cache.cached(folder / "cache", key, test_cache.features), test_cache.features())
+    def make():
+        with open(folder / "made", "a") as file:
+            file.write(f"{number}\\n")
+        return test_cache.features()
+    test_cache.assert_same(test_cache.cached(folder / "cache", key, make), test_cache.features())
 """
     processes = [start(code, tmp_path) for _ in range(3)]
     time.sleep(0.5)
     (tmp_path / "go").touch()
     assert [process.wait(60) for process in processes] == [0, 0, 0]
     assert len(list((tmp_path / "cache").iterdir())) == 20
+    made = (tmp_path / "made").read_text().split()
+    assert sorted(map(int, made)) == list(range(20))  # each by one of them; the others have waited for it
 
 
 def test_killed_in_the_middle_of_writing(tmp_path):

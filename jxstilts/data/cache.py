@@ -1,9 +1,11 @@
 """Features on disk: memory-mapped arrays in a folder named by a fingerprint of what they were made from.
 
 An entry is written beside its place and renamed into it, so a reader sees a whole entry or none, whatever was killed.
-Two processes may make the same entry at once: the one that comes second uses the other's.
+Of processes that share the folder one makes an entry, under a lease; the others wait for it. Where one lost its lease
+and two make an entry at once, the one that comes second uses the other's.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -11,12 +13,15 @@ import pathlib
 import secrets
 import shutil
 import time
+import tokenize
+import zipfile
 from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from jxstilts import lease
 from jxstilts.data.tokenize import Features
-from jxstilts.runtime import InputError
+from jxstilts.runtime import InputError, writing
 
 LEFTOVER = 24 * 3600  # seconds after which a temporary folder is taken for that of a killed process
 
@@ -33,22 +38,39 @@ def cached(folder: str | os.PathLike, key: Mapping, make: Callable[[], Features]
     except (TypeError, ValueError) as error:
         raise InputError(f"a cache key must be JSON: {error}") from error
     entry = folder / hashlib.sha256(canonical.encode()).hexdigest()
-    features = _read(entry)
-    if features is not None:
-        return features
-    made = make()
-    folder.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(folder)
-    temporary = _beside(entry)
-    _write(temporary, made, json.loads(canonical))
+    pause = 0.02
     while (features := _read(entry)) is None:
-        try:
-            os.rename(temporary, entry)
-        except OSError:  # an entry stands there
-            if _read(entry) is None:
-                _discard(entry)
-    shutil.rmtree(temporary, ignore_errors=True)
+        if held := lease.acquire(folder / f".{entry.name[:16]}.lock"):
+            try:
+                if _read(entry) is None:  # made by another since we looked
+                    _make(entry, make, json.loads(canonical))
+            finally:
+                held.release()
+        else:
+            time.sleep(pause)
+            pause = min(2 * pause, 1.0)
     return features
+
+
+def _make(entry: pathlib.Path, make: Callable[[], Features], key: Mapping) -> None:
+    """Makes and stores an entry; of one that cannot be stored nothing is left."""
+    made = make()
+    _remove_leftovers(entry.parent)
+    temporary = _beside(entry)
+    try:
+        _write(temporary, made, key)
+        if _read(temporary) is None:
+            raise OSError(errno.EIO, "what was just written cannot be read", str(temporary))
+        while _read(entry) is None:
+            try:
+                os.rename(temporary, entry)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                    raise
+                if _read(entry) is None:  # what stands there is damaged
+                    _discard(entry)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _beside(entry: pathlib.Path) -> pathlib.Path:
@@ -80,12 +102,12 @@ def _write(folder: pathlib.Path, features: Features, key: Mapping) -> None:
     files = {}
     for name, array in _arrays(features).items():
         path = folder / f"{name}.npy"
-        with open(path, "wb") as file:
+        with writing(path), open(path, "wb") as file:
             np.save(file, array, allow_pickle=False)
             file.flush()
             os.fsync(file.fileno())
-        files[path.name] = path.stat().st_size
-    with open(folder / "entry.json", "w") as file:
+        files[path.name] = _seen(path, array)
+    with writing(folder / "entry.json"), open(folder / "entry.json", "w") as file:
         json.dump({"key": key, "features": len(features), "tokens": int(features.offsets[-1]), "files": files}, file)
         file.flush()
         os.fsync(file.fileno())
@@ -97,17 +119,23 @@ def _arrays(features: Features) -> dict[str, np.ndarray]:
     return arrays | {f"token_field.{name}": array for name, array in features.token_fields.items()}
 
 
+def _seen(path: pathlib.Path, array: np.ndarray) -> list:
+    """What entry.json keeps of an array: its file's size, its dtype and its shape."""
+    return [path.stat().st_size, array.dtype.str, list(array.shape)]
+
+
 def _read(entry: pathlib.Path) -> Features | None:
     """Returns the features of an entry, or None if it is not there or damaged."""
     try:
         record = json.loads((entry / "entry.json").read_text())
         arrays = {}
-        for file, size in record["files"].items():
-            path = entry / file
-            if path.stat().st_size != size:
-                return None
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-            arrays[file.removesuffix(".npy")] = array
+        for path in entry.glob("*.npy"):
+            arrays[path.name.removesuffix(".npy")] = np.load(path, mmap_mode="r", allow_pickle=False)
+        if record["files"] != {f"{name}.npy": _seen(entry / f"{name}.npy", array) for name, array in arrays.items()}:
+            return None
+        offsets = arrays["offsets"]
+        if offsets[0] != 0 or offsets[-1] != len(arrays["tokens"]) or (np.diff(offsets) < 0).any():
+            return None
         return Features(
             arrays["tokens"],
             arrays["offsets"],
@@ -118,5 +146,8 @@ def _read(entry: pathlib.Path) -> Features | None:
                 if name.startswith("token_field.")
             },
         )
-    except (OSError, ValueError, KeyError):  # ValueError: not JSON, not an array file, or cut short
-        return None
+    except (
+        OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, MemoryError, SyntaxError,
+        EOFError, tokenize.TokenError, zipfile.BadZipFile,
+    ):  # fmt: skip
+        return None  # what json and numpy make of a file that is cut short, or of other bytes

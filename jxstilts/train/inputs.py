@@ -1,7 +1,7 @@
 """What a phase reads: its heads, its examples, and the batches of every step."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,7 @@ from jxstilts import tasks
 from jxstilts.data import batching, packing, pipeline, prepare, tokenize
 from jxstilts.data import tokenizer as tokenizers
 from jxstilts.mesh import batch_divisor
+from jxstilts.models import attention
 from jxstilts.models.model import HeadSpec, Model, family_module
 from jxstilts.runtime import InputError
 from jxstilts.train import mixture, objectives
@@ -29,6 +30,15 @@ class Data:
     context: objectives.Context
     flops_per_token: float  # forward and backward, of the encoder
     notes: tuple[str, ...]
+    origins: Mapping[str, Callable[[np.ndarray], list[dict]]]  # stream -> (feature ids -> what `examples` says)
+
+    def examples(self, step: int) -> dict[str, list[dict]]:
+        """Returns {stream: [{task, language, row}]} of a step's batch, counted from 0: steps and training rows.
+
+        Rows are those of the language's training file, as `tasks.load` gives them; where lines are joined, its blocks.
+        """
+        indices = {name: batch["index"].ravel() for name, batch in self.source[step].items()}
+        return {name: self.origins[name](np.unique(ids[ids >= 0])) for name, ids in indices.items()}
 
 
 def head_name(stream: Stream) -> str:
@@ -119,7 +129,8 @@ def make(phase: Any, model: Model, tokenizer_dir: Any, place: Any) -> Data:
         family_module(model.family).training_flops(model.config, stream.max_length) for stream in phase.tasks.values()
     ]
     per_token = float(np.average(flops, weights=[counts[key] for key in names]))
-    return Data(mixture.MixtureSource(order, sources, mixed), steps, context, per_token, tuple(notes))
+    origins = {key: one.origin for key, one in made.items()}
+    return Data(mixture.MixtureSource(order, sources, mixed), steps, context, per_token, tuple(notes), origins)
 
 
 def _check(key, stream, accumulation, model, mesh):
@@ -146,6 +157,7 @@ class _Made:
     size: int
     steps: int
     notes: tuple[str, ...]
+    origin: Callable[[np.ndarray], list[dict]]
 
 
 def _task(phase, stream, tokenizer, model, place) -> _Made:
@@ -180,7 +192,20 @@ def _task(phase, stream, tokenizer, model, place) -> _Made:
         f"{batching.efficiency(first, features.lengths):.1%} of the tokens are real; {shapes}",
     )
     made = {"type": spec.type, "max_segments": units * choices}
-    return _Made(features, planner, made, len(lengths), len(first), notes)
+    origin = partial(_origin, stream, [len(part) for part in rows], features.fields.get("example"))
+    return _Made(features, planner, made, len(lengths), len(first), notes, origin)
+
+
+def _origin(stream: Stream, counts: Sequence[int], example: np.ndarray | None, ids: np.ndarray) -> list[dict]:
+    """Says where features come from. counts: each language's examples; example: that of each feature, None: itself."""
+    found = np.unique(ids if example is None else example[ids])
+    ends = np.cumsum(counts)
+    languages = np.searchsorted(ends, found, side="right").tolist()
+    unit = "block" if tasks.get(stream.task).type == "text" and stream.packed else "row"
+    return [
+        {"task": stream.task, "language": stream.languages[i], unit: int(row - ends[i] + counts[i])}
+        for i, row in zip(languages, found, strict=True)
+    ]
 
 
 def token_cost(model: Model, length: int) -> float:
@@ -196,7 +221,12 @@ def _planner(phase, stream, model, mesh, lengths, choices, draw):
     the config leaves it open, an epoch is planned both ways for one device, and the cheaper way is taken.
     """
     longest = stream.max_length if choices == 1 else min(16 * -(-int(lengths.max()) // 16), choices * stream.max_length)
-    buckets = batching.length_buckets(longest, count=stream.buckets)
+    backend, _ = attention.choose(model.compute.attention, model.config.attention_dropout, model.compute.dtype)
+    fine, coarse = 8, 16  # what row lengths are multiples of, packed and not
+    if backend == "splash":
+        fine = coarse = 128
+        longest = coarse * -(-longest // coarse)
+    buckets = batching.length_buckets(longest, multiple=coarse, count=stream.buckets)
     plain = {"batch_size": stream.batch_size, "buckets": buckets}
     cost = partial(token_cost, model)
 
@@ -208,7 +238,7 @@ def _planner(phase, stream, model, mesh, lengths, choices, draw):
 
     choose = partial(
         packing.choose, lengths[draw(0, 0)], longest=int(lengths.max()), batch_size=stream.batch_size,
-        count=stream.buckets, cost=cost, multiple=128 if model.compute.attention == "splash" else 8,
+        count=stream.buckets, cost=cost, multiple=fine,
     )  # fmt: skip
     packed = stream.packed
     if packed is None:
@@ -259,4 +289,6 @@ def _text(phase, stream, tokenizer, model, place) -> _Made:
         f"{stream.sampling_exponent}; {len(first)} steps an epoch, "
         f"{batching.efficiency(first, features.lengths):.1%} of the tokens are real",
     )
-    return _Made(features, planner, {"type": "text", "max_segments": MAX_SEGMENTS}, len(features), len(first), notes)
+    made = {"type": "text", "max_segments": MAX_SEGMENTS}
+    origin = partial(_origin, stream, [len(part) for part in parts.values()], None)
+    return _Made(features, planner, made, len(features), len(first), notes, origin)

@@ -1,18 +1,16 @@
 """One phase: a starting point, a task and hyper-parameters -> the best checkpoint, as a bundle.
 
-A phase folder holds config.json (see `identity`), metrics.jsonl, checkpoints/ (while it runs), best/ (a bundle) and
-DONE. Running the same phase again continues it.
+A phase folder holds config.json (see `identity`), metrics.jsonl, nonfinite.jsonl (steps whose loss was not finite, if
+any), checkpoints/ (while it runs), best/ (a bundle) and DONE. Running the same phase again continues it.
 """
 
 import dataclasses
+import functools
 import json
-import math
 import pathlib
 import shutil
-import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -22,12 +20,13 @@ from jxstilts.checkpoint import Checkpoints
 from jxstilts.config import fingerprint, plain
 from jxstilts.data import pipeline
 from jxstilts.mesh import process_rows, put_batch
-from jxstilts.models import bundle
+from jxstilts.models import attention, bundle
 from jxstilts.models.model import Model, Params
 from jxstilts.runtime import InputError
 from jxstilts.tasks import protocols
-from jxstilts.train import handover, inputs, mixture, step
+from jxstilts.train import frozen, handover, inputs, mixture, step
 from jxstilts.train import optimizer as optimizers
+from jxstilts.train.log import Log
 from jxstilts.train.mixture import Sampling, Stream
 from jxstilts.train.optimizer import Optimizer
 
@@ -59,6 +58,7 @@ class Phase:
     protocol: str = "authors"  # whose recipes are the defaults: "authors" or "xtreme"
     sampling: Sampling = dataclasses.field(default_factory=Sampling)  # several tasks: which one a step takes
     keep_heads: tuple[str, ...] = ()
+    freeze: tuple[str, ...] = ()  # parameters that stay as they are: embeddings, layers/mlp_in, heads/NAME (`frozen`)
     dropout: float | None = None  # overrides the model's hidden and attention dropout
     epochs: float = 0.0
     steps: int = 0
@@ -67,9 +67,14 @@ class Phase:
     select: Select = dataclasses.field(default_factory=Select)
     save_every: int = 500  # steps
     log_every: int = 20  # steps
+    # So many steps in all, whose loss or gradient is not finite, change nothing (weights, moments, schedule) and are
+    # logged; one more stops the phase.
+    skip_nonfinite: int = 0
     seed: int = 0
 
     def __post_init__(self):
+        if self.skip_nonfinite < 0:
+            raise InputError(f"skip_nonfinite={self.skip_nonfinite}: 0 (stop at once) or a number of steps")
         if self.epochs > 0 and self.steps > 0:
             raise InputError(f"a phase has epochs or steps, not both: epochs={self.epochs}, steps={self.steps}")
         if (self.epochs > 0 or self.steps > 0) and not self.tasks:
@@ -124,6 +129,25 @@ class Place:
 Evaluator = Callable[[Model, Params], dict[str, float]]
 
 
+def _explained(train: Callable) -> Callable:
+    """Makes of a full disk or a lack of memory an InputError that names the phase, and the keys to change."""
+
+    @functools.wraps(train)
+    def explained(name: str, phase: Phase, *args, **options):
+        where = f"config.phases.{name}"
+        sizes = [f"{where}.tasks.{key}.batch_size={stream.batch_size}" for key, stream in phase.tasks.items()]
+        memory = (
+            f"lower {' or '.join(sizes)} or raise {where}.accumulation={phase.accumulation}, or set "
+            "config.compute.remat='full', config.compute.dtype='bfloat16' or config.mesh.fsdp; "
+            "`jxstilts check` says what fits; the same command goes on from the last checkpoint"
+        )
+        with runtime.explained(f"phase {name}", memory):
+            return train(name, phase, *args, **options)
+
+    return explained
+
+
+@_explained
 def run(
     name: str,
     phase: Phase,
@@ -143,10 +167,12 @@ def run(
         own: the phase's `identity`, to which the folder belongs.
         evaluate: (model, params) -> {metric: value}; needed when phase.select.metric is set.
         stop: asked before every step; True saves and raises `runtime.Interrupted`.
-    Raises InputError for bad input and a loss that is not finite.
+    Raises InputError for bad input, a loss that is not finite, a save that fails, and where disk or memory run out.
     """
     # 1. What this phase is, and what it starts from.
     folder = place.folder
+    if phase.tasks:
+        tracking.peak_flops()  # measured once in a process, before the devices are given work
     model = inputs.heads(phase, model, start.model.head_specs if start else (), place.data_dir)
     params, taken = handover.take_over(model, start.params if start else None, phase.keep_heads, phase.seed, place.mesh)
     progress = tracking.Progress(name, phase.steps, place.quiet)
@@ -163,39 +189,46 @@ def run(
     data = inputs.make(phase, model, tokenizer_dir, place)
     progress.steps = data.steps
     optim = optimizers.make(phase.optimizer, data.steps)
-    shardings, notes = step.state_shardings(model, optim, place.mesh)
+    frozen.check(params, phase.freeze, f"config.phases.{name}.freeze")
+    shardings, notes = step.state_shardings(model, optim, place.mesh, phase.freeze)
     losses = {
         key: step.Loss(inputs.head_name(stream), stream.objective, stream.amount if stream.mode == "mixed" else 1.0)
         for key, stream in phase.tasks.items()
     }
     train_step = step.make_train_step(
-        model, losses, optim, place.mesh, context=data.context, accumulation=phase.accumulation
-    )
-    for text in (*notes, *data.notes):
+        model, losses, optim, place.mesh, context=data.context, accumulation=phase.accumulation,
+        freeze=phase.freeze, skip_nonfinite=phase.skip_nonfinite > 0,
+    )  # fmt: skip
+    backend, why = attention.choose(model.compute.attention, model.config.attention_dropout, model.compute.dtype)
+    for text in (f"attention: {backend}, {why}", *notes, *data.notes):
         progress.note(text)
 
     # 3. The state: this phase's own checkpoint, else the starting point.
     checkpoints = Checkpoints(folder / "checkpoints")
-    begun = checkpoints.latest()
-    state = jax.jit(lambda p: step.new_state(p, optim, phase.seed), out_shardings=shardings)(params)
+    rest = {key: place for key, place in shardings.items() if key != "params"}  # those are not copied
+    first = partial(step.new_state, optimizer=optim, seed=phase.seed, freeze=phase.freeze)
+    beside = jax.jit(lambda p: {key: first(p)[key] for key in rest}, out_shardings=rest)
+    state = {"params": params, **beside(params)}
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
-    meta: dict = {"best": None, "bad": 0, "evaluated": 0, "iterator": None}
-    if begun is not None:
-        state, meta = checkpoints.restore(begun, abstract)
+    meta: dict = {"best": None, "bad": 0, "evaluated": 0, "iterator": None, "skipped": 0}
+    begun = None
+    if found := checkpoints.resume(abstract, progress.note):
+        begun, state, meta = found
         progress.note(f"going on from step {begun}")
-    del params
+    del params, found
     now = begun or 0
     part, parts = process_rows(place.mesh)
     iterator = pipeline.iterate(data.source, start_step=now, process_index=part, process_count=parts)
     if meta["iterator"] is not None:
         iterator.set_state(meta["iterator"])
     schedule = optimizers.schedule(phase.optimizer, data.steps)
-    log = _Log(name, phase, data, schedule, folder, now, progress, checkpoints)
+    log = Log(name, phase, data, schedule, folder, now, progress, checkpoints, meta["skipped"])
 
     # 4. The loop. Its order matters: evaluate(step), save(state, iterator), next(batch), step. Saving after `next`
     # would lose a batch, and a stop is honoured before the evaluation, which a resumed run then makes up for.
     try:
         while True:
+            checkpoints.check()
             stopping = now < data.steps and stop(now)
             improved = False
             at_mark = now > 0 and (now % phase.select.every == 0 or now == data.steps)
@@ -203,12 +236,13 @@ def run(
                 log.flush()
                 values = processes.meet("a dev value", log.paused(evaluate, model, state["params"]))[0]
                 improved = _judge(phase.select, values, now, meta)
-                log.evaluation(now, values, meta)
+                log.evaluation(now, values, meta["best"])
             finished = now == data.steps or meta["bad"] >= phase.select.patience
             if now != begun and (stopping or finished or improved or (now > 0 and now % phase.save_every == 0)):
                 log.flush()
                 keep = meta["best"]["step"] if meta["best"] else now
-                log.paused(checkpoints.save, now, state, {**meta, "iterator": iterator.get_state()}, keep)
+                record = meta | {"iterator": iterator.get_state(), "skipped": log.skipped}
+                log.paused(checkpoints.save, now, state, record, keep)
             if stopping:
                 checkpoints.wait()
                 raise runtime.Interrupted(f"{name}: stopped at step {now} of {data.steps}; saved")
@@ -260,62 +294,3 @@ def _finish(folder, model, tokenizer_dir, provenance, params, record) -> dict:
     if processes.first():
         runtime.atomic_write(folder / "DONE", json.dumps(record, indent=1))
     return record
-
-
-class _Log:
-    """Metrics of past steps. They stay on the device until a later step has been started, so logging costs no wait."""
-
-    def __init__(self, name, phase, data, schedule, folder, now, progress, checkpoints):
-        self.name, self.phase, self.schedule, self.progress = name, phase, schedule, progress
-        self.checkpoints = checkpoints
-        self.writer = tracking.Writer(folder, now) if processes.first() else None
-        peak = tracking.peak_flops() if now < data.steps else None
-        self.meter = tracking.Throughput(data.steps, now, data.flops_per_token, peak)
-        self.waiting: list[tuple[int, dict]] = []
-
-    def step(self, now: int, metrics: dict) -> None:
-        """Takes the metrics of a step that has just been dispatched; logs the ones before it when it is time."""
-        if self.waiting and self.waiting[-1][0] % self.phase.log_every == 0:
-            self.flush()
-        self.waiting.append((now, metrics))
-
-    def flush(self) -> None:
-        """Reads, checks and writes everything that waits."""
-        if not self.waiting:
-            return
-        first, last = self.waiting[0][0], self.waiting[-1][0]
-        values = jax.device_get([metrics for _, metrics in self.waiting])
-        self.waiting = []
-        for number, value in enumerate(values, start=first):
-            if not math.isfinite(value["loss"]):
-                raise InputError(
-                    f"{self.name}: the loss of step {number} is {value['loss']}; the last checkpoint is step "
-                    f"{self.checkpoints.latest()}; lower config.phases.{self.name}.optimizer.learning_rate"
-                )
-        row = {}  # a step has the metrics of the tasks that it took
-        for key in dict.fromkeys(key for value in values for key in value):
-            found = [float(value[key]) for value in values if key in value]
-            row[key] = sum(found) / (1 if key in ("tokens", "examples") else len(found))
-        rates = self.meter.read(last, row["examples"], row["tokens"])
-        row |= {"learning_rate": float(self.schedule._replace(count=last - 1).rate()), **rates}
-        if self.writer:
-            self.writer.write(last, row)
-        self.progress.show(last, row)
-
-    def evaluation(self, now: int, values: dict[str, float], meta: dict) -> None:
-        if self.writer:
-            self.writer.write(now, values, prefix="dev")
-        text = "  ".join(f"{key} {value:.2f}" for key, value in values.items())
-        best = meta["best"]
-        self.progress.note(f"step {now}: English dev {text}  (best {best['value']:.2f} at step {best['step']})")
-
-    def paused(self, work: Callable[..., Any], *args: Any) -> Any:
-        """Does something whose time does not count as training."""
-        began = time.perf_counter()
-        result = work(*args)
-        self.meter.pause(time.perf_counter() - began)
-        return result
-
-    def close(self) -> None:
-        if self.writer:
-            self.writer.close()
