@@ -6,12 +6,13 @@ Legend: B rows, T tokens of a row, S segments of a row, N features.
 
 import bisect
 import dataclasses
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from jxstilts.data.features import Features
-from jxstilts.data.ragged import offsets_of, spread
+from jxstilts.data.ragged import offsets_of
 from jxstilts.runtime import InputError, suggest
 
 # What each type adds to a batch when it is labelled: batch key -> (feature field, what it is: a value or the index of
@@ -48,6 +49,8 @@ def groups(features: Features, type: str) -> np.ndarray:
 
 def expand(plans: Sequence["Plan"], groups: np.ndarray) -> list["Plan"]:
     """Returns plans made for the units of `groups` as plans for features: each unit becomes its features, in order."""
+    if len(groups) == groups[-1] + 1:  # a unit is a feature
+        return list(plans)
     at = np.asarray(groups).tolist()
     return [
         dataclasses.replace(
@@ -117,6 +120,8 @@ def plan_epoch(
 
 def select(plans: Sequence[Plan], ids: np.ndarray) -> list[Plan]:
     """Returns plans made for `features[ids]` as plans for `features`; ids int [number of planned features]."""
+    if np.array_equal(ids, np.arange(len(ids))):
+        return list(plans)
     ids = np.asarray(ids).tolist()
     return [dataclasses.replace(plan, rows=tuple(tuple(ids[i] for i in row) for row in plan.rows)) for plan in plans]
 
@@ -149,28 +154,33 @@ def assemble(
     """
     if type not in LABELS:
         raise InputError(suggest("feature type", type, LABELS))
-    counts = np.array([len(row) for row in rows], np.int64)
-    ids = np.array([feature for row in rows for feature in row], np.int64)
+    counts = np.fromiter(map(len, rows), np.int64, len(rows))
+    ids = np.fromiter(itertools.chain.from_iterable(rows), np.int64)
     if len(rows) > num_rows or counts.max(initial=0) > max_segments:
         raise InputError(
             f"{len(rows)} rows of up to {counts.max(initial=0)} features do not fit a batch of {num_rows} rows "
             f"of {max_segments} segments"
         )
-    sizes = features.offsets[ids + 1] - features.offsets[ids]
-    row_of = np.repeat(np.arange(len(rows)), counts)
-    slot = spread(np.zeros(len(rows)), counts)
+    begins = features.offsets[ids]
+    sizes = features.offsets[ids + 1] - begins
+    ends = counts.cumsum()
+    row_of = np.arange(len(rows)).repeat(counts)
+    slot = np.arange(len(ids)) - (ends - counts).repeat(counts)
     places = offsets_of(sizes)
-    first = places[:-1] - np.repeat(places[np.cumsum(counts) - counts], counts)
-    if (first + sizes).max(initial=0) > length:
-        raise InputError(f"a row of {(first + sizes).max()} tokens does not fit the row length {length}")
+    held = places[ends] - places[ends - counts]  # tokens of each row
+    first = places[:-1] - places[ends - counts].repeat(counts)
+    if held.max(initial=0) > length:
+        raise InputError(f"a row of {held.max()} tokens does not fit the row length {length}")
 
-    cells = spread(row_of * length + first, sizes)
-    source = spread(features.offsets[ids], sizes)
+    # A row's tokens stand at its beginning, one after the other: a mask puts them there a row at a time.
+    real = np.arange(length) < np.pad(held, (0, num_rows - len(rows)))[:, None]
+    place = np.arange(places[-1], dtype=np.int32)
+    source = (begins - places[:-1]).repeat(sizes) + place
 
     def per_token(value: np.ndarray, empty: int) -> np.ndarray:
-        flat = np.full(num_rows * length, empty, np.int32)
-        flat[cells] = value
-        return flat.reshape(num_rows, length)
+        table = np.full((num_rows, length), empty, np.int32)
+        table[real] = value
+        return table
 
     def per_segment(value: np.ndarray | float, empty: float, dtype: type) -> np.ndarray:
         table = np.full((num_rows, max_segments), empty, dtype)
@@ -178,9 +188,9 @@ def assemble(
         return table
 
     batch = {
-        "tokens": per_token(features.tokens[source], pad_id),
-        "segments": per_token(np.repeat(slot + 1, sizes), 0),
-        "positions": per_token(spread(np.zeros(len(ids)), sizes), 0),
+        "tokens": per_token(features.tokens.take(source), pad_id),
+        "segments": per_token((slot + 1).astype(np.int32).repeat(sizes), 0),
+        "positions": per_token(place - places[:-1].astype(np.int32).repeat(sizes), 0),
         "first": per_segment(first, 0, np.int32),
         "weights": per_segment(1, 0, np.float32),
         "index": per_segment(ids, -1, np.int32),
@@ -192,7 +202,7 @@ def assemble(
         if field not in fields:
             raise InputError(f"these {type} examples have no gold labels (no field {field!r}): they cannot be used")
         if kind == "token":
-            batch[key] = per_token(fields[field][source], -1)
+            batch[key] = per_token(fields[field].take(source), -1)
         else:
             batch[key] = per_segment(fields[field][ids] + (first if kind == "index" else 0), 0, np.int32)
     return batch

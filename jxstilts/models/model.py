@@ -4,6 +4,7 @@ params = {"encoder": {...}, "heads": {"mnli": {...}}}
 """
 
 import dataclasses
+import functools
 import importlib
 import pkgutil
 from collections.abc import Mapping
@@ -120,10 +121,15 @@ class Model:
 
     def abstract(self) -> tuple[Params, Params]:
         """Returns (ShapeDtypeStructs, logical axes) of the parameters; the axes are tuples of names per dimension."""
-        boxed = jax.eval_shape(self._init, jax.random.key(0))
-        is_box = lambda x: isinstance(x, nn.Partitioned)  # noqa: E731
-        axes = jax.tree.map(lambda x: tuple(x.names) if is_box(x) else (None,) * x.ndim, boxed, is_leaf=is_box)
-        return nn.unbox(boxed), axes
+        return _abstract(self)
 
     def with_heads(self, *specs: HeadSpec) -> "Model":
         return dataclasses.replace(self, head_specs=tuple(specs))
+
+
+@functools.lru_cache(maxsize=64)  # a phase asks five times
+def _abstract(model: Model) -> tuple[Params, Params]:
+    boxed = jax.eval_shape(lambda: model._init(jax.random.key(0)))  # a key that is made outside needs a device
+    is_box = lambda x: isinstance(x, nn.Partitioned)  # noqa: E731
+    axes = jax.tree.map(lambda x: tuple(x.names) if is_box(x) else (None,) * x.ndim, boxed, is_leaf=is_box)
+    return nn.unbox(boxed), axes

@@ -35,20 +35,21 @@ def take_over(
     """
     shapes, axes = model.abstract()
     shardings, _ = param_shardings(axes, shapes, mesh)
-    params = jax.jit(model.init, out_shardings=shardings)(jax.random.key(seed))
+    key = jax.random.key(seed)
     if start is None:
+        params = jax.jit(model.init, out_shardings=shardings)(key)
         return params, Handover((), tuple(_groups(params)), ())
     for head in keep_heads:
-        if head not in start["heads"] or head not in params["heads"]:
+        if head not in start["heads"] or head not in shapes["heads"]:
             raise InputError(
                 f"keep_heads: no head {head!r} to take over; the starting point has "
-                f"{', '.join(sorted(start['heads'])) or 'none'}, this phase uses {', '.join(sorted(params['heads']))}"
+                f"{', '.join(sorted(start['heads'])) or 'none'}, this phase uses {', '.join(sorted(shapes['heads']))}"
             )
-    params["encoder"] = _replace("encoder", params["encoder"], start["encoder"], shardings["encoder"])
+    # Only the heads are made: the compiler leaves out the encoder's random numbers, which nothing would use.
+    heads = jax.jit(lambda key: model.init(key)["heads"], out_shardings=shardings["heads"])(key)
+    params = {"encoder": _replace("encoder", shapes["encoder"], start["encoder"], shardings["encoder"]), "heads": heads}
     for head in keep_heads:
-        params["heads"][head] = _replace(
-            f"heads/{head}", params["heads"][head], start["heads"][head], shardings["heads"][head]
-        )
+        heads[head] = _replace(f"heads/{head}", shapes["heads"][head], start["heads"][head], shardings["heads"][head])
     loaded = ["encoder", *(f"heads/{name}" for name in sorted(keep_heads))]
     lists = Handover(
         tuple(loaded),
