@@ -9,7 +9,7 @@ import pytest
 from golden.batches import HERE, expected, one_per_row, packed, worst
 
 from jxstilts.models import bundle
-from jxstilts.models.attention import BACKENDS, attend, drop
+from jxstilts.models.attention import BACKENDS, attend, choose, drop
 from jxstilts.models.layers import Compute
 from jxstilts.runtime import InputError
 
@@ -157,3 +157,32 @@ def test_dropout_keeps_the_mean_and_its_gradient_has_the_same_mask():
     assert set(np.unique(kept).tolist()) == {0.0, np.float32(1 / 0.75).item()}
     gradient = jax.grad(lambda x: drop(x, 0.25, key).sum())(x)
     np.testing.assert_array_equal(gradient, kept)
+
+
+@pytest.mark.parametrize(
+    "platform, dropout, dtype, tokens, backend, why",
+    [
+        ("cpu", 0.0, "bfloat16", 128, "xla", "the only one on cpu"),
+        ("gpu", 0.0, "bfloat16", 100, "cudnn", "fused, on gpu"),
+        ("gpu", 0.1, "bfloat16", 128, "xla", "cudnn has no attention dropout, and this model's is 0.1"),
+        ("gpu", 0.0, "float32", 128, "xla", "cudnn computes in bfloat16 or float16, not float32"),
+        ("tpu", 0.0, "float32", 256, "splash", "fused, on tpu"),
+        ("tpu", 0.1, "bfloat16", 256, "xla", "splash has no attention dropout"),
+        ("tpu", 0.0, "bfloat16", 200, "xla", "rows of a multiple of 128 tokens, not 200"),
+    ],
+)
+def test_auto_takes_the_fused_backend_where_it_can_do_what_is_asked(
+    platform, dropout, dtype, tokens, backend, why, monkeypatch
+):
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    chosen, reason = choose("auto", dropout, dtype, tokens)
+    assert chosen == backend and why in reason
+    assert choose("splash", dropout, dtype, tokens)[0] == "splash"
+
+
+def test_auto_computes_what_its_choice_computes():
+    loaded = bundle.load(HERE / "xlmr_classification", compute=Compute(attention="auto"))
+    plain = bundle.load(HERE / "xlmr_classification")
+    batch, _ = apart_and_packed("xlmr_classification")
+    for found, expected_ in zip(*(run(one.model, one.params, batch) for one in (loaded, plain)), strict=True):
+        assert largest_difference(found, expected_) == 0

@@ -1,6 +1,7 @@
 """Segment-aware self-attention: one entry, several backends, chosen by name.
 
 A backend that cannot honour what it is asked for (dropout, the platform, the precision) refuses; nothing falls back.
+"auto" is a choice by a rule (`choose`), which the training log names.
 """
 
 from functools import partial
@@ -10,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jxstilts.runtime import InputError, suggest
+
+HALF = ("bfloat16", "float16")
 
 
 def attend(
@@ -28,15 +31,36 @@ def attend(
         query, key, value: [B, N, T, H] (rows, heads, tokens, head width).
         segments: [B, T] int; a token attends to the tokens of its own segment only. Padding (0) is a segment of its
             own, so no row of scores is ever masked whole.
-        backend: a key of BACKENDS.
+        backend: a key of BACKENDS, or "auto".
         dropout: rate on the attention probabilities, applied when `dropout_key` is given.
     Returns: [B, N, T, H] in query's dtype.
     Raises: InputError for an unknown backend, or one that cannot do what is asked.
     """
-    if backend not in BACKENDS:
-        raise InputError(f"config.compute.attention: {suggest('attention backend', backend, BACKENDS)}")
+    if backend not in NAMES:
+        raise InputError(f"config.compute.attention: {suggest('attention backend', backend, NAMES)}")
     rate = dropout if dropout_key is not None else 0.0
+    backend, _ = choose(backend, rate, str(query.dtype), query.shape[2])
     return BACKENDS[backend](query, key, value, segments, rate, dropout_key)
+
+
+def choose(backend: str, dropout: float, dtype: str, tokens: int = 128) -> tuple[str, str]:
+    """Returns (backend, why). "auto" is the device's fused one where that can do what is asked, else xla.
+
+    dropout: on the probabilities, 0 unless training; dtype: of the computation; tokens: of a row.
+    """
+    if backend != "auto":
+        return backend, "as configured"
+    platform = jax.default_backend()
+    fused = {"gpu": "cudnn", "tpu": "splash"}.get(platform)
+    if fused is None:
+        return "xla", f"the only one on {platform}"
+    if dropout:
+        return "xla", f"{fused} has no attention dropout, and this model's is {dropout}"
+    if fused == "cudnn" and dtype not in HALF:
+        return "xla", f"cudnn computes in {' or '.join(HALF)}, not {dtype}"
+    if fused == "splash" and tokens % 128:
+        return "xla", f"splash needs rows of a multiple of 128 tokens, not {tokens}"
+    return fused, f"fused, on {platform}"
 
 
 def segment_mask(segments: jax.Array) -> jax.Array:
@@ -103,7 +127,7 @@ def _require(backend: str, platform: str, hardware: str, rate: float) -> None:
 
 def _cudnn(query, key, value, segments, rate, dropout_key):
     _require("cudnn", "gpu", "an NVIDIA GPU", rate)
-    if query.dtype not in (jnp.bfloat16, jnp.float16):
+    if str(query.dtype) not in HALF:
         raise InputError(
             f"config.compute.attention='cudnn' computes in bfloat16 or float16, not {query.dtype}; "
             "set config.compute.dtype='bfloat16' or config.compute.attention='xla'"
@@ -131,3 +155,4 @@ def _splash(query, key, value, segments, rate, dropout_key):
 
 
 BACKENDS = {"xla": _xla, "cudnn": _cudnn, "splash": _splash}
+NAMES = ("auto", *BACKENDS)

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jxstilts.models.attention import BACKENDS
+from jxstilts.models.attention import NAMES
 from jxstilts.runtime import InputError, suggest
 
 REMAT = {
@@ -26,8 +26,8 @@ class Compute:
     remat: str = "none"
 
     def __post_init__(self):
-        if self.attention not in BACKENDS:
-            raise InputError(f"config.compute.attention: {suggest('attention backend', self.attention, BACKENDS)}")
+        if self.attention not in NAMES:
+            raise InputError(f"config.compute.attention: {suggest('attention backend', self.attention, NAMES)}")
         if self.remat not in REMAT:
             raise InputError(f"config.compute.remat: {suggest('remat policy', self.remat, REMAT)}")
         for key in ("dtype", "param_dtype"):
