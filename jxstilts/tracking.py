@@ -177,7 +177,7 @@ class Throughput:
             return {}
         seconds = max(now - self.last - self.paused, 1e-9)
         rates = {"examples_per_second": examples / seconds, "tokens_per_second": tokens / seconds}
-        rates |= {"padded_tokens_per_second": padded / seconds, "packing_efficiency": tokens / padded}
+        rates["padded_tokens_per_second"] = padded / seconds
         if self.peak:
             rates["mfu"] = tokens / seconds * self.flops_per_token / self.peak
         rates["eta_seconds"] = (now - self.began) / max(step - self.first, 1) * (self.steps - step)

@@ -160,7 +160,7 @@ def content(workdir: pathlib.Path) -> dict[str, object]:
         if not path.is_file() or name in unfinished:
             continue
         if path.name == "metrics.jsonl":
-            timed = ("examples_per_second", "tokens_per_second", "mfu", "eta_seconds")
+            timed = ("examples_per_second", "tokens_per_second", "padded_tokens_per_second", "mfu", "eta_seconds")
             found[name] = [{k: v for k, v in row.items() if k not in timed} for row in tracking.read_rows(path)]
         elif path.name == "results.jsonl":
             found[name] = sorted(path.read_bytes().splitlines())
@@ -189,10 +189,12 @@ def small(world, tmp_path_factory, servers):
     return Place(tmp_path_factory.mktemp("small"), world, servers, "small")
 
 
+@pytest.mark.slow
 def test_a_few_kills(small):
     assert small.campaign(SEED, 5, 0) == sum(small.counts.values()) == 5
 
 
+@pytest.mark.slow
 def test_what_killed_runs_left_goes(small):
     """What is of today stays: someone may be at work on it."""
     workdir = shutil.copytree(small.unbroken, small.root / "left")

@@ -218,6 +218,7 @@ def test_a_negative_number_of_steps_is_refused(command):
         study.from_config(config.load([*command, "--config.phases.p.skip_nonfinite=-1"]))
 
 
+@pytest.mark.slow
 def test_a_skipped_step_leaves_all_as_it_was():
     """On a mesh, with accumulation and two streams, one of which is enough."""
     heads = dict(list(HEADS.items())[:2])

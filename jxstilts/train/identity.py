@@ -18,6 +18,9 @@ from jxstilts.data import tokenizer as tokenizers
 from jxstilts.tasks import sources
 
 SUPERSEDED = ".superseded"
+# Keys that a phase's config has not always had, and what a phase did without them: there they are not recorded, so
+# that folders of before stay what they are.
+ADDED = {"freeze": [], "skip_nonfinite": 0}
 
 
 def identity(
@@ -37,7 +40,13 @@ def identity(
 
 def settings(phase: Any) -> dict:
     """Returns the phase's config without the name of its starting point, with the order of its tasks."""
-    return {key: value for key, value in plain(phase).items() if key != "init"} | {"order": list(phase.tasks)}
+    kept = {key: value for key, value in plain(phase).items() if key != "init"}
+    return without_added(kept) | {"order": list(phase.tasks)}
+
+
+def without_added(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a phase's settings without the keys of ADDED that change nothing."""
+    return {key: value for key, value in settings.items() if key not in ADDED or value != ADDED[key]}
 
 
 def data(phase: Any, data_dir: str, digests: pathlib.Path) -> dict[str, str]:

@@ -64,6 +64,7 @@ class Log:
             else:
                 self._not_finite(number, {key: float(entry) for key, entry in value.items()})
         row = {key: sum(float(value[key]) for value in values) for key in TOTALS}
+        row["packing_efficiency"] = row["tokens"] / row["padded_tokens"]
         for key in dict.fromkeys(key for value in finite for key in value if key not in TOTALS):
             found = [float(value[key]) for value in finite if key in value]  # a step has those of the tasks it took
             row[key] = sum(found) / len(found)
