@@ -204,7 +204,7 @@ class Progress:
         self.last = now
         names = {
             "loss": "loss {:.4f}", "learning_rate": "lr {:.2e}", "examples_per_second": "{:.1f} ex/s",
-            "tokens_per_second": "{:.0f} tok/s", "packing_efficiency": "{:.0%} of all", "mfu": "MFU {:.1%}",
+            "tokens_per_second": "{:.0f} real tok/s", "packing_efficiency": "{:.0%} full", "mfu": "MFU {:.1%}",
         }  # fmt: skip
         parts = [text.format(values[name]) for name, text in names.items() if name in values]
         if "eta_seconds" in values:
