@@ -139,6 +139,7 @@ def get_config(arg=None):
 """
 
 
+@pytest.mark.slow
 def test_a_phase(world, tmp_path, compile_cache, capsys):
     """A study with frozen embeddings; and one that freezes what is not there."""
     file = tmp_path / "frozen.py"

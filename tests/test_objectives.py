@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -68,6 +69,7 @@ def test_masks_differ_from_step_to_step_and_repeat_with_the_key():
     assert (one != other).any()
 
 
+@pytest.mark.slow
 def test_a_model_learns_by_mlm(one_device):
     """Rows of one repeated token: a masked token is given by its neighbours, through attention alone."""
     rng = np.random.default_rng(0)

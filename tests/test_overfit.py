@@ -83,7 +83,8 @@ def rows(corpus, tmp_path_factory):
     return folder
 
 
-SLOW = ("anli", "anli_plus", "snli", "squad_v1", "cosmosqa", "hellaswag")  # of a kind that another task here is of, too
+# Of a kind that another task here, or in test_multitask, is of, too.
+SLOW = ("anli", "anli_plus", "snli", "squad_v1", "cosmosqa", "hellaswag", "commonsenseqa", "ccg")
 
 
 @pytest.mark.parametrize("task", [pytest.param(t, marks=[pytest.mark.slow] if t in SLOW else []) for t in CASES])

@@ -360,6 +360,7 @@ def test_packed_where_that_is_less_to_compute(world, tmp_path, one_device):
     assert phase_of("ccg")[0].tasks["it"].packed is None  # open: it depends on the data
 
 
+@pytest.mark.slow
 def test_a_stopped_packed_run_equals_the_unbroken_one(world, tmp_path, one_device):
     """And its losses are those of the unpacked run; examples and tokens too."""
     phase, model = phase_of("ccg", steps=6, packed=True, buckets=1)

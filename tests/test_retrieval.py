@@ -44,7 +44,7 @@ def check(found, expected, exact=True):
 # --- neighbours ------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     st.integers(0, 10**6), st.integers(1, 40), st.integers(1, 50), st.integers(1, 60), st.sampled_from([1, 5, 16, 64])
 )

@@ -86,7 +86,9 @@ def on_one_device(head):
     ("head", "shape"),
     [
         ("classification", (8, 1, 1)), ("classification", (2, 2, 2)), ("classification", (1, 4, 2)),
-        ("choice", (4, 1, 2)), ("tagging", (1, 2, 4)), ("span", (2, 2, 2)), ("mlm", (1, 4, 2)),
+        ("choice", (4, 1, 2)), ("mlm", (1, 4, 2)),
+        pytest.param("tagging", (1, 2, 4), marks=pytest.mark.slow),
+        pytest.param("span", (2, 2, 2), marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 def test_one_device_equals_eight(head, shape, monkeypatch):
