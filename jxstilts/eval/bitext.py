@@ -131,8 +131,10 @@ def retrieve_layers(
             begin += len(rows)
         if options.subtract_means:
             sides = {side: own - own.mean(1, keepdims=True) for side, own in sides.items()}
-        of_layer = lambda place, sides=sides: {side: own[place] for side, own in sides.items()}  # noqa: E731
-        found.append({layer: _predictions(task, examples, of_layer(i), mesh) for i, layer in enumerate(layers)})
+        by_layer = [{side: own[place] for side, own in sides.items()} for place in range(len(layers))]
+        found.append(
+            {layer: _predictions(task, examples, own, mesh) for layer, own in zip(layers, by_layer, strict=True)}
+        )
     return found
 
 

@@ -130,22 +130,24 @@ def add(
     tokenizer = tokenizers.load(loaded.tokenizer_dir)
     if request.benchmark:
         wanted = _keep(wanted, lambda pair: _has_head(loaded.model, pair[0], request.head), progress, "no head")
-    progress.steps, done = len(wanted), 0
+    done = 0
     for task in dict.fromkeys(task for task, _ in wanted):
         languages = [language for other, language in wanted if other == task]
+        progress = tracking.Progress(f"evaluate {name}, {task}", len(languages))
         run = partial(
             evaluator.evaluate_languages, loaded.model, loaded.params, tasks.get(task),
             tokenizer=tokenizer, head=request.head or None, options=request.options, all_layers=request.all_layers,
             mesh=mesh, cache_dir=cache_dir,
         )  # fmt: skip
-        for result, examples in _of_task(request, task, languages, run, data_dir, stop):
+        found = _of_task(request, task, languages, run, data_dir, stop)
+        for number, (result, examples) in enumerate(found, start=1):
             if processes.first():
                 _keep_one(folder, name, task, result, examples, mine)
                 _store(path, _rows(result, {**labels, **mine, "limit": request.limit}), mine)
                 if not done:
                     items.prune(folder, name, mine)
             done += 1
-            progress.show(done, {})
+            progress.show(number, {})
         if stop(done) and done < len(wanted):
             raise runtime.Interrupted(f"evaluation {name}: stopped after {done} of {len(wanted)}; kept")
 

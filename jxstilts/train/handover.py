@@ -27,8 +27,9 @@ def take_over(
     """Returns the phase's first parameters, on the mesh, and what came from where.
 
     Args:
-        model: the phase's model; its parameters are initialised from `seed`, then overwritten by what is loaded.
-        start: parameters of the phase before, or None for a random start.
+        model: the phase's model; what does not come from `start` is initialised from `seed`.
+        start: parameters of the phase before, or None for a random start. What is taken is not copied where it lies
+            right already: a training step, which donates its state, uses it up.
         keep_heads: names of heads that must come from `start`.
     Raises InputError: a head to keep that `start` lacks, an encoder tensor that is missing, unexpected or of another
         shape (every one is named).
