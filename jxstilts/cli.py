@@ -233,7 +233,7 @@ def _evaluate(options) -> None:
         }  # fmt: skip
         results.add(
             out, "evaluate", request, labels, lambda: loaded,
-            data_dir=options.data_dir, cache_dir=out / "cache", mesh=devices,
+            data_dir=options.data_dir, cache_dir=out / "cache", digests_dir=out / "cache/digests", mesh=devices,
             stop=processes.agreed(lambda step: bool(signals)),
         )  # fmt: skip
     if speaks:

@@ -245,7 +245,7 @@ def test_result_rows_have_intervals_baselines_and_the_major_value(model, params,
 
     results.add(
         tmp_path, "mine", results.Request(("mnli",), source="files"), {"checkpoint_sha256": "0"}, lambda: Loaded,
-        data_dir=str(tmp_path), cache_dir=tmp_path / "cache",
+        data_dir=str(tmp_path), cache_dir=tmp_path / "cache", digests_dir=tmp_path / "digests",
     )  # fmt: skip
     [row] = map(json.loads, (tmp_path / "results.jsonl").read_text().splitlines())
     assert 0 <= row["low"] <= row["value"] == row["major"] <= row["high"] <= 100

@@ -123,12 +123,30 @@ def add(world, one_device):
                   "checkpoint_sha256": sha}  # fmt: skip
         results.add(
             folder, "e", request, labels, lambda: loads.append(1) or bundle.load(world / "bundle", mesh=one_device),
-            data_dir=str(world / "data"), cache_dir=world / "cache", mesh=one_device,
+            data_dir=str(world / "data"), cache_dir=world / "cache", digests_dir=world / "digests", mesh=one_device,
         )  # fmt: skip
         found = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
         return found, len(loads)
 
     return add
+
+
+def test_changed_data_is_evaluated_again(add, tmp_path, world):
+    """That of the language whose file has changed; rows that do not say what they saw stay."""
+    before, _ = add(tmp_path, tasks=("xnli",))
+    path = world / "data/xtreme/xnli/dev-de.tsv"
+    text = path.read_text()
+    try:
+        path.write_text(text.replace("entailment", "neutral"))
+        after, loads = add(tmp_path, tasks=("xnli",))
+        assert loads == 1 and [row["language"] for row in after] == ["en", "de"]
+        assert after[0] == before[0] and after[1]["data"] != before[1]["data"]
+        assert add(tmp_path, tasks=("xnli",)) == (after, 0)
+        bare = [{key: value for key, value in row.items() if key != "data"} for row in before]
+        (tmp_path / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in bare))
+        assert add(tmp_path, tasks=("xnli",)) == (bare, 0)
+    finally:
+        path.write_text(text)
 
 
 def names(folder):

@@ -5,6 +5,7 @@ items/EVALUATION holds what is known of each item (`items`); no row with a value
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +20,7 @@ from jxstilts.data import tokenizer as tokenizers
 from jxstilts.eval import benchmarks, evaluator, items, metrics, result_rows, submission
 from jxstilts.models import bundle
 from jxstilts.runtime import InputError, suggest
+from jxstilts.tasks.digests import digests
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,13 +101,16 @@ def add(
     *,
     data_dir: str,
     cache_dir: pathlib.Path,
+    digests_dir: pathlib.Path,
     mesh: Mesh | None = None,
     stop: Callable[[int], bool] = lambda number: False,
 ) -> None:
     """Evaluates what FOLDER/results.jsonl does not hold yet, task by task, and keeps each language as it is done.
 
     Args:
-        name: of this evaluation; its rows are replaced when its request, data folder or model change.
+        name: of this evaluation; its rows are replaced when its request, data folder or model change, and those of one
+            task and language when the content of their files does. (Rows of earlier versions do not say what it was.)
+        digests_dir: folder that keeps the digests of data files.
         labels: the row's fields that say what the model is, `checkpoint_sha256` among them.
         load: gives the model; called only when something is missing.
     Raises runtime.Interrupted when `stop` says so; what is done is kept.
@@ -113,10 +118,12 @@ def add(
     path = folder / "results.jsonl"
     identity = config.fingerprint({"request": request, "data_dir": str(data_dir)})
     mine = {"evaluation": name, "config_fingerprint": identity, "checkpoint_sha256": labels["checkpoint_sha256"]}
+    content = functools.cache(partial(_content, request, data_dir, digests_dir))
 
     def missing() -> list[tuple[str, str]]:
         rows = [row for row in result_rows.read(path) if all(row[key] == value for key, value in mine.items())]
-        have = {(row["task"], row["language"]) for row in rows} - _without_items(folder, rows)
+        rows = [row for row in rows if row.get("data") in (None, content(*_pair(row)))]
+        have = set(map(_pair, rows)) - _without_items(folder, rows)
         return [pair for pair in request.pairs() if pair not in have]
 
     wanted = [(task, language) for task, language in processes.first_says(f"what {name} lacks", missing)]
@@ -143,13 +150,31 @@ def add(
         for number, (result, examples) in enumerate(found, start=1):
             if processes.first():
                 _keep_one(folder, name, task, result, examples, mine)
-                _store(path, _rows(result, {**labels, **mine, "limit": request.limit}), mine)
+                own = {**labels, **mine, "limit": request.limit, "data": content(task, result.language)}
+                _store(path, _rows(result, own), mine)
                 if not done:
                     items.prune(folder, name, mine)
             done += 1
             progress.show(number, {})
         if stop(done) and done < len(wanted):
             raise runtime.Interrupted(f"evaluation {name}: stopped after {done} of {len(wanted)}; kept")
+
+
+def _content(request: Request, data_dir: str, kept: pathlib.Path, task: str, language: str) -> str:
+    """Returns a short name of what the files hold that decide a result."""
+    split = request.split_of(task)
+    splits = ("dev", split) if _tuned(task, split) else (split,)
+    found = [digests(task, data_dir, each, language, request.source, kept) for each in splits]
+    return config.fingerprint(found)[:16]
+
+
+def _tuned(task: str, split: str) -> bool:
+    """Whether a threshold is tuned on dev, and applied to the split (protocol 3.6)."""
+    return tasks.get(task).metric == "bucc" and split != "dev"
+
+
+def _pair(row: Mapping[str, Any]) -> tuple[str, str]:
+    return row["task"], row["language"]
 
 
 def _keep_one(folder, name, task, result, examples, mine) -> None:
@@ -165,19 +190,19 @@ def _keep_one(folder, name, task, result, examples, mine) -> None:
 
 def _store(path: pathlib.Path, new: list[dict], mine: Mapping[str, str]) -> None:
     """Adds the rows of one task and language in place of older ones; those that other workers write stay."""
-    pair = new[0]["task"], new[0]["language"]
+    pair = _pair(new[0])
     with lease.locked(path.with_name(f".{path.name}.lock")):
         kept = [
             row for row in result_rows.read(path)
             if row["evaluation"] != mine["evaluation"]
-            or (all(row[key] == value for key, value in mine.items()) and (row["task"], row["language"]) != pair)
+            or (all(row[key] == value for key, value in mine.items()) and _pair(row) != pair)
         ]  # fmt: skip
         runtime.atomic_write(path, "".join(json.dumps(row) + "\n" for row in kept + new))
 
 
 def _without_items(folder: pathlib.Path, rows: list[dict]) -> set[tuple[str, str]]:
     """Returns the (task, language) whose items are not there, as in folders of earlier versions."""
-    found = {(row["task"], row["language"]): row for row in rows if row["value"] is not None}
+    found = {_pair(row): row for row in rows if row["value"] is not None}
     return {
         pair for pair, row in found.items()
         if not items.belongs(items.path(folder, row["evaluation"], row["task"], row["split"], row["language"]), row)
@@ -191,7 +216,7 @@ def _of_task(
     split = request.split_of(task)
     read = partial(tasks.load, task, data_dir, source=request.source, limit=request.limit or None)
     thresholds = {}
-    if tasks.get(task).metric == "bucc" and split != "dev":  # protocol 3.6: tuned on dev, applied to test
+    if _tuned(task, split):
         thresholds = _thresholds(run, {language: read(split="dev", language=language) for language in languages})
     examples: dict[str, Any] = {}
 

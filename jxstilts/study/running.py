@@ -260,7 +260,8 @@ class _Worker:
         results.add(
             self.workdir, key, evaluation.what, labels,
             lambda: bundle.load(folder / "best", compute=study.compute, mesh=self.mesh),
-            data_dir=study.data_dir, cache_dir=self.cache_dir, mesh=self.mesh, stop=stop,
+            data_dir=study.data_dir, cache_dir=self.cache_dir, digests_dir=self.cache_dir.with_name("digests"),
+            mesh=self.mesh, stop=stop,
         )  # fmt: skip
 
     def say(self, text: str) -> None:

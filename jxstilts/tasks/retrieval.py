@@ -46,6 +46,11 @@ def whole(path: pathlib.Path) -> bool:
     return any(path.with_suffix(suffix).is_file() for suffix in (".eng", ".en"))
 
 
+def beside(path: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the other files of a foreign side's: the English side and the gold pairs, as far as they are there."""
+    return [other for suffix in (".eng", ".en", ".gold") if (other := path.with_suffix(suffix)).is_file()]
+
+
 def read_mining(path: pathlib.Path) -> dict:
     """Reads one pair of BUCC: `path`, the foreign side, and the files of the same name ending in .en and .gold.
 

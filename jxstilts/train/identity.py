@@ -5,17 +5,16 @@ aside, to phases/.superseded, and the phase runs anew. Names and places of the s
 parameters; so a phase is also run again when the phase it starts from came out differently.
 """
 
-import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from jxstilts import runtime, tasks
+from jxstilts import runtime
 from jxstilts.config import differences, fingerprint, plain
 from jxstilts.data import tokenizer as tokenizers
-from jxstilts.tasks import sources
+from jxstilts.tasks.digests import digests
 
 SUPERSEDED = ".superseded"
 # Keys that a phase's config has not always had, and what a phase did without them: there they are not recorded, so
@@ -49,52 +48,16 @@ def without_added(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in ADDED or value != ADDED[key]}
 
 
-def data(phase: Any, data_dir: str, digests: pathlib.Path) -> dict[str, str]:
-    """Returns {file: SHA-256} of the files that a phase trains on and is selected by; names relative to their folder.
-
-    digests: folder that keeps what was computed, by path, size and time of the last change. A file that is not there
-    is left out: reading it is what fails, with a message that says where it should be.
-    """
-    found = {}
+def data(phase: Any, data_dir: str, kept: pathlib.Path) -> dict[str, str]:
+    """Returns {file: SHA-256} of the files that a phase trains on and is selected by; see `tasks.digests`."""
+    found: dict[str, str] = {}
     for stream in phase.tasks.values():
         wanted = [("train", language) for language in stream.languages]
         if phase.select.metric and stream.objective == "task" and not stream.holdout:
             wanted.append(("dev", "en"))
         for split, language in wanted:
-            for root, path in _files(tasks.get(stream.task), data_dir, split, language, stream.source):
-                found[path.relative_to(root).as_posix()] = _digest(path, digests)
+            found |= digests(stream.task, data_dir, split, language, stream.source, kept)
     return dict(sorted(found.items()))
-
-
-def _files(spec, data_dir, split, language, source) -> Iterator[tuple[pathlib.Path, pathlib.Path]]:
-    """Yields (folder, file) in the order of preference of `tasks.load`."""
-    if spec.parts:
-        for part in spec.parts:
-            yield from _files(tasks.get(part), data_dir, split, language, source)
-        return
-    root = pathlib.Path(data_dir).expanduser()
-    if source != "tfds":
-        paths = sources.find_files(spec, root, split, language) or sources.find_translated(spec, root, split, language)
-        yield from ((root, path) for path in paths)
-        if paths:
-            return
-    if source != "files":
-        for folder in sources.find_tfds(spec, split, language):
-            yield from ((sources.tfds_folder(), path) for path in sorted(folder.iterdir()) if path.is_file())
-
-
-def _digest(path: pathlib.Path, digests: pathlib.Path) -> str:
-    path = path.absolute()
-    stat = path.stat()
-    seen = {"path": str(path), "size": stat.st_size, "changed": stat.st_mtime_ns}
-    record = digests / f"{hashlib.sha256(str(path).encode()).hexdigest()}.json"
-    if record.exists():
-        kept = json.loads(record.read_text())
-        if all(kept[key] == value for key, value in seen.items()):
-            return kept["sha256"]
-    sha = runtime.sha256_file(path)
-    runtime.atomic_write(record, json.dumps({**seen, "sha256": sha}))
-    return sha
 
 
 def done(folder: pathlib.Path) -> dict | None:
