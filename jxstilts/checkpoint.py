@@ -13,6 +13,7 @@ import os
 import pathlib
 import shutil
 from collections.abc import Callable
+from concurrent import futures
 from typing import Any
 
 import jax
@@ -35,14 +36,17 @@ def leaves(tree: Any) -> dict[str, Any]:
 
 def digests(params: Any) -> dict[str, str]:
     """Returns {path: SHA-256 over path, shape, dtype and bytes} of every array; needs them on this host."""
-    found = {}
-    for path, leaf in leaves(params).items():
+
+    def digest(item: tuple[str, Any]) -> str:
+        path, leaf = item
         array = np.ascontiguousarray(leaf)
-        head = json.dumps([path, list(array.shape), str(array.dtype)]).encode()
-        digest = hashlib.sha256(head)
-        digest.update(array.view(np.uint8).reshape(-1).data if array.size else b"")
-        found[path] = digest.hexdigest()
-    return found
+        found = hashlib.sha256(json.dumps([path, list(array.shape), str(array.dtype)]).encode())
+        found.update(array.view(np.uint8).reshape(-1).data if array.size else b"")
+        return found.hexdigest()
+
+    flat = leaves(params)
+    with futures.ThreadPoolExecutor(4) as pool:  # hashing leaves Python to the other threads; few arrays are copied
+        return dict(zip(flat, pool.map(digest, flat.items()), strict=True))
 
 
 def combined_digest(parts: dict[str, str]) -> str:
@@ -51,9 +55,12 @@ def combined_digest(parts: dict[str, str]) -> str:
 
 
 def save_params(folder: str | pathlib.Path, params: Any) -> None:
-    """Writes a tree of arrays; the folder appears only once it is complete. All processes call it together."""
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(pathlib.Path(folder).absolute(), params, force=True)
+    """Writes a tree of arrays; the folder appears only once it is complete. All processes call it together.
+
+    Not compressed: float weights would lose 8 % of their size, and take two to three times as long to read.
+    """
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_compression=False)) as checkpointer:
+        checkpointer.save(pathlib.Path(folder).absolute(), args=ocp.args.PyTreeSave(params), force=True)
 
 
 def stored_shapes(folder: str | pathlib.Path) -> dict[str, tuple[tuple[int, ...], str]]:

@@ -205,11 +205,11 @@ def _as_stored(abstract: Params, stored: dict[str, tuple]) -> Params:
 
 def _digests(params: Params) -> dict[str, str]:
     """Like `checkpoint.digests`, also of arrays that are spread over several hosts; gathers one of them at a time."""
-    found = {}
-    for path, leaf in checkpoint.leaves(params).items():
-        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-            leaf = multihost_utils.process_allgather(leaf, tiled=True)
-        found |= checkpoint.digests({path: leaf})
+    flat = checkpoint.leaves(params)
+    spread = {path for path, leaf in flat.items() if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable}
+    found = checkpoint.digests({path: leaf for path, leaf in flat.items() if path not in spread})
+    for path in sorted(spread):
+        found |= checkpoint.digests({path: multihost_utils.process_allgather(flat[path], tiled=True)})
     return found
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -104,20 +104,25 @@ class Model:
         head = self.head(head)
         return head.predict(params, self.encode(params, batch, all_hidden=head.all_hidden), batch)
 
-    def _init(self, rng: jax.Array) -> Any:
+    def _encoder(self, rng: jax.Array) -> Any:
         row = jnp.zeros((1, 8), jnp.int32)
-        encoder_key, heads_key = jax.random.split(rng)
-        boxed = self.encoder().init({"params": encoder_key}, row, row + 1, row)["params"]
-        made = {}
+        return self.encoder().init({"params": jax.random.split(rng)[0]}, row, row + 1, row)["params"]
+
+    def _heads(self, rng: jax.Array) -> dict[str, Any]:
+        made, own = {}, jax.random.split(rng)[1]
         for spec in self.head_specs:
             # A head's key depends on its name, not on its place, so adding a head leaves the others as they were.
-            key = jax.random.fold_in(heads_key, sum(ord(c) * 257**i for i, c in enumerate(spec.name)) % 2**31)
+            key = jax.random.fold_in(own, sum(ord(c) * 257**i for i, c in enumerate(spec.name)) % 2**31)
             made[spec.name] = self.head(spec.name).init(key)
-        return {"encoder": boxed, "heads": made}
+        return made
 
     def init(self, rng: jax.Array) -> Params:
         """Random parameters: normal(init_std) matrices, zero biases, unit LayerNorms. Jittable."""
-        return nn.unbox(self._init(rng))
+        return nn.unbox({"encoder": self._encoder(rng), "heads": self._heads(rng)})
+
+    def init_heads(self, rng: jax.Array) -> dict[str, Params]:
+        """The heads of `init`, without the work for the encoder."""
+        return nn.unbox(self._heads(rng))
 
     def abstract(self) -> tuple[Params, Params]:
         """Returns (ShapeDtypeStructs, logical axes) of the parameters; the axes are tuples of names per dimension."""
@@ -129,7 +134,19 @@ class Model:
 
 @functools.lru_cache(maxsize=64)  # a phase asks five times
 def _abstract(model: Model) -> tuple[Params, Params]:
-    boxed = jax.eval_shape(lambda: model._init(jax.random.key(0)))  # a key that is made outside needs a device
+    if not model.head_specs:
+        return _shapes({"encoder": model._encoder, "heads": model._heads})
+    encoder, axes = _abstract(model.with_heads())  # whose trace is nearly all of the time, whatever the heads
+    heads, own = _shapes({"heads": model._heads})
+    return {**encoder, **heads}, {**axes, **own}
+
+
+def _shapes(made: dict[str, Callable[[jax.Array], Any]]) -> tuple[Params, Params]:
+    def make():
+        key = jax.random.key(0)  # made in here: outside it would need a device
+        return {name: function(key) for name, function in made.items()}
+
+    boxed = jax.eval_shape(make)
     is_box = lambda x: isinstance(x, nn.Partitioned)  # noqa: E731
     axes = jax.tree.map(lambda x: tuple(x.names) if is_box(x) else (None,) * x.ndim, boxed, is_leaf=is_box)
     return nn.unbox(boxed), axes

@@ -46,8 +46,7 @@ def take_over(
                 f"keep_heads: no head {head!r} to take over; the starting point has "
                 f"{', '.join(sorted(start['heads'])) or 'none'}, this phase uses {', '.join(sorted(shapes['heads']))}"
             )
-    # Only the heads are made: the compiler leaves out the encoder's random numbers, which nothing would use.
-    heads = jax.jit(lambda key: model.init(key)["heads"], out_shardings=shardings["heads"])(key)
+    heads = jax.jit(model.init_heads, out_shardings=shardings["heads"])(key)
     params = {"encoder": _replace("encoder", shapes["encoder"], start["encoder"], shardings["encoder"]), "heads": heads}
     for head in keep_heads:
         heads[head] = _replace(f"heads/{head}", shapes["heads"][head], start["heads"][head], shardings["heads"][head])
