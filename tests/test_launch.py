@@ -72,12 +72,15 @@ def test_shellcheck(name):
 def test_xla_knows_the_flags(platform):
     """XLA ends a process at a flag that it does not know, whatever the flag is for."""
     start = "import jax; jax.config.update('jax_platforms', 'cpu'); print(len(jax.devices()), sum(jax.numpy.ones(3)))"
-    line = f'. launch/env.sh {platform}; echo "$XLA_FLAGS"; exec "$0" -c "$1"'
-    clean = {key: value for key, value in os.environ.items() if key not in ("XLA_FLAGS", "JAX_PLATFORMS")}
+    line = f'. launch/env.sh {platform}; echo "$XLA_FLAGS $GLIBC_TUNABLES"; exec "$0" -c "$1"'
+    ours = ("XLA_FLAGS", "JAX_PLATFORMS", "GLIBC_TUNABLES")
+    clean = {key: value for key, value in os.environ.items() if key not in ours}
     done = call({**clean, "JXSTILTS_SIMULATED": "3"}, "bash", "-c", line, sys.executable, start)
     devices = 3 if platform == "cpu" else 1
     assert done.stdout.splitlines()[1:] == [f"{devices} 3.0"], done.stderr
     assert ("latency_hiding" in done.stdout) == (platform == "gpu")
+    assert ("malloc" in done.stdout) == (platform == "cpu")
+    assert "tunable" not in done.stderr  # glibc's warning of a name that it does not know
 
 
 def test_unknown_platform():
