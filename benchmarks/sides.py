@@ -99,6 +99,7 @@ class Theirs:
             "span": transformers.AutoModelForQuestionAnswering,
         }[kind]
         self.kind, self.clip, self.bfloat16 = kind, recipe.clip, options.dtype == "bfloat16"
+        self.accumulation = options.accumulation  # batches that make one optimizer step
         self.device = torch.device("cuda" if options.device == "gpu" else "cpu")
         self.model = auto.from_pretrained(folder, attn_implementation="sdpa").to(self.device)
         spared, decayed = [], []
@@ -145,17 +146,20 @@ class Theirs:
 
         self.model.train()
         golds = ["labels"] if self.kind == "classification" else ["start", "end"]
-        losses = []
-        for batch in batches:
-            scores = self._scores(self.whole, batch)
-            targets = [self._put(batch[gold][:, 0]) for gold in golds]
-            loss = sum(map(torch.nn.functional.cross_entropy, scores, targets)) / len(golds)
-            loss.backward()
+        losses, parts = [], self.accumulation
+        for begin in range(0, len(batches), parts):
+            loss = 0.0
+            for batch in batches[begin : begin + parts]:
+                scores = self._scores(self.whole, batch)
+                targets = [self._put(batch[gold][:, 0]) for gold in golds]
+                own = sum(map(torch.nn.functional.cross_entropy, scores, targets)) / len(golds) / parts
+                own.backward()
+                loss += own.detach()
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
             self.optimizer.step()
             self.schedule.step()
             self.optimizer.zero_grad()
-            losses.append(loss.detach())
+            losses.append(loss)
         self._wait()
         return [float(loss) for loss in losses]
 

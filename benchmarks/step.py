@@ -7,9 +7,11 @@ Two comparisons, each for the encoder's forward and for the whole train step:
     same     both get the same batches in the same shapes: the speed of the computation alone
     as_run   PyTorch: the examples in file order, every batch padded to its longest example. This package: the same
              examples, drawn at random into batches and packed into a few static shapes, as a training phase does
-`ratio` is PyTorch's time divided by this package's, for the train step as_run. Tokenising and assembling batches are
-outside the clock on both sides, copying a batch to the device is inside. The first pass of everything, which compiles,
-is outside and reported apart. Needs torch: `pip install jxstilts[parity]`.
+`ratio` is PyTorch's time divided by this package's, for the first comparison: the train step as_run. Tokenising and
+assembling batches are outside the clock on both sides, copying a batch to the device is inside. The first pass of
+everything, which compiles, is outside and reported apart.
+Unpacked batches need the most memory. Where it is short, `--cells` takes some of the four comparisons, and
+`--accumulation` has PyTorch compute each batch in parts. Needs torch: `pip install jxstilts[parity]`.
 """
 
 import argparse
@@ -79,6 +81,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="cpu", choices=("cpu", "gpu"))
     parser.add_argument("--attention", default="xla", help="this package's attention backend")
     parser.add_argument("--compile", action="store_true", help="torch.compile the PyTorch side")
+    parser.add_argument(
+        "--accumulation", type=int, default=1, help="parts in which PyTorch computes a batch, each padded by itself"
+    )
+    parser.add_argument("--cells", default=",".join(CELLS), help="what to measure, comma-separated; default: all")
     parser.add_argument("--seed", type=int, default=0)
     return parser
 
@@ -90,6 +96,13 @@ def run(options: argparse.Namespace) -> dict:
     """
     if min(options.batches, options.batch_size, options.repetitions) < 1:
         raise InputError("--batches, --batch_size and --repetitions are at least 1")
+    cells = options.cells.split(",")
+    if unknown := [cell for cell in cells if cell not in CELLS]:
+        raise InputError(f"--cells: {suggest('comparison', unknown[0], CELLS)}")
+    if options.accumulation < 1 or options.batch_size % options.accumulation:
+        raise InputError("--accumulation: a divisor of --batch_size")
+    if options.accumulation > 1 and "train_same" in cells:
+        raise InputError("--accumulation: parts are no batches of this package; leave train_same out of --cells")
     device, load = _start(options), os.getloadavg()[0]
     features, source = inputs(options)
     steps = 2 * options.batches * (options.repetitions + 1)  # this package trains in two ways
@@ -98,7 +111,7 @@ def run(options: argparse.Namespace) -> dict:
     exact = (options.dtype, options.device) == ("float32", "cpu")
     difference = sides.agreement(ours, theirs, in_order[0], 1e-3 if exact else 0.1)
 
-    parts: dict[str, Callable[[], Any]] = {
+    every: dict[str, Callable[[], Any]] = {
         "train/torch": lambda: theirs.train(in_order),
         "train/same": lambda: ours.train(in_order),
         "train/as_run": lambda: ours.train(packed),
@@ -106,6 +119,8 @@ def run(options: argparse.Namespace) -> dict:
         "forward/same": lambda: ours.forward(in_order),
         "forward/as_run": lambda: ours.forward(packed),
     }
+    needed = {f"{kind}/{side}" for kind, how in (cell.split("_", 1) for cell in cells) for side in ("torch", how)}
+    parts = {name: part for name, part in every.items() if name in needed}
     first = {name: _timed(part) for name, part in parts.items()}
     turns: dict[str, list[float]] = {name: [] for name in parts}
     for _ in range(options.repetitions):
@@ -128,11 +143,11 @@ def run(options: argparse.Namespace) -> dict:
         for name, value in seconds.items()
     }
     ratios = {}
-    for cell in CELLS:
+    for cell in cells:
         kind, how = cell.split("_", 1)
         ratios[cell] = seconds[f"{kind}/torch"] / seconds[f"{kind}/{how}"]
     return {
-        "ratio": ratios["train_as_run"],
+        "ratio": ratios[cells[0]],
         "ratios": ratios,
         "model": options.model,
         "parameters": ours.parameters,
@@ -145,6 +160,7 @@ def run(options: argparse.Namespace) -> dict:
         "dropout": options.dropout,
         "attention": {"torch": "sdpa", "jax": options.attention},
         "torch_compile": options.compile,
+        "torch_accumulation": options.accumulation,
         "batch_size": options.batch_size,
         "batches": options.batches,
         "repetitions": options.repetitions,
@@ -155,7 +171,9 @@ def run(options: argparse.Namespace) -> dict:
         "measured": measured,
         "peak_flops": peak,
         "logits_difference": difference,
-        "first_losses": {"torch": first["train/torch"][1], "jax": first["train/same"][1]},
+        "first_losses": {
+            side: first[name][1] for side, name in (("torch", "train/torch"), ("jax", "train/same")) if name in first
+        },
         "versions": runtime.versions() | {"torch": importlib.import_module("torch").__version__},
     }
 
@@ -229,11 +247,12 @@ def inputs(options: argparse.Namespace) -> tuple[tokenize.Features, str]:
 
 
 def _batches(options: argparse.Namespace, features: tokenize.Features, model: Any) -> tuple[list[dict], list[dict]]:
-    """Returns the examples' batches in file order padded to their longest, and packed as training packs them."""
+    """Returns the examples in file order, batches (or their parts) padded to the longest, and packed as in training."""
     size, lengths, kind = options.batch_size, features.lengths, tasks.get(options.task).type
+    part = size // options.accumulation
     in_order = [
-        batching.Plan(tuple((i,) for i in range(begin, begin + size)), int(lengths[begin : begin + size].max()), size)
-        for begin in range(0, len(lengths), size)
+        batching.Plan(tuple((i,) for i in range(begin, begin + part)), int(lengths[begin : begin + part].max()), part)
+        for begin in range(0, len(lengths), part)
     ]
     shapes = packing.choose(
         lengths, batch_size=size, count=mixture.Stream.buckets, cost=partial(training.token_cost, model), multiple=8
@@ -276,19 +295,21 @@ def _head(task: str) -> Any:
 def table(result: dict) -> str:
     """The result as text: two rows, one per side, for each comparison."""
     versions, measured, padded = result["versions"], result["measured"], result["padded_tokens"]
+    theirs = ["sdpa", "fused AdamW"]
+    theirs += ["torch.compile"] if result["torch_compile"] else []
+    theirs += [f"batches in {result['torch_accumulation']} parts"] if result["torch_accumulation"] > 1 else []
     lines = [
         f"XLM-R {result['model']}, {result['parameters'] / 1e6:.1f} M parameters; {result['source']}",
         f"{result['examples']['jax']:,} inputs, {result['real_tokens']['jax']:,} real tokens in batches of "
         f"{result['batch_size']}; {result['dtype']}, dropout {result['dropout']}; {result['device']}",
-        f"PyTorch {versions['torch']}, transformers {versions['transformers']} (sdpa, fused AdamW"
-        f"{', torch.compile' if result['torch_compile'] else ''}); JAX {versions['jax']}; "
-        f"median of {result['repetitions']}",
+        f"PyTorch {versions['torch']}, transformers {versions['transformers']} ({', '.join(theirs)}); "
+        f"JAX {versions['jax']}; median of {result['repetitions']}",
         "",
         f"{'':34}{'seconds':>9}{'inputs/s':>10}{'real tok/s':>12}{'padded tok':>12}{'MFU':>8}{'ratio':>8}",
     ]
-    for cell, title in CELLS.items():
+    for cell in result["ratios"]:
         kind, how = cell.split("_", 1)
-        lines.append(title)
+        lines.append(CELLS[cell])
         for name, side in (("PyTorch", "torch"), ("jxstilts", how)):
             row = measured[f"{kind}/{side}"]
             mfu = "-" if row["mfu"] is None else f"{row['mfu']:.1%}"
@@ -297,7 +318,10 @@ def table(result: dict) -> str:
                 f"  {name:32}{row['seconds']:9.3f}{row['examples_per_second']:10.1f}"
                 f"{row['real_tokens_per_second']:12,.0f}{padded[side]:12,}{mfu:>8}{ratio}"
             )
-    lines += ["", f"ratio {result['ratio']:.2f} = PyTorch's time / jxstilts' time: {CELLS['train_as_run']}"]
+    lines += [
+        "",
+        f"ratio {result['ratio']:.2f} = PyTorch's time / jxstilts' time: {CELLS[next(iter(result['ratios']))]}",
+    ]
     cores = os.cpu_count() or 1
     if result["load_before"] > 0.25 * cores:
         lines.append(f"Other processes were running (load {result['load_before']:.1f}): the figures are noisy.")
