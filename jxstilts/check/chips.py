@@ -60,9 +60,13 @@ def devices(topology: str) -> list:
         raise InputError(f"--topology={topology}: a TPU and the shape of a slice, such as v5e:4x8 or v5p:2x2x2")
     if importlib.util.find_spec("libtpu") is None:
         raise InputError(f"--topology={topology} needs the TPU compiler, libtpu: pip install 'jxstilts[tpu]'")
-    # libtpu looks for the machine's TPU and asks a metadata server for it, unless it is told not to.
-    quiet = {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "TPU_ACCELERATOR_TYPE": "v5litepod-8"}
-    for key, value in quiet.items():
+    # Unless told otherwise libtpu looks for the machine's TPU, asks a metadata server for it, and serves one process at
+    # a time. Compiling needs no TPU: several may do it at once, or beside a training.
+    alone = {
+        "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    }  # fmt: skip
+    for key, value in alone.items():
         os.environ.setdefault(key, value)
     import jax
     from jax.experimental import topologies
@@ -70,7 +74,7 @@ def devices(topology: str) -> list:
     try:
         return list(topologies.get_topology_desc(platform="tpu", topology_name=topology).devices)
     except jax.errors.JaxRuntimeError as error:
-        raise InputError(f"--topology={topology}: the TPU compiler knows no such slice: {_line(error)}") from error
+        raise InputError(f"--topology={topology}: the TPU compiler refuses this slice: {_line(error)}") from error
 
 
 def memory(text: str) -> int:
