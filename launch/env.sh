@@ -8,7 +8,7 @@ case "${1:?platform: cpu, gpu or tpu}" in
   cpu)
     export JAX_PLATFORMS=cpu
     # XLA allocates its temporaries anew at every step. With large pages, and memory kept instead of handed back to the
-    # system, a training step of XLM-R base is up to a tenth faster (benchmarks/RESULTS.md). Read at a process's start.
+    # system, training steps are faster (benchmarks/RESULTS.md). Read at a process's start.
     jxstilts_malloc=glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=100000000000
     export GLIBC_TUNABLES="${GLIBC_TUNABLES:-$jxstilts_malloc}"
     if [ -n "${JXSTILTS_SIMULATED:-}" ]; then

@@ -149,6 +149,20 @@ def test_changed_data_is_evaluated_again(add, tmp_path, world):
         path.write_text(text)
 
 
+def test_every_file_that_decides_a_result_counts(tmp_path):
+    """Retrieval's English side and gold pairs; of BUCC's test also dev, on which the threshold is tuned."""
+    paths = [f"xtreme/bucc2018/de-en.{split}.{end}" for split in ("dev", "test") for end in ("de", "en", "gold")]
+    for path in paths:
+        files.write(tmp_path, path, path)
+    request = results.Request(tasks=("bucc2018",), languages=("de",), split="test")
+    content = lambda: results._content(request, str(tmp_path), tmp_path / "kept", "bucc2018", "de")  # noqa: E731
+    seen = [content()]
+    for path in paths:
+        files.write(tmp_path, path, f"{path}, changed")
+        seen.append(content())
+    assert len(set(seen)) == len(paths) + 1 and content() == seen[-1]
+
+
 def names(folder):
     return sorted(path.name for path in (folder / "items/e").iterdir())
 

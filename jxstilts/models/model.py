@@ -104,11 +104,11 @@ class Model:
         head = self.head(head)
         return head.predict(params, self.encode(params, batch, all_hidden=head.all_hidden), batch)
 
-    def _encoder(self, rng: jax.Array) -> Any:
+    def _init_encoder(self, rng: jax.Array) -> Any:
         row = jnp.zeros((1, 8), jnp.int32)
         return self.encoder().init({"params": jax.random.split(rng)[0]}, row, row + 1, row)["params"]
 
-    def _heads(self, rng: jax.Array) -> dict[str, Any]:
+    def _init_heads(self, rng: jax.Array) -> dict[str, Any]:
         made, own = {}, jax.random.split(rng)[1]
         for spec in self.head_specs:
             # A head's key depends on its name, not on its place, so adding a head leaves the others as they were.
@@ -118,11 +118,11 @@ class Model:
 
     def init(self, rng: jax.Array) -> Params:
         """Random parameters: normal(init_std) matrices, zero biases, unit LayerNorms. Jittable."""
-        return nn.unbox({"encoder": self._encoder(rng), "heads": self._heads(rng)})
+        return nn.unbox({"encoder": self._init_encoder(rng), "heads": self._init_heads(rng)})
 
     def init_heads(self, rng: jax.Array) -> dict[str, Params]:
         """The heads of `init`, without the work for the encoder."""
-        return nn.unbox(self._heads(rng))
+        return nn.unbox(self._init_heads(rng))
 
     def abstract(self) -> tuple[Params, Params]:
         """Returns (ShapeDtypeStructs, logical axes) of the parameters; the axes are tuples of names per dimension."""
@@ -135,9 +135,9 @@ class Model:
 @functools.lru_cache(maxsize=64)  # a phase asks five times
 def _abstract(model: Model) -> tuple[Params, Params]:
     if not model.head_specs:
-        return _shapes({"encoder": model._encoder, "heads": model._heads})
+        return _shapes({"encoder": model._init_encoder, "heads": model._init_heads})
     encoder, axes = _abstract(model.with_heads())  # whose trace is nearly all of the time, whatever the heads
-    heads, own = _shapes({"heads": model._heads})
+    heads, own = _shapes({"heads": model._init_heads})
     return {**encoder, **heads}, {**axes, **own}
 
 

@@ -33,7 +33,7 @@ def _files(spec, data_dir, split, language, source) -> Iterator[tuple[pathlib.Pa
         paths = sources.find_files(spec, root, split, language) or sources.find_translated(spec, root, split, language)
         for path in paths:
             yield root, path
-            yield from ((root, other) for other in retrieval.beside(path) if spec.type == "retrieval")
+            yield from ((root, other) for other in retrieval.companions(path) if spec.type == "retrieval")
         if paths:
             return
     if source != "files":

@@ -46,7 +46,7 @@ def whole(path: pathlib.Path) -> bool:
     return any(path.with_suffix(suffix).is_file() for suffix in (".eng", ".en"))
 
 
-def beside(path: pathlib.Path) -> list[pathlib.Path]:
+def companions(path: pathlib.Path) -> list[pathlib.Path]:
     """Returns the other files of a foreign side's: the English side and the gold pairs, as far as they are there."""
     return [other for suffix in (".eng", ".en", ".gold") if (other := path.with_suffix(suffix)).is_file()]
 
