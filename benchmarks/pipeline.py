@@ -192,10 +192,13 @@ def _training(options: Any, task: str, length: int, batch: int, packed: bool, fo
 
 
 def _read(made: Any, batch_size: int, inputs: int, steps: int, again: int) -> dict:
-    """Plans epochs, and reads `steps` batches through the iterator of training, several times."""
+    """Plans epochs, and reads `steps` batches through the iterator of training, several times.
+
+    Training plans an epoch in a thread beside the one before it; here it is timed alone.
+    """
     (source,) = made.source.sources.values()
-    epoch = -(-inputs // batch_size)  # steps: the first of an epoch is the one that has it planned
-    planning = statistics.median(_timed(partial(source.plan, turn * epoch))[0] for turn in range(again))
+    epoch = -(-inputs // batch_size)  # steps
+    planning = statistics.median(_timed(partial(source.planner, turn))[0] for turn in range(again))
 
     def read() -> list[int]:
         iterator, counts = pipeline.iterate(made.source), np.zeros(3, np.int64)

@@ -251,7 +251,9 @@ def _batches(options: argparse.Namespace, features: tokenize.Features, model: An
     size, lengths, kind = options.batch_size, features.lengths, tasks.get(options.task).type
     part = size // options.accumulation
     in_order = [
-        batching.Plan(tuple((i,) for i in range(begin, begin + part)), int(lengths[begin : begin + part].max()), part)
+        batching.Plan.of(
+            tuple((i,) for i in range(begin, begin + part)), int(lengths[begin : begin + part].max()), part
+        )
         for begin in range(0, len(lengths), part)
     ]
     shapes = packing.choose(

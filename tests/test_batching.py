@@ -67,6 +67,18 @@ def test_plan_epoch(lengths, batch_size, sort_window, seed, epoch):
     assert plans == batching.plan_epoch(lengths, epoch=epoch, **options)
 
 
+@settings(max_examples=40, deadline=None)
+@given(LENGTHS, st.integers(1, 9), st.integers(1, 6))
+def test_windows_are_sorted_cut_and_shuffled(lengths, batch_size, window):
+    options = {"batch_size": batch_size, "buckets": BUCKETS, "seed": 2, "epoch": 1, "sort_window": window}
+    order, expected = batching.permutation(len(lengths), 2, 1).tolist(), []
+    for begin in range(0, len(order), batch_size * window):
+        part = sorted(order[begin : begin + batch_size * window], key=lambda i: lengths[i])
+        expected += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
+    found = [ids([plan]) for plan in batching.plan_epoch(lengths, **options)]
+    assert found == [expected[i] for i in batching.permutation(len(expected), 2, 1, 1)]
+
+
 def test_seed_and_epoch_decide_the_order():
     lengths = np.random.default_rng(0).integers(1, 65, 200)
     for plan, options in (
@@ -113,8 +125,16 @@ def test_plans_refuse(plan, options):
 
 
 def test_select():
-    plans = [Plan(((0, 2), (1,)), 8, 2)]
-    assert batching.select(plans, np.array([7, 5, 7])) == [Plan(((7, 7), (5,)), 8, 2)]
+    plans = [Plan.of(((0, 2), (1,)), 8, 2)]
+    assert batching.select(plans, np.array([7, 5, 7])) == [Plan.of(((7, 7), (5,)), 8, 2)]
+
+
+def test_plans_are_equal_by_what_they_hold():
+    plan = Plan.of(((0, 2), (), (1,)), 8, 4)
+    assert (plan.ids.tolist(), plan.counts.tolist()) == ([0, 2, 1], [2, 0, 1]) and plan.rows == ((0, 2), (), (1,))
+    assert plan == Plan.of([[0, 2], [], [1]], 8, 4)
+    others = [(((0, 2), (1,)), 8, 4), (((0,), (2,), (1,)), 8, 4), (plan.rows, 9, 4), (plan.rows, 8, 3)]
+    assert all(plan != Plan.of(*other) for other in others) and plan != plan.rows
 
 
 # Units: what belongs in one row.
@@ -132,7 +152,7 @@ def test_a_unit_is_a_feature(type):
     source = features(np.array([3, 4, 5]), example=np.array([0, 0, 1], np.int32))
     groups = batching.groups(source, type)
     assert groups.dtype == np.int64 and groups.tolist() == [0, 1, 2, 3]
-    plans = [Plan(((0, 2), (1,)), 8, 2)]
+    plans = [Plan.of(((0, 2), (1,)), 8, 2)]
     assert batching.expand(plans, groups) == plans
 
 
@@ -257,6 +277,43 @@ def test_assemble_holds_each_feature_once(sizes, more_rows, more_segments, data)
     assert (~empty).sum() == len(lengths)
     assert (batch["index"][empty] == -1).all()
     assert not batch["first"][empty].any() and not batch["labels"][empty].any() and not spans["end"][empty].any()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.lists(st.lists(st.integers(0, 19), max_size=4), max_size=5), max_size=5),
+    st.sampled_from(list(batching.LABELS)),
+    st.integers(0, 3),
+    st.randoms(use_true_random=False),
+)
+def test_batches_assembled_together_are_as_those_assembled_alone(batches, type, more_segments, random):
+    """Of any shapes, some rows and batches empty, features in several batches; and nobody shares a cell."""
+    lengths = np.random.default_rng(0).integers(1, 9, 20)
+    numbers = np.arange(20, dtype=np.int32)
+    source = features(lengths, example=numbers, label=numbers % 3, start=numbers * 0, end=lengths.astype(np.int32) - 1)
+    source = dataclasses.replace(source, token_fields={"tag": source.tokens % 7})
+    plans = [Plan.of(rows, random.randint(32, 40), len(rows) + random.randint(0, 2) or 1) for rows in batches]
+    options = {"type": type, "max_segments": 4 + more_segments, "pad_id": 3}
+    together = batching.assemble_plans(source, plans, **options)
+    assert len(together) == len(plans)
+    for plan, batch in zip(plans, together, strict=True):
+        alone = batching.assemble_plan(source, plan, **options)
+        assert list(batch) == list(alone)
+        for name in batch:
+            assert batch[name].dtype == alone[name].dtype
+            np.testing.assert_array_equal(batch[name], alone[name])
+    arrays = [array for batch in together for array in batch.values()]
+    for array in arrays:
+        array += 1
+    expected = [array + 1 for plan in plans for array in batching.assemble_plan(source, plan, **options).values()]
+    for array, other in zip(arrays, expected, strict=True):
+        np.testing.assert_array_equal(array, other)
+    if plans:
+        bad = Plan.of([[i] for i in range(6)], 40, 5)
+        with pytest.raises(InputError, match="6 rows of up to 1 features do not fit a batch of 5 rows"):
+            batching.assemble_plans(source, [*plans, bad], **options)
+        with pytest.raises(InputError, match=f"a row of {lengths[0]} tokens does not fit the row length 0"):
+            batching.assemble_plans(source, [*plans, Plan.of([[0]], 0, 1)], **options)
 
 
 def test_assemble_without_labels_and_with_bad_arguments():

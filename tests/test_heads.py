@@ -44,7 +44,7 @@ def questions(choices, seed=0):
 
 
 def choice_batch(features, rows, num_rows, max_segments, length=128):
-    plan = batching.Plan(tuple(map(tuple, rows)), length, num_rows)
+    plan = batching.Plan.of(tuple(map(tuple, rows)), length, num_rows)
     (plan,) = batching.expand([plan], batching.groups(features, "choice"))
     return batching.assemble_plan(features, plan, type="choice", max_segments=max_segments)
 

@@ -124,26 +124,32 @@ def test_the_same_examples_in_each_step(lengths, batch_size, count, divisor, epo
     assert shapes == packing.choose(lengths, batch_size=batch_size, count=count, multiple_of=divisor, **FLAT)
 
 
+def best_fit(ids, lengths, max_units, num_rows, length):
+    """One after the other, the longest first: what each row holds, None where one finds no room."""
+    room, found = [length] * num_rows, [[] for _ in range(num_rows)]
+    for feature in sorted(ids, key=lambda i: -lengths[i]):
+        open_rows = [r for r in range(num_rows) if room[r] >= lengths[feature] and len(found[r]) < max_units]
+        if not open_rows:
+            return None
+        best = min(open_rows, key=room.__getitem__)
+        room[best] -= lengths[feature]
+        found[best].append(feature)
+    return tuple(tuple(row) for row in found if row)
+
+
+SIZES = st.lists(st.tuples(st.integers(1, 12), st.integers(20, 200)), max_size=4)
+
+
 @settings(max_examples=60, deadline=None)
-@given(LENGTHS, st.integers(1, 12), st.integers(1, 3), st.integers(1, 12), st.integers(90, 200))
-def test_any_shapes_hold_what_they_can(lengths, batch_size, max_units, rows, length):
-    """Best fit one by one, in Python, finds the same rows; a batch that does not fit gets a row for each example."""
-    shapes = packing.Shapes(((rows, length),), (batch_size, 96), max_units)
+@given(LENGTHS, st.integers(1, 12), st.integers(1, 3), SIZES)
+def test_any_shapes_hold_what_they_can(lengths, batch_size, max_units, sizes):
+    """The first shape that best fit finds enough; a batch that none of them holds gets a row for each example."""
+    shapes = packing.Shapes(tuple(sizes), (batch_size, 96), max_units)
     before = apart(lengths, batch_size)
     for plan, packed in zip(before, packing.pack(before, lengths, shapes), strict=True):
-        room, found = [length] * rows, [[] for _ in range(rows)]
-        ids = sorted((feature for row in plan.rows for feature in row), key=lambda i: -lengths[i])
-        for feature in ids:
-            open_rows = [r for r in range(rows) if room[r] >= lengths[feature] and len(found[r]) < max_units]
-            if not open_rows:
-                assert (packed.num_rows, packed.length, packed.rows) == (batch_size, 96, plan.rows)
-                break
-            best = min(open_rows, key=room.__getitem__)
-            room[best] -= lengths[feature]
-            found[best].append(feature)
-        else:
-            assert (packed.num_rows, packed.length) == (rows, length)
-            assert packed.rows == tuple(tuple(row) for row in found if row)
+        ids = [feature for row in plan.rows for feature in row]
+        held = ((rows, shape) for shape in sizes if (rows := best_fit(ids, lengths, max_units, *shape)))
+        assert (packed.rows, (packed.num_rows, packed.length)) == next(held, (plan.rows, (batch_size, 96)))
 
 
 def drawn(mean, std, low, high, count=8000):

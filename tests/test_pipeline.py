@@ -1,5 +1,6 @@
 import functools
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -105,6 +106,57 @@ def test_steps_in_any_order(packed, whole):
 def test_the_seed_decides(packed, whole):
     other = source(packed, seed=4)[0]
     assert not np.array_equal(other["index"], whole[0]["index"])
+
+
+class Planner:
+    """Plans epochs, and says which and in which thread."""
+
+    def __init__(self, bad=-1):
+        self.bad, self.epochs, self.threads = bad, [], []
+
+    def __call__(self, epoch):
+        self.epochs.append(epoch)
+        self.threads.append(threading.current_thread())
+        if epoch == self.bad:
+            raise InputError(f"epoch {epoch} is bad")
+        return EPOCH(seed=3, epoch=epoch)
+
+
+def test_the_next_epoch_is_planned_ahead():
+    """Each once, in a thread of its own that ends with it, and none that the run does not reach."""
+    planner = Planner()
+    read = list(pipeline.iterate(pipeline.BatchSource(FEATURES, planner, 20, type="text")))
+    steps = len(EPOCH(seed=3, epoch=0))
+    assert (steps, len(read), planner.epochs) == (8, 20, [0, 1, 2])
+    assert len(set(planner.threads)) == 3 and all(
+        thread.name.startswith("plan-epoch") for thread in planner.threads[1:]
+    )
+    for thread in planner.threads[1:]:
+        thread.join(10)
+        assert not thread.is_alive()
+    whole = Planner()
+    pipeline.BatchSource(FEATURES, whole, 8, type="text")[7]
+    assert whole.epochs == [0]
+
+
+def test_an_error_of_planning_ahead_comes_when_its_epoch_is_read():
+    planner = Planner(bad=1)
+    batches = pipeline.BatchSource(FEATURES, planner, 20, type="text")
+    assert sorted(np.concatenate([batches[step]["index"].ravel() for step in range(8)]))[-61:] == list(range(61))
+    for _ in range(2):
+        with pytest.raises(InputError, match="epoch 1 is bad"):
+            batches[8]
+    assert planner.epochs[:2] == [0, 1]
+    assert (batches[7]["index"] >= 0).any()
+
+
+@pytest.mark.parametrize("limit", [1, 8 * 32 * 3, 10**6])
+def test_any_number_of_batches_is_assembled_at_once(packed, whole, limit, monkeypatch):
+    monkeypatch.setattr(pipeline, "BLOCK_TOKENS", limit)
+    for batch, expected in zip(pipeline.iterate(source(packed)), whole, strict=True):
+        assert_same(batch, expected)
+        with pytest.raises(ValueError, match="read-only"):
+            batch["tokens"][0] = 0
 
 
 def test_refusals():

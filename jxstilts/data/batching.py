@@ -4,7 +4,6 @@ A batch is a dict of arrays; an unpacked batch is a packed one with one segment 
 Legend: B rows, T tokens of a row, S segments of a row, N features.
 """
 
-import bisect
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
@@ -12,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from jxstilts.data.features import Features
-from jxstilts.data.ragged import offsets_of
+from jxstilts.data.ragged import offsets_of, spread
 from jxstilts.runtime import InputError, suggest
 
 # What each type adds to a batch when it is labelled: batch key -> (feature field, what it is: a value or the index of
@@ -26,13 +25,33 @@ LABELS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Plan:
-    """One batch to assemble: the feature ids of each row, the row length T and the number of rows B (some empty)."""
+    """One batch to assemble: the features of each row, the row length T and the number of rows B (some empty).
 
-    rows: tuple[tuple[int, ...], ...]
+    ids int [n]: the features, row after row; counts int [at most B]: of each row. Arrays, as an epoch has many.
+    """
+
+    ids: np.ndarray
+    counts: np.ndarray
     length: int
     num_rows: int
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[int]], length: int, num_rows: int) -> "Plan":
+        """Returns the plan of a batch with these features in its rows."""
+        ids = np.fromiter(itertools.chain.from_iterable(rows), np.int64)
+        return cls(ids, np.fromiter(map(len, rows), np.int64, len(rows)), length, num_rows)
+
+    @property
+    def rows(self) -> tuple[tuple[int, ...], ...]:
+        """The features of each row."""
+        ids = iter(self.ids.tolist())
+        return tuple(tuple(itertools.islice(ids, count)) for count in self.counts.tolist())
+
+    def __eq__(self, other: object) -> bool:
+        same = isinstance(other, Plan) and (self.length, self.num_rows) == (other.length, other.num_rows)
+        return same and self.rows == other.rows
 
 
 def groups(features: Features, type: str) -> np.ndarray:
@@ -47,17 +66,17 @@ def groups(features: Features, type: str) -> np.ndarray:
     return np.append(begins, len(features)).astype(np.int64)
 
 
-def expand(plans: Sequence["Plan"], groups: np.ndarray) -> list["Plan"]:
+def expand(plans: Sequence[Plan], groups: np.ndarray) -> list[Plan]:
     """Returns plans made for the units of `groups` as plans for features: each unit becomes its features, in order."""
     if len(groups) == groups[-1] + 1:  # a unit is a feature
         return list(plans)
-    at = np.asarray(groups).tolist()
-    return [
-        dataclasses.replace(
-            plan, rows=tuple(tuple(i for unit in row for i in range(at[unit], at[unit + 1])) for row in plan.rows)
-        )
-        for plan in plans
-    ]
+    return [_expanded(plan, groups, np.diff(groups)) for plan in plans]
+
+
+def _expanded(plan: Plan, groups: np.ndarray, sizes: np.ndarray) -> Plan:
+    before = offsets_of(sizes[plan.ids])  # features of the units before
+    counts = np.diff(before[offsets_of(plan.counts)])
+    return dataclasses.replace(plan, ids=spread(groups[plan.ids], sizes[plan.ids]), counts=counts)
 
 
 def permutation(count: int, *key: int) -> np.ndarray:
@@ -85,17 +104,6 @@ def length_buckets(max_length: int, *, multiple: int = 16, count: int = 6) -> tu
     return (*buckets, max_length)
 
 
-def _bucket(length: int, buckets: Sequence[int]) -> int:
-    place = bisect.bisect_left(buckets, length)
-    if place == len(buckets):
-        raise InputError(f"a feature has {length} tokens, the longest row {buckets[-1]}: raise the row length")
-    return buckets[place]
-
-
-def _single(ids: np.ndarray, length: int, num_rows: int) -> Plan:
-    return Plan(tuple((feature,) for feature in ids.tolist()), length, num_rows)
-
-
 def plan_epoch(
     lengths: np.ndarray, *, batch_size: int, buckets: Sequence[int], seed: int, epoch: int, sort_window: int = 1
 ) -> list[Plan]:
@@ -108,43 +116,70 @@ def plan_epoch(
     if batch_size < 1 or sort_window < 1:
         raise InputError(f"batch_size ({batch_size}) and sort_window ({sort_window}) must be at least 1")
     lengths = np.asarray(lengths)
+    if lengths.max(initial=0) > buckets[-1]:
+        raise InputError(f"a feature has {lengths.max()} tokens, the longest row {buckets[-1]}: raise the row length")
     order = permutation(len(lengths), seed, epoch)
-    plans = []
-    for begin in range(0, len(order), batch_size * sort_window):
-        window = order[begin : begin + batch_size * sort_window]
-        window = window[np.argsort(lengths[window], kind="stable")]
-        for ids in np.split(window, range(batch_size, len(window), batch_size)):
-            plans.append(_single(ids, _bucket(int(lengths[ids].max()), buckets), batch_size))
-    return [plans[i] for i in permutation(len(plans), seed, epoch, 1)]
+    # Whole windows side by side, and the one that is not whole.
+    whole = len(order) - len(order) % (batch_size * sort_window)
+    windows = [order[:whole].reshape(-1, batch_size * sort_window), order[None, whole:]]
+    ids = np.concatenate([_by_length(window, lengths).ravel() for window in windows])
+    ends = np.minimum(np.arange(0, len(ids), batch_size) + batch_size, len(ids))
+    rows = np.asarray(buckets)[np.searchsorted(buckets, lengths[ids[ends - 1]])].tolist()  # a batch's last is longest
+    one = np.ones(batch_size, np.int64)
+    plans = [
+        Plan(ids[begin : begin + batch_size], one[: len(ids) - begin], length, batch_size)
+        for begin, length in zip(range(0, len(ids), batch_size), rows, strict=True)
+    ]
+    return [plans[i] for i in permutation(len(plans), seed, epoch, 1).tolist()]
+
+
+def _by_length(windows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    return np.take_along_axis(windows, np.argsort(lengths[windows], axis=1, kind="stable"), 1)
 
 
 def select(plans: Sequence[Plan], ids: np.ndarray) -> list[Plan]:
     """Returns plans made for `features[ids]` as plans for `features`; ids int [number of planned features]."""
+    ids = np.asarray(ids)
     if np.array_equal(ids, np.arange(len(ids))):
         return list(plans)
-    ids = np.asarray(ids).tolist()
-    return [dataclasses.replace(plan, rows=tuple(tuple(ids[i] for i in row) for row in plan.rows)) for plan in plans]
+    return [dataclasses.replace(plan, ids=ids[plan.ids]) for plan in plans]
 
 
 def efficiency(plans: Sequence[Plan], lengths: np.ndarray) -> float:
     """Returns real tokens / tokens of the batches, between 0 and 1."""
-    ids = [feature for plan in plans for row in plan.rows for feature in row]
-    return int(np.asarray(lengths)[ids].sum()) / max(1, sum(plan.length * plan.num_rows for plan in plans))
+    real = sum(int(np.asarray(lengths)[plan.ids].sum()) for plan in plans)
+    return real / max(1, sum(plan.length * plan.num_rows for plan in plans))
 
 
 def assemble(
+    features: Features, rows: Sequence[Sequence[int]], *, length: int, num_rows: int, **options
+) -> dict[str, np.ndarray]:
+    """Builds a batch with row r holding the features rows[r]; options: type, max_segments, pad_id, labelled."""
+    return assemble_plan(features, Plan.of(rows, length, num_rows), **options)
+
+
+def assemble_plan(features: Features, plan: Plan, **options) -> dict[str, np.ndarray]:
+    """Builds the batch of a plan; the options are those of `assemble_plans`: type, max_segments, pad_id, labelled."""
+    return assemble_plans(features, [plan], **options)[0]
+
+
+def batches(features: Features, plans: Sequence[Plan], **options) -> Iterator[dict[str, np.ndarray]]:
+    """Yields the batches of a list of plans; the options are those of `assemble_plans`."""
+    return (assemble_plan(features, plan, **options) for plan in plans)
+
+
+def assemble_plans(
     features: Features,
-    rows: Sequence[Sequence[int]],
+    plans: Sequence[Plan],
     *,
     type: str,
-    length: int,
-    num_rows: int,
     max_segments: int,
     pad_id: int = 1,
     labelled: bool = True,
-) -> dict[str, np.ndarray]:
-    """Builds a batch with row r holding the features rows[r], one after the other; missing rows are padding.
+) -> list[dict[str, np.ndarray]]:
+    """Builds a batch for each plan, its features one after the other in their row; missing rows are padding.
 
+    Several small batches together take little longer than one. Those of a call are views of the same arrays.
     Returns tokens, segments (0 = padding, 1.. = place in the row), positions (from 0 in each segment) int32 [B, T];
     first (index of the segment's first token), index (feature id, -1 = none) int32 and weights (0 = none) float32
     [B, S]; choice: group (number of the question in its row, from 0; -1 = none) int32 [B, S]. If labelled:
@@ -154,58 +189,88 @@ def assemble(
     """
     if type not in LABELS:
         raise InputError(suggest("feature type", type, LABELS))
-    counts = np.fromiter(map(len, rows), np.int64, len(rows))
-    ids = np.fromiter(itertools.chain.from_iterable(rows), np.int64)
-    if len(rows) > num_rows or counts.max(initial=0) > max_segments:
-        raise InputError(
-            f"{len(rows)} rows of up to {counts.max(initial=0)} features do not fit a batch of {num_rows} rows "
-            f"of {max_segments} segments"
-        )
-    begins = features.offsets[ids]
-    sizes = features.offsets[ids + 1] - begins
+    if not plans:
+        return []
+    rows = [0, *itertools.accumulate(plan.num_rows for plan in plans)]
+    counts = np.zeros(rows[-1], np.int64)
+    for plan, begin in zip(plans, rows, strict=False):
+        if len(plan.counts) > plan.num_rows or plan.counts.max(initial=0) > max_segments:
+            raise InputError(
+                f"{len(plan.counts)} rows of up to {plan.counts.max(initial=0)} features do not fit a batch of "
+                f"{plan.num_rows} rows of {max_segments} segments"
+            )
+        counts[begin : begin + len(plan.counts)] = plan.counts
+    ids = np.concatenate([plan.ids for plan in plans])
+    offsets = np.asarray(features.offsets)  # of the cache: a memory map, which is slow to index
+    begins = offsets[ids]
+    sizes = offsets[ids + 1] - begins
+    row = np.arange(len(counts))
+    row_of = row.repeat(counts)
     ends = counts.cumsum()
-    row_of = np.arange(len(rows)).repeat(counts)
-    slot = np.arange(len(ids)) - (ends - counts).repeat(counts)
-    places = offsets_of(sizes)
-    held = places[ends] - places[ends - counts]  # tokens of each row
-    first = places[:-1] - places[ends - counts].repeat(counts)
-    if held.max(initial=0) > length:
-        raise InputError(f"a row of {held.max()} tokens does not fit the row length {length}")
+    slot = np.arange(len(ids)) - (ends - counts)[row_of]
+    place = row_of * max_segments + slot
+    tokens = offsets_of(sizes)  # before each feature
+    before = tokens[ends - counts]  # each row
+    free = np.repeat([plan.length for plan in plans], [plan.num_rows for plan in plans]) - (tokens[ends] - before)
+    first = tokens[:-1] - before[row_of]
+    if free.min(initial=0) < 0:
+        full = int(free.argmin())
+        length = next(plan.length for plan, end in zip(plans, rows[1:], strict=True) if full < end)
+        raise InputError(f"a row of {length - free[full]} tokens does not fit the row length {length}")
 
-    # A row's tokens stand at its beginning, one after the other: a mask puts them there a row at a time.
-    real = np.arange(length) < np.pad(held, (0, num_rows - len(rows)))[:, None]
-    place = np.arange(places[-1], dtype=np.int32)
-    source = (begins - places[:-1]).repeat(sizes) + place
+    # A row is pieces: its features, then padding, if only of 0 tokens. What is said of each is repeated for its tokens.
+    piece = np.arange(len(ids)) + row_of
+    lengths = np.empty(len(ids) + len(counts), np.int64)
+    lengths[piece], lengths[ends + row] = sizes, free
+    cells = offsets_of(lengths)
+    number = np.zeros(len(lengths), np.int32)
+    number[piece] = slot + 1
+    source = -cells[:-1]  # of padding: any token, it is overwritten
+    source[piece] += begins
+    segments = number.repeat(lengths)
+    positions = np.arange(cells[-1], dtype=np.int32) - cells[:-1].astype(np.int32).repeat(lengths)
+    padding = segments == 0
+    positions[padding] = 0
+    source = source.repeat(lengths)
+    source += np.arange(cells[-1])
 
-    def per_token(value: np.ndarray, empty: int) -> np.ndarray:
-        table = np.full((num_rows, length), empty, np.int32)
-        table[real] = value
-        return table
+    def per_token(values: np.ndarray, empty: int) -> np.ndarray:
+        table = np.asarray(values).take(source, mode="clip") if len(values) else np.zeros(len(source), np.int32)
+        table[padding] = empty
+        return table.astype(np.int32, copy=False)
 
     def per_segment(value: np.ndarray | float, empty: float, dtype: type) -> np.ndarray:
-        table = np.full((num_rows, max_segments), empty, dtype)
-        table[row_of, slot] = value
-        return table
+        table = np.full(len(counts) * max_segments, empty, dtype)
+        table[place] = value
+        return table.reshape(-1, max_segments)
 
-    batch = {
-        "tokens": per_token(features.tokens.take(source), pad_id),
-        "segments": per_token((slot + 1).astype(np.int32).repeat(sizes), 0),
-        "positions": per_token(place - places[:-1].astype(np.int32).repeat(sizes), 0),
+    tables = {
+        "tokens": per_token(features.tokens, pad_id),
+        "segments": segments,
+        "positions": positions,
         "first": per_segment(first, 0, np.int32),
         "weights": per_segment(1, 0, np.float32),
         "index": per_segment(ids, -1, np.int32),
     }
     if type == "choice":
-        batch["group"] = per_segment(_questions(features.fields["example"], ids, slot), -1, np.int32)
+        tables["group"] = per_segment(_questions(features.fields["example"], ids, slot), -1, np.int32)
     for key, (field, kind) in LABELS[type].items() if labelled else ():
         fields = features.token_fields if kind == "token" else features.fields
         if field not in fields:
             raise InputError(f"these {type} examples have no gold labels (no field {field!r}): they cannot be used")
         if kind == "token":
-            batch[key] = per_token(fields[field].take(source), -1)
+            tables[key] = per_token(fields[field], -1)
         else:
-            batch[key] = per_segment(fields[field][ids] + (first if kind == "index" else 0), 0, np.int32)
-    return batch
+            tables[key] = per_segment(fields[field][ids] + (first if kind == "index" else 0), 0, np.int32)
+
+    made, at = [], 0
+    for plan, begin, end in zip(plans, rows, rows[1:], strict=False):
+        shape, to = (plan.num_rows, plan.length), at + plan.num_rows * plan.length
+        made.append(
+            {key: table[at:to].reshape(shape) if table.ndim == 1 else table[begin:end] for key, table in tables.items()}
+        )
+        at = to
+    return made
 
 
 def _questions(example: np.ndarray, ids: np.ndarray, slot: np.ndarray) -> np.ndarray:
@@ -227,13 +292,3 @@ def _questions(example: np.ndarray, ids: np.ndarray, slot: np.ndarray) -> np.nda
     number = np.cumsum(begins)
     at_row = np.maximum.accumulate(np.where(slot == 0, number, 0))
     return number - at_row
-
-
-def assemble_plan(features: Features, plan: Plan, **options) -> dict[str, np.ndarray]:
-    """Builds the batch of a plan; the options are those of `assemble`: type, max_segments, pad_id, labelled."""
-    return assemble(features, plan.rows, length=plan.length, num_rows=plan.num_rows, **options)
-
-
-def batches(features: Features, plans: Sequence[Plan], **options) -> Iterator[dict[str, np.ndarray]]:
-    """Yields the batches of a list of plans; the options are those of `assemble`."""
-    return (assemble_plan(features, plan, **options) for plan in plans)

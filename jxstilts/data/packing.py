@@ -7,8 +7,7 @@ Legend: M batches, N units of a batch (a unit is what stays in one row: an examp
 """
 
 import dataclasses
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from jxstilts.data.batching import Plan, permutation
 from jxstilts.runtime import InputError
 
 SAMPLE = 2**15  # units that shapes are chosen from: 1024 batches of 32
-LONGEST_ROW = 2**15 - 1  # see `_fit`
+LONGEST_ROW, ROW = 2**15 - 1, np.uint32(2**16)  # see `_fit`
 ROWS = (128, 256)  # tokens of a row of an evaluation, where its features are short: scores cost the row's length
 SEGMENT = 4  # tokens: a row of an evaluation has room for as many features as if each had so few
 
@@ -60,7 +59,7 @@ def plan_evaluation(
 
 
 def _batches(rows: list[tuple[int, ...]], length: int, num_rows: int) -> list[Plan]:
-    return [Plan(tuple(rows[begin : begin + num_rows]), length, num_rows) for begin in range(0, len(rows), num_rows)]
+    return [Plan.of(rows[begin : begin + num_rows], length, num_rows) for begin in range(0, len(rows), num_rows)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,10 +120,9 @@ def choose(
         chosen = [*others, int(np.minimum(table, table[others].min(0, initial=penalty)).sum(1).argmin())]
     chosen = sorted(set(chosen), key=prices.__getitem__)
     shapes = [candidates[i] for i in chosen]
-    placed = list(_assign(sizes, shapes, batch_size))
-    max_units = max(int(np.diff(_ends(row_of, shapes[number][0])).max(initial=1)) for number, _, row_of in placed)
-    used = tuple(shapes[number] for number, batches, _ in placed if len(batches))
-    return Shapes(used, (most, longest), max_units)
+    number, row_of = _assign(sizes, shapes, batch_size)
+    used = tuple(shapes[i] for i in np.unique(number[number >= 0]))
+    return Shapes(used, (most, longest), int(_counts(row_of, most).max(initial=1)))
 
 
 def pack(plans: Sequence[Plan], lengths: np.ndarray, shapes: Shapes) -> list[Plan]:
@@ -133,23 +131,23 @@ def pack(plans: Sequence[Plan], lengths: np.ndarray, shapes: Shapes) -> list[Pla
     plans: one unit per row, as `batching.plan_epoch` makes them; lengths: int, of the units. The longest unit goes
     first, each to the fullest row that has room for it (best fit decreasing).
     """
-    batches = [[unit for row in plan.rows for unit in row] for plan in plans]
-    units = np.full((len(plans), max(map(len, batches), default=0)), -1, np.int64)
-    for row, batch in zip(units, batches, strict=True):
-        row[: len(batch)] = batch
+    units = np.full((len(plans), max((len(plan.ids) for plan in plans), default=0)), -1, np.int64)
+    for row, plan in zip(units, plans, strict=True):
+        row[: len(plan.ids)] = plan.ids
     sizes = np.where(units >= 0, np.asarray(lengths, np.int64)[units], 0)
     order = np.argsort(-sizes, axis=1, kind="stable")
     units, sizes = np.take_along_axis(units, order, 1), np.take_along_axis(sizes, order, 1)
 
-    rows, length = shapes.last_resort
-    packed = [Plan(plan.rows, length, rows) for plan in plans]
-    for number, chosen, row_of in _assign(sizes, shapes.sizes, shapes.max_units):
-        rows, length = shapes.sizes[number]
-        by_row = np.take_along_axis(units[chosen], np.argsort(row_of, axis=1, kind="stable"), 1)
-        ends = _ends(row_of, rows).tolist()
-        for batch, own, cuts in zip(chosen.tolist(), by_row.tolist(), ends, strict=True):
-            filled = (tuple(own[begin:end]) for begin, end in itertools.pairwise(cuts) if end > begin)
-            packed[batch] = Plan(tuple(filled), length, rows)
+    number, row_of = _assign(sizes, shapes.sizes, shapes.max_units)
+    counts = _counts(row_of, max(rows for rows, _ in (*shapes.sizes, shapes.last_resort)))
+    by_row = np.take_along_axis(units, np.argsort(row_of, axis=1, kind="stable"), 1)
+    used = (counts > 0).sum(1).tolist()
+    packed = []
+    for i, (plan, shape) in enumerate(zip(plans, number.tolist(), strict=True)):
+        none = by_row.shape[1] - len(plan.ids)
+        ids, own = (by_row[i, none:], counts[i, : used[i]]) if shape >= 0 else (plan.ids, plan.counts)
+        rows, length = shapes.sizes[shape] if shape >= 0 else shapes.last_resort
+        packed.append(Plan(ids, own, length, rows))
     return packed
 
 
@@ -158,55 +156,61 @@ def price(plans: Sequence[Plan], cost: Callable[[int], float]) -> float:
     return sum(plan.num_rows * plan.length * cost(plan.length) for plan in plans)
 
 
-def _assign(
-    sizes: np.ndarray, shapes: Sequence[tuple[int, int]], max_units: int
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Yields (number of a shape, the batches that it is the first to hold, the row of each of their units [., N])."""
-    left = np.arange(len(sizes))
-    for number, (num_rows, length) in enumerate(shapes):
-        row_of, held = _fit(sizes[left], num_rows, length, max_units)
-        yield number, left[held], row_of[held]
-        left = left[~held]
+def _assign(sizes: np.ndarray, shapes: Sequence[tuple[int, int]], max_units: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the number of the first shape that holds each batch, int [M], and each unit's row, int16 [M, N].
+
+    -1: no shape; no unit. sizes: as of `_fit`.
+    """
+    rows, lengths = np.array(shapes, np.int64).reshape(-1, 2).T
+    number, row_of = np.full(len(sizes), -1), np.full(sizes.shape, -1, np.int16)
+    # Most shapes are too small by their tokens alone, and the first that is not mostly holds the batch.
+    left = (sizes.sum(1)[:, None] <= rows * lengths) & (sizes[:, :1] <= lengths)
+    while len(batches := np.flatnonzero(left.any(1))):
+        shape = left[batches].argmax(1)
+        found, held = _fit(sizes[batches], rows[shape], lengths[shape], max_units)
+        left[batches, shape] = False
+        batches = batches[held]
+        left[batches], number[batches], row_of[batches] = False, shape[held], found[held]
+    return number, row_of
 
 
 def _rows_needed(sizes: np.ndarray, length: int) -> np.ndarray:
     """Returns how many rows of `length` tokens each batch needs, int [M]; 0 where a unit is longer than that."""
-    row_of, held = _fit(sizes, sizes.shape[1], length, sizes.shape[1])
+    every = np.ones(len(sizes), np.int64)
+    row_of, held = _fit(sizes, sizes.shape[1] * every, length * every, sizes.shape[1])
     return np.where(held, row_of.max(1, initial=-1) + 1, 0)
 
 
-def _fit(sizes: np.ndarray, num_rows: int, length: int, max_units: int) -> tuple[np.ndarray, np.ndarray]:
-    """Best fit, unit by unit, of many small batches side by side, each with at most so many rows.
+def _fit(sizes: np.ndarray, num_rows: np.ndarray, lengths: np.ndarray, max_units: int) -> tuple[np.ndarray, np.ndarray]:
+    """Best fit, unit by unit, of many small batches side by side, each in rows of its own number and length.
 
-    sizes int [M, N], descending, 0 = no unit. Returns the row of each unit, int16 [M, N], -1 = none; and which
-    batches the rows hold, bool [M].
+    sizes int [M, N], descending, 0 = no unit; num_rows, lengths int [M]. Returns the row of each unit, int16 [M, N],
+    -1 = none, where the rows hold the batch; and whether they do, bool [M].
     """
-    batch = np.arange(len(sizes))
-    # Unsigned: what would be left of a row that is too full wraps round to more than any row has.
-    room = np.full((len(sizes), num_rows), length, np.uint16)
-    units = np.zeros((len(sizes), num_rows), np.int32)
-    row_of = np.full(sizes.shape, -1, np.int16)
-    held = (sizes <= length).all(1)
-    sizes = np.minimum(sizes, length).astype(np.uint16)
-    for place in range(sizes.shape[1]):
-        size = sizes[:, place]
-        left = room - size[:, None]
-        row = left.argmin(1)
-        rest = left[batch, row]
-        held &= rest <= length
-        taken = (rest <= length) & (size > 0)
-        row_of[taken, place] = row[taken]
-        units[batch, row] += taken
-        rest[units[batch, row] == max_units] = 0  # a full row: no unit is shorter than a token
-        room[batch[taken], row[taken]] = rest[taken]
-    return row_of, held
+    row = np.arange(num_rows.max(initial=0))[:, None]
+    # A cell is a row's free tokens and, in the lower half, its number: the least one is the fullest row, the first of
+    # them. Unsigned: what would be left of a row that is too full wraps round to more than any row has.
+    room = (np.where(row < num_rows, lengths, 0) * ROW + row).astype(np.uint32)  # [R, M]
+    units = np.zeros(room.size, np.int32)
+    best = np.empty((sizes.shape[1], len(sizes)), np.uint32)
+    by_unit = np.ascontiguousarray(np.minimum(sizes, LONGEST_ROW).T * ROW, np.uint32)
+    flat, batch, left = room.reshape(-1), np.arange(len(sizes)), np.empty_like(room)
+    for size, cell in zip(by_unit, best, strict=True):
+        np.subtract(room, size, out=left)
+        left.min(0, out=cell)
+        row = cell % ROW
+        place = row * len(sizes) + batch
+        count = units[place] + 1
+        units[place] = count
+        flat[place] = np.where(count == max_units, row, cell)  # a full row: no unit is shorter than a token
+    return np.where(sizes > 0, (best % ROW).T.astype(np.int16), -1), (best // ROW <= lengths).all(0)
 
 
-def _ends(row_of: np.ndarray, num_rows: int) -> np.ndarray:
-    """row_of [., N] -> int [., num_rows + 1]: where row 0 begins and where each ends, of the units sorted by row."""
+def _counts(row_of: np.ndarray, num_rows: int) -> np.ndarray:
+    """Returns the units of each row, int [M, num_rows]; row_of int [M, N], -1 = none."""
     cells = row_of + 1 + np.arange(len(row_of))[:, None] * (num_rows + 1)
     counts = np.bincount(cells.ravel(), minlength=len(row_of) * (num_rows + 1))
-    return counts.reshape(len(row_of), num_rows + 1).cumsum(1)
+    return counts.reshape(len(row_of), num_rows + 1)[:, 1:]
 
 
 def _best_fit(lengths: np.ndarray, order: np.ndarray, length: int, max_segments: int) -> list[tuple[int, ...]]:

@@ -5,8 +5,11 @@ a run may go on with another number of hosts and still sees the very same batche
 """
 
 import bisect
+import functools
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent import futures
+from typing import Any
 
 import numpy as np
 
@@ -15,12 +18,16 @@ from jxstilts.data.batching import Plan
 from jxstilts.data.tokenize import Features
 from jxstilts.runtime import InputError
 
+# What is assembled at once, at most: of batches of 32, the calls of numpy alone cost more than their work.
+BLOCK_STEPS, BLOCK_TOKENS = 8, 2**17
+
 
 class BatchSource:
     """Random access to the batches of a run: source[step] is the global batch of that step (see `batching`).
 
-    planner: epoch -> the plans of that epoch, a pure function. An epoch's plans are made when first needed; to find a
-    step far ahead, those of the epochs before it are made too, since their number of batches may differ.
+    planner: epoch -> the plans of that epoch, a pure function. An epoch's plans are made in a thread while the epoch
+    before it is read; to find a step far ahead, those of the epochs before it are made too, since their number of
+    batches may differ. Small batches are assembled several at once, so their arrays are views, not to be written to.
     """
 
     def __init__(
@@ -35,12 +42,14 @@ class BatchSource:
         labelled: bool = True,
     ):
         self.features = features
-        self._planner = planner
+        self.planner = planner
         self._num_steps = num_steps
         self._options = {"type": type, "max_segments": max_segments, "pad_id": pad_id, "labelled": labelled}
         self._ends: list[int] = []  # the first step after each epoch planned so far
         self._plans: dict[int, Sequence[Plan]] = {}
-        self._lock = threading.Lock()  # Grain reads ahead in several threads
+        self._ahead: dict[int, futures.Future] = {}  # the epoch after those, if its plans are being made
+        self._blocks: dict[int, list[dict[str, np.ndarray]]] = {}
+        self._lock = threading.RLock()  # Grain reads ahead in a thread
 
     def __len__(self) -> int:
         return self._num_steps
@@ -58,26 +67,50 @@ class BatchSource:
                 self._ends.append((self._ends[-1] if self._ends else 0) + len(plans))
             epoch = bisect.bisect_right(self._ends, step)
             begin = self._ends[epoch - 1] if epoch else 0
-            return self._epoch(epoch)[step - begin]
+            plan = self._epoch(epoch)[step - begin]
+            if epoch + 1 == len(self._ends) and not self._ahead and self._ends[epoch] < self._num_steps:
+                planning = futures.ThreadPoolExecutor(1, thread_name_prefix="plan-epoch")
+                self._ahead = {epoch + 1: planning.submit(self.planner, epoch + 1)}
+                planning.shutdown(wait=False)  # the thread ends with the plans
+            return plan
 
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
-        return batching.assemble_plan(self.features, self.plan(step), **self._options)
+        with self._lock:
+            self.plan(step)  # raises IndexError
+            number, place = divmod(step, self._block)
+            if number not in self._blocks:
+                steps = range(step - place, min(step - place + self._block, self._num_steps))
+                batches = batching.assemble_plans(self.features, [self.plan(i) for i in steps], **self._options)
+                for table in (table for batch in batches for table in batch.values()):
+                    table.flags.writeable = False
+                self._blocks = self._last(self._blocks, number) | {number: batches}
+            return dict(self._blocks[number][place])
+
+    @functools.cached_property
+    def _block(self) -> int:
+        """The number of steps whose batches are assembled at once."""
+        first = self.plan(0)
+        return min(max(BLOCK_TOKENS // (first.num_rows * first.length), 1), BLOCK_STEPS)
 
     def _epoch(self, epoch: int) -> Sequence[Plan]:
         if epoch not in self._plans:
-            plans = self._planner(epoch)
+            plans = self._ahead.pop(epoch).result() if epoch in self._ahead else self.planner(epoch)
             if not plans:
                 raise InputError(f"epoch {epoch} has no batches: there are no features to train on")
-            # Two epochs are kept: at their border some threads still read the old one.
-            self._plans = {kept: old for kept, old in self._plans.items() if kept == epoch - 1} | {epoch: plans}
+            self._plans = self._last(self._plans, epoch) | {epoch: plans}
         return self._plans[epoch]
 
+    @staticmethod
+    def _last(made: dict[int, Any], number: int) -> dict[int, Any]:
+        """What is kept beside the new one: the one before it, since a block may begin in the epoch before."""
+        return {kept: old for kept, old in made.items() if kept == number - 1}
 
-def iterate(source, *, start_step: int = 0, process_index: int = 0, process_count: int = 1, prefetch: int = 2):
+
+def iterate(source, *, start_step: int = 0, process_index: int = 0, process_count: int = 1, prefetch: int = 4):
     """Returns a Grain iterator over the batches from `start_step` on, with this process's rows of each.
 
     source: len(source) steps; source[step] is a batch, or a dict of batches. A process has rows
-    [i * B / n, (i + 1) * B / n) of a batch of B. `prefetch` batches are made ahead in threads (0: none). get_state()
+    [i * B / n, (i + 1) * B / n) of a batch of B. `prefetch` batches are made ahead in a thread (0: none). get_state()
     is {"next_index": step}, the same for every process; set_state() goes to any step.
     """
     import grain
@@ -93,8 +126,10 @@ def iterate(source, *, start_step: int = 0, process_index: int = 0, process_coun
         rows = len(batch) // process_count
         return batch[process_index * rows : (process_index + 1) * rows]
 
-    options = grain.ReadOptions(num_threads=prefetch, prefetch_buffer_size=prefetch)
-    iterator = iter(grain.MapDataset.source(source).map(own).to_iter_dataset(options))
+    # One thread: two would wait for each other, since what is done here mostly holds the interpreter's lock.
+    options = grain.ReadOptions(num_threads=min(prefetch, 1), prefetch_buffer_size=prefetch)
+    batches = grain.MapDataset.source(source)
+    iterator = iter((batches.map(own) if process_count > 1 else batches).to_iter_dataset(options))
     if start_step:
         iterator.set_state({**iterator.get_state(), "next_index": start_step})
     return iterator
