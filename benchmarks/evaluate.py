@@ -3,14 +3,15 @@
     python -m benchmarks.evaluate --data_dir=D [--model=base] [--share=0.02] [--languages=en,sw] [--out=F.json]
     python -m benchmarks.evaluate --data_dir=D --padding=limit      # PyTorch as XTREME's scripts run it
 
-XTREME's tasks in every language that the data folder has, or in some of them, the first rows of each: the same share
-of all, so that the tasks have the weight that they have in the whole. Both sides have the same weights and the same
-tokenised inputs, cut at XTREME's limits. PyTorch: the inputs in file order, batches of 32 padded to the longest of them
-or to the task's limit (retrieval: to the longest in any case, as XTREME's script does), the head's output brought to
-the host; nothing is decoded or scored. This package: `evaluator.evaluate_languages` as it is: it reads its tokenised
-cache, packs, predicts, decodes and scores with intervals. `ratio` is PyTorch's time divided by this package's, each
-the best of its turns. A first pass of this package, which compiles and tokenises, and a first batch of PyTorch are
-outside the clock. `padding`: this package's share of tokens that are none; `compiled`: its shapes.
+XTREME's tasks in every language that the data folder has, or in some of them: the same share of the rows of each, from
+all over its file, so that the tasks have the weight, and the inputs the lengths, that they have in the whole. Both
+sides have the same weights and the same tokenised inputs, cut at XTREME's limits. PyTorch: the inputs in file order,
+batches of 32 padded to the longest of them or to the task's limit (retrieval: to the longest in any case, as XTREME's
+script does), the head's output brought to the host; nothing is decoded or scored. This package:
+`evaluator.evaluate_languages` as it is: it reads its tokenised cache, packs, predicts, decodes and scores with
+intervals. `ratio` is PyTorch's time divided by this package's, each the best of its turns. A first pass of this
+package, which compiles and tokenises, and a first batch of PyTorch are outside the clock. `padding`: this package's
+share of tokens that are none; `compiled`: its shapes.
 Needs torch: `pip install jxstilts[parity]`.
 """
 
@@ -75,7 +76,7 @@ def run(options: argparse.Namespace) -> dict:
     tokenizer = tokenizers.load(pathlib.Path(options.data_dir) / "tokenizer")
     model, params = _model(options.model, len(tokenizer), names)
     of = f" of {options.languages}" if options.languages else ""
-    print(f"XLM-R {options.model}; the first {options.share:.2%} of the rows of each task and language{of}; float32; "
+    print(f"XLM-R {options.model}; {options.share:.2%} of the rows of each task and language{of}; float32; "
           f"PyTorch pads to the {options.padding}; "
           f"{platform.machine()} CPU, {cores} cores, load {load:.1f} before; torch {torch.__version__}, "
           f"jax {jax.__version__}\n\n"
@@ -129,19 +130,38 @@ def _model(preset: str, vocabulary: int, names: tuple[str, ...]) -> tuple[Any, A
 
 
 def _data(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Returns {language: its first labelled examples} of what the data folder has."""
+    """Returns {language: its share of the labelled examples} of what the data folder has."""
     from jxstilts.eval import benchmarks
 
     entry = benchmarks.get("xtreme").entry(name)
     split = SPLITS.get(name, entry.split)
     found = {}
     wanted = tuple(filter(None, options.languages.split(","))) or entry.languages
-    for language in entry.languages:
+    for number, language in enumerate(entry.languages):
         if language in wanted and tasks.available(name, options.data_dir, split, language):
             rows = tasks.load(name, options.data_dir, split, language)
-            count = len(rows["target"] if tasks.get(name).type == "retrieval" else rows)
-            limit = math.ceil(options.share * count)
-            found[language] = tasks.load(name, options.data_dir, split, language, limit=limit)
+            if tasks.get(name).type == "retrieval":  # with the pairs among them
+                limit = math.ceil(options.share * len(rows["target"]))
+                found[language] = tasks.load(name, options.data_dir, split, language, limit=limit)
+            else:
+                found[language] = _share(rows, options.share, number / len(entry.languages))
+    return found
+
+
+def _share(rows: list, share: float, place: float) -> list:
+    """Returns a share of the rows, in runs of at most BATCH neighbours from all over the file.
+
+    Neighbours, since file order is what the peer's padding lives on; from all over, since the first rows of question
+    answering are one long article, in every language. place: where a run begins in its part of the file, 0 to 1.
+    """
+    count = math.ceil(share * len(rows))
+    runs = math.ceil(count / BATCH)
+    found = []
+    for run in range(runs):
+        begin, end = (len(rows) * number // runs for number in (run, run + 1))
+        size = count * (run + 1) // runs - count * run // runs
+        begin += int(place * max(end - begin - size, 0))
+        found += rows[begin : begin + size]
     return found
 
 

@@ -78,6 +78,15 @@ def row_groups(rows: int) -> int:
     return 1 if rows % count else count
 
 
+def on_one_cpu() -> bool:
+    """Whether what is traced now is for a CPU as one device: as `use_abstract_mesh` says, else the process' own."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return jax.default_backend() == "cpu"
+    device = mesh.abstract_device
+    return mesh.size == 1 and device is not None and device.device_kind == "cpu"
+
+
 def constrain_rows(x: jax.Array, *, whole: bool = True) -> jax.Array:
     """Keeps the leading (row) dimension of an activation on the batch axes, where `use_abstract_mesh` says a mesh.
 

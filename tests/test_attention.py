@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from golden.batches import HERE, expected, one_per_row, packed, worst
 
+from jxstilts.mesh import make_mesh, on_one_cpu
 from jxstilts.models import bundle
 from jxstilts.models.attention import BACKENDS, attend, choose, drop
 from jxstilts.models.layers import Compute
@@ -97,14 +98,14 @@ def test_bfloat16_stays_near(folder):
 
 
 def call(backend, dtype=jnp.float32, tokens=128, **options):
-    x = jnp.ones((1, 2, tokens, 8), dtype)
+    x = jnp.ones((1, tokens, 2, 8), dtype)
     return attend(x, x, x, jnp.ones((1, tokens), jnp.int32), backend=backend, **options)
 
 
 def test_unknown_backend_names_the_nearest():
     with pytest.raises(InputError, match=r"config.compute.attention.*'cudn'.*did you mean 'cudnn'"):
         call("cudn")
-    assert set(BACKENDS) == {"xla", "cudnn", "splash"}
+    assert set(BACKENDS) == {"xla", "plain", "cudnn", "splash"}
 
 
 @pytest.mark.parametrize("backend", ["cudnn", "splash"])
@@ -127,6 +128,31 @@ def test_backend_refuses_what_it_cannot_do(monkeypatch, backend, platform, optio
     key = jax.random.key(0) if "dropout" in options else None
     with pytest.raises(InputError, match=text):
         call(backend, dropout_key=key, **options)
+
+
+def test_row_after_row_equals_all_rows_at_once_and_stores_one_row_of_scores():
+    generator = np.random.default_rng(0)
+    arrays = generator.standard_normal((3, 12, 128, 4, 8), np.float32)  # query, key, value of 12 rows
+    segments = np.sort(generator.integers(0, 4, (12, 128)), axis=1)[:, ::-1]
+
+    def loss(arrays, backend):
+        out = attend(*arrays, segments, backend=backend, dropout=0.3, dropout_key=jax.random.key(1))
+        return (out**2).sum(), out
+
+    found = []
+    for backend in ("xla", "plain"):
+        compiled = jax.jit(jax.grad(loss, has_aux=True), static_argnums=1).lower(arrays, backend).compile()
+        found.append((*compiled(arrays), compiled.memory_analysis().temp_size_in_bytes))
+    (gradient, out, memory), (wanted, expected_, more) = found
+    assert worst(out, expected_) < 1e-6 and worst(gradient, wanted) < 1e-5
+    assert memory < more / 4
+
+
+def test_a_mesh_says_whether_one_cpu_computes():
+    assert on_one_cpu()
+    for devices, alone in ((jax.devices()[:1], True), (jax.devices()[:2], False)):
+        with jax.sharding.use_abstract_mesh(make_mesh(None, devices).abstract_mesh):
+            assert on_one_cpu() is alone
 
 
 def test_dropout_without_a_key_is_evaluation(monkeypatch):

@@ -9,8 +9,8 @@ from jxstilts.models.model import Model
 from jxstilts.runtime import InputError, suggest
 from jxstilts.tasks import TaskSpec, protocols
 
-# A CPU needs no larger batch to be busy, and of a small one the last leaves less empty.
-TOKENS = {"cpu": 1024}
+# A CPU needs no larger batch to be busy, and of a small one the last leaves less empty: 3 rows of 384, or 9 of 128.
+TOKENS = {"cpu": 1152}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jxstilts.mesh import on_one_cpu
 from jxstilts.runtime import InputError, suggest
 
 HALF = ("bfloat16", "float16")
@@ -28,18 +29,18 @@ def attend(
     """Scaled dot-product attention inside each segment of a row (Vaswani et al. 2017, eq. 1).
 
     Args:
-        query, key, value: [B, N, T, H] (rows, heads, tokens, head width).
+        query, key, value: [B, T, N, H] (rows, tokens, heads, head width).
         segments: [B, T] int; a token attends to the tokens of its own segment only. Padding (0) is a segment of its
             own, so no row of scores is ever masked whole.
         backend: a key of BACKENDS, or "auto".
         dropout: rate on the attention probabilities, applied when `dropout_key` is given.
-    Returns: [B, N, T, H] in query's dtype.
+    Returns: [B, T, N, H] in query's dtype.
     Raises: InputError for an unknown backend, or one that cannot do what is asked.
     """
     if backend not in NAMES:
         raise InputError(f"config.compute.attention: {suggest('attention backend', backend, NAMES)}")
     rate = dropout if dropout_key is not None else 0.0
-    backend, _ = choose(backend, rate, str(query.dtype), query.shape[2])
+    backend, _ = choose(backend, rate, str(query.dtype), query.shape[1])
     return BACKENDS[backend](query, key, value, segments, rate, dropout_key)
 
 
@@ -64,29 +65,32 @@ def choose(backend: str, dropout: float, dtype: str, tokens: int = 128) -> tuple
 
 
 def segment_mask(segments: jax.Array) -> jax.Array:
-    """[B, T] -> [B, 1, T, T] bool: True where two tokens share a segment."""
-    return segments[:, None, :, None] == segments[:, None, None, :]
+    """[..., T] -> [..., 1, T, T] bool: True where two tokens share a segment."""
+    return segments[..., None, :, None] == segments[..., None, None, :]
 
 
-def drop(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
-    """Inverted dropout. The mask is a function of the key and the global shape, so it does not depend on the mesh."""
-    return x if key is None or rate == 0.0 else _masked(x, rate, jax.random.key_data(key))
+def drop(x: jax.Array, rate: float, key: jax.Array | None, before: jax.Array | int = 0) -> jax.Array:
+    """Inverted dropout. The mask is a function of the key and the global shape, so it does not depend on the mesh.
+
+    before: of an x that is a part, how many vectors of the whole (along its last dimension) come before it.
+    """
+    return x if key is None or rate == 0.0 else _masked(x, rate, jax.random.key_data(key), jnp.uint32(before))
 
 
 # Checkpointed: the backward pass computes the mask again, which costs less than storing and reading it.
 @partial(jax.checkpoint, prevent_cse=False, static_argnums=(1,))
-def _masked(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
-    keep = _random_bits(key, x.shape) >= np.uint32(rate * 2.0**32)
+def _masked(x: jax.Array, rate: float, key: jax.Array, before: jax.Array) -> jax.Array:
+    keep = _random_bits(key, x.shape, before) >= np.uint32(rate * 2.0**32)
     return jnp.where(keep, x / (1.0 - rate), jnp.zeros((), x.dtype))
 
 
-def _random_bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """key uint32 [2] -> uint32 `shape`: a hash of the key and of each element's row and column.
+def _random_bits(key: jax.Array, shape: tuple[int, ...], before: jax.Array) -> jax.Array:
+    """key uint32 [2] -> uint32 `shape`: a hash of the key and of each element's row and column; `before` rows in.
 
     For dropout masks only. JAX's own generator costs some 5 ns an element on a CPU; this one costs a few tenths, and
     XLA fuses it with what reads it. Every row has a sequence of its own, chosen by 64 bits.
     """
-    row = jnp.zeros((*shape[:-1], 1), jnp.uint32)
+    row = jnp.full((*shape[:-1], 1), before)
     stride = 1
     for axis in reversed(range(len(shape) - 1)):
         row += jax.lax.broadcasted_iota(jnp.uint32, row.shape, axis) * np.uint32(stride % 2**32)
@@ -104,11 +108,30 @@ def _mix(x: jax.Array) -> jax.Array:
 
 
 def _xla(query, key, value, segments, rate, dropout_key):
+    """Plain products; on one CPU row after row, so that the scores of one row alone are stored, near its cache.
+
+    The backward pass computes them again, which there takes no longer than writing and reading those of all rows.
+    """
+    if not on_one_cpu():
+        return _plain(query, key, value, segments, rate, dropout_key)
+
+    @partial(jax.checkpoint, prevent_cse=False)
+    def row(part):
+        number, *arrays = part
+        return _plain(*arrays, rate, dropout_key, number * np.uint32(query.shape[1] * query.shape[2]))
+
+    numbers = jnp.arange(len(query), dtype=jnp.uint32)
+    return jax.lax.map(row, (numbers, query, key, value, segments))
+
+
+def _plain(query, key, value, segments, rate, dropout_key, before=0):
+    """[..., T, N, H] three times, segments [..., T] -> [..., T, N, H]; before: as in `drop`."""
+    query, key, value = (jnp.swapaxes(x, -3, -2) for x in (query, key, value))  # the layout the products read fastest
     scale = query.shape[-1] ** -0.5
-    scores = jnp.einsum("bnth,bnsh->bnts", query * scale, key, preferred_element_type=jnp.float32)
+    scores = jnp.einsum("...th,...sh->...ts", query * scale, key, preferred_element_type=jnp.float32)
     scores = jnp.where(segment_mask(segments), scores, jnp.finfo(jnp.float32).min)
-    weights = drop(jax.nn.softmax(scores, axis=-1), rate, dropout_key)
-    return jnp.einsum("bnts,bnsh->bnth", weights.astype(value.dtype), value)
+    weights = drop(jax.nn.softmax(scores, axis=-1), rate, dropout_key, before)
+    return jnp.swapaxes(jnp.einsum("...ts,...sh->...th", weights.astype(value.dtype), value), -3, -2)
 
 
 def _require(backend: str, platform: str, hardware: str, rate: float) -> None:
@@ -133,14 +156,12 @@ def _cudnn(query, key, value, segments, rate, dropout_key):
             "set config.compute.dtype='bfloat16' or config.compute.attention='xla'"
         )
     # The mask has to be [B, 1, T, T]: cuDNN knows no segment ids and refuses a broadcast [B, 1, 1, T] mask.
-    query, key, value = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
-    out = jax.nn.dot_product_attention(query, key, value, mask=segment_mask(segments), implementation="cudnn")
-    return jnp.swapaxes(out, 1, 2)
+    return jax.nn.dot_product_attention(query, key, value, mask=segment_mask(segments), implementation="cudnn")
 
 
 def _splash(query, key, value, segments, rate, dropout_key):
     _require("splash", "tpu", "a TPU", rate)
-    tokens = query.shape[2]
+    _, tokens, heads, width = query.shape
     if tokens % 128:
         raise InputError(
             f"config.compute.attention='splash' needs rows of a multiple of 128 tokens, not {tokens}; "
@@ -148,11 +169,12 @@ def _splash(query, key, value, segments, rate, dropout_key):
         )
     from jax.experimental.pallas.ops.tpu import splash_attention as splash
 
-    mask = splash.MultiHeadMask([splash.FullMask((tokens, tokens))] * query.shape[1])
+    mask = splash.MultiHeadMask([splash.FullMask((tokens, tokens))] * heads)
     kernel = splash.make_splash_mha_single_device(mask)
     ids = splash.SegmentIds(q=segments, kv=segments)
-    return jax.vmap(kernel)(query * query.shape[-1] ** -0.5, key, value, ids)
+    query, key, value = (jnp.swapaxes(x, 1, 2) for x in (query * width**-0.5, key, value))
+    return jnp.swapaxes(jax.vmap(kernel)(query, key, value, ids), 1, 2)
 
 
-BACKENDS = {"xla": _xla, "cudnn": _cudnn, "splash": _splash}
+BACKENDS = {"xla": _xla, "plain": _plain, "cudnn": _cudnn, "splash": _splash}
 NAMES = ("auto", *BACKENDS)

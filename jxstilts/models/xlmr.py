@@ -72,8 +72,8 @@ class Block(nn.Module):
         def key():
             return self.make_rng("dropout") if self.train else None
 
-        def split(y):  # [B, T, N*H] -> [B, N, T, H]: the layout that the matrix products read fastest
-            return y.reshape(rows, tokens, config.heads, -1).transpose(0, 2, 1, 3)
+        def split(y):  # [B, T, N*H] -> [B, T, N, H]
+            return y.reshape(rows, tokens, config.heads, -1)
 
         inner = attention_norm(x) if config.prenorm else x
         query = split(dense(width, ("embed", "heads"), name="query")(inner))
@@ -83,8 +83,8 @@ class Block(nn.Module):
             query, keys, value, segments,
             backend=self.compute.attention, dropout=config.attention_dropout, dropout_key=key(),
         )  # fmt: skip
-        y = y.transpose(0, 2, 1, 3).reshape(rows, tokens, width)
-        y = drop(dense(width, ("heads", "embed"), name="output")(y), config.hidden_dropout, key())
+        y = dense(width, ("heads", "embed"), name="output")(y.reshape(x.shape))
+        y = drop(y, config.hidden_dropout, key())
         x = x + y if config.prenorm else attention_norm(x + y)
 
         inner = mlp_norm(x) if config.prenorm else x
