@@ -132,8 +132,8 @@ def test_backend_refuses_what_it_cannot_do(monkeypatch, backend, platform, optio
 
 def test_row_after_row_equals_all_rows_at_once_and_stores_one_row_of_scores():
     generator = np.random.default_rng(0)
-    arrays = generator.standard_normal((3, 12, 128, 4, 8), np.float32)  # query, key, value of 12 rows
-    segments = np.sort(generator.integers(0, 4, (12, 128)), axis=1)[:, ::-1]
+    arrays = generator.standard_normal((3, 40, 128, 4, 8), np.float32)  # query, key, value: 10 MiB of scores
+    segments = np.sort(generator.integers(0, 4, (40, 128)), axis=1)[:, ::-1]
 
     def loss(arrays, backend):
         out = attend(*arrays, segments, backend=backend, dropout=0.3, dropout_key=jax.random.key(1))

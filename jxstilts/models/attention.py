@@ -14,6 +14,7 @@ from jxstilts.mesh import on_one_cpu
 from jxstilts.runtime import InputError, suggest
 
 HALF = ("bfloat16", "float16")
+SMALL = 2**23  # bytes: float32 scores of so little a CPU's cache holds for all rows together
 
 
 def attend(
@@ -108,19 +109,20 @@ def _mix(x: jax.Array) -> jax.Array:
 
 
 def _xla(query, key, value, segments, rate, dropout_key):
-    """Plain products; on one CPU row after row, so that the scores of one row alone are stored, near its cache.
+    """Plain products; on one CPU row after row, unless they are small: only the scores of one row are stored, in cache.
 
     The backward pass computes them again, which there takes no longer than writing and reading those of all rows.
     """
-    if not on_one_cpu():
+    rows, tokens, heads, _ = query.shape
+    if not on_one_cpu() or 4 * rows * heads * tokens**2 <= SMALL:
         return _plain(query, key, value, segments, rate, dropout_key)
 
     @partial(jax.checkpoint, prevent_cse=False)
     def row(part):
         number, *arrays = part
-        return _plain(*arrays, rate, dropout_key, number * np.uint32(query.shape[1] * query.shape[2]))
+        return _plain(*arrays, rate, dropout_key, number * np.uint32(heads * tokens))
 
-    numbers = jnp.arange(len(query), dtype=jnp.uint32)
+    numbers = jnp.arange(rows, dtype=jnp.uint32)
     return jax.lax.map(row, (numbers, query, key, value, segments))
 
 
