@@ -88,7 +88,7 @@ def test_second_run_does_nothing(unbroken, config_file, world, capsys):
     assert "phase" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("stops", [(1, 7, 2, 9), (4, 5, 11, 3, 1, 8, 6)])
+@pytest.mark.parametrize("stops", [(1, 7, 2, 9), pytest.param((4, 5, 11, 3, 1, 8, 6), marks=pytest.mark.slow)])
 def test_stopped_after_any_step_equals_unbroken(unbroken, config_file, world, tmp_path, stops):
     """Stops after the given numbers of steps or evaluations; the caches are the unbroken run's."""
     plan = make(config_file, world, f"--config.cache_dir={unbroken / 'cache'}")
