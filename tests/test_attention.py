@@ -212,3 +212,22 @@ def test_auto_computes_what_its_choice_computes():
     batch, _ = apart_and_packed("xlmr_classification")
     for found, expected_ in zip(*(run(one.model, one.params, batch) for one in (loaded, plain)), strict=True):
         assert largest_difference(found, expected_) == 0
+
+
+@pytest.mark.parametrize("backend", ["cudnn", "splash"])
+def test_a_fused_backend_is_given_the_layout_that_it_reads(backend, monkeypatch):
+    """Its library's own computation, by XLA or interpreted, stands in for the hardware; two segments in a row."""
+    from jax.experimental.pallas.ops.tpu import splash_attention as splash
+
+    plain, kernel = jax.nn.dot_product_attention, splash.make_splash_mha_single_device
+    monkeypatch.setattr(
+        jax.nn, "dot_product_attention", lambda *arrays, implementation, **options: plain(*arrays, **options)
+    )
+    monkeypatch.setattr(splash, "make_splash_mha_single_device", lambda mask: kernel(mask, interpret=True))
+    monkeypatch.setattr(jax, "default_backend", lambda: {"cudnn": "gpu", "splash": "tpu"}[backend])
+    dtype = jnp.bfloat16 if backend == "cudnn" else jnp.float32
+    arrays = np.random.default_rng(0).standard_normal((3, 2, 128, 3, 64)).astype(dtype)  # B 2, T 128, N 3, H 64
+    segments = jnp.asarray([[1] * 50 + [2] * 78, [1] * 100 + [0] * 28])
+    found, wanted = (attend(*arrays, segments, backend=name) for name in (backend, "plain"))
+    assert found.shape == (2, 128, 3, 64)
+    assert np.abs(np.asarray(found - wanted, np.float32)).max() < (0.03 if backend == "cudnn" else 1e-5)

@@ -137,6 +137,8 @@ def test_the_next_epoch_is_planned_ahead():
     whole = Planner()
     pipeline.BatchSource(FEATURES, whole, 8, type="text")[7]
     assert whole.epochs == [0]
+    late = Planner()
+    assert pipeline.BatchSource(FEATURES, late, 48, type="text")[47] and late.epochs == [0, 1, 2, 3, 4, 5]
 
 
 def test_an_error_of_planning_ahead_comes_when_its_epoch_is_read():

@@ -161,9 +161,9 @@ def refuse_small(shapes: Mapping[str, BatchShape], accumulation: int, mesh: Mesh
 
 
 def compile(program: Program, mesh: Mesh) -> Compiled:
-    """Lowers and compiles a program for a mesh, whose devices may be abstract. A CPU's stand for accelerators."""
+    """Lowers and compiles a program for a mesh, whose devices may be abstract. CPU devices stand for accelerators."""
     began = time.perf_counter()
-    if jax.default_backend() == "cpu" and program.model.compute.attention in ("auto", "xla"):  # row after row on one
+    if jax.default_backend() == "cpu" and program.model.compute.attention in ("auto", "xla"):  # which loop on one CPU
         compute = dataclasses.replace(program.model.compute, attention="plain")
         program = dataclasses.replace(program, model=dataclasses.replace(program.model, compute=compute))
     config = program.model.config

@@ -5,7 +5,6 @@ a run may go on with another number of hosts and still sees the very same batche
 """
 
 import bisect
-import functools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
@@ -48,6 +47,7 @@ class BatchSource:
         self._ends: list[int] = []  # the first step after each epoch planned so far
         self._plans: dict[int, Sequence[Plan]] = {}
         self._ahead: dict[int, futures.Future] = {}  # the epoch after those, if its plans are being made
+        self._block = 0  # steps assembled at once, decided by the first plan that is asked for
         self._blocks: dict[int, list[dict[str, np.ndarray]]] = {}
         self._lock = threading.RLock()  # Grain reads ahead in a thread
 
@@ -76,7 +76,9 @@ class BatchSource:
 
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
         with self._lock:
-            self.plan(step)  # raises IndexError
+            plan = self.plan(step)
+            if not self._block:
+                self._block = min(max(BLOCK_TOKENS // (plan.num_rows * plan.length), 1), BLOCK_STEPS)
             number, place = divmod(step, self._block)
             if number not in self._blocks:
                 steps = range(step - place, min(step - place + self._block, self._num_steps))
@@ -85,12 +87,6 @@ class BatchSource:
                     table.flags.writeable = False
                 self._blocks = self._last(self._blocks, number) | {number: batches}
             return dict(self._blocks[number][place])
-
-    @functools.cached_property
-    def _block(self) -> int:
-        """The number of steps whose batches are assembled at once."""
-        first = self.plan(0)
-        return min(max(BLOCK_TOKENS // (first.num_rows * first.length), 1), BLOCK_STEPS)
 
     def _epoch(self, epoch: int) -> Sequence[Plan]:
         if epoch not in self._plans:

@@ -14,7 +14,7 @@ from jxstilts.mesh import on_one_cpu
 from jxstilts.runtime import InputError, suggest
 
 HALF = ("bfloat16", "float16")
-SMALL = 2**23  # bytes: float32 scores of so little a CPU's cache holds for all rows together
+SMALL = 2**23  # bytes of float32 scores of all rows: so many are no slower together on a CPU
 
 
 def attend(
