@@ -110,6 +110,41 @@ def test_load_finds_the_special_tokens_of_published_folders(config, tmp_path):
     assert tokenizer.load(tmp_path / "again").mask_token_id == trained.mask_token_id
 
 
+def test_load_reads_an_unchanged_file_once(tmp_path):
+    tokenizer.save(samples.small_tokenizer(), tmp_path)
+    first = tokenizer.load(tmp_path)
+    assert tokenizer.load(tmp_path) is first
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | {"cls_token": "</s>"}))
+    assert (first.cls_token_id, tokenizer.load(tmp_path).cls_token_id) == (0, 2)
+    tokenizer.save(samples.small_tokenizer("unigram"), tmp_path)
+    assert tokenizer.fingerprint(tokenizer.load(tmp_path)) != tokenizer.fingerprint(first)
+
+
+def test_transformers_is_imported_only_where_it_is_needed(tmp_path):
+    tokenizer.save(samples.small_tokenizer(), tmp_path)
+    code = """
+import copy, sys
+from jxstilts.data import tokenizer
+small = copy.deepcopy(tokenizer.load(sys.argv[1]))
+ids = tokenizer.encode(small, ["the king"])[0].tolist()
+print(tokenizer.fingerprint(small), len(small), small.mask_token_id, small.all_special_ids)
+print("transformers" in sys.modules, small("the king").input_ids == [0, *ids, 2], "transformers" in sys.modules)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=pathlib.Path(__file__).parent.parent)
+    assert done.stdout.splitlines()[-1] == "False True True"
+
+
+def test_changes_to_the_library_s_tokenizer_stay_there():
+    trained = samples.small_tokenizer()
+    before = tokenizer.fingerprint(trained)
+    trained.add_tokens(["ᚠ"])
+    assert tokenizer.fingerprint(trained) == before
+    with pytest.raises(AttributeError, match="no_such_thing"):
+        _ = trained.no_such_thing
+
+
 def test_load_refuses_what_is_no_tokenizer(tmp_path):
     for path in (tmp_path, tmp_path / "absent.json", tmp_path / "absent"):
         with pytest.raises(InputError, match="no tokenizer here"):

@@ -4,6 +4,8 @@ Ids: <s> 0, <pad> 1, </s> 2, <unk> 3, pieces, <mask> last. Sources: SentencePiec
 XLM-R's vocabulary (Conneau et al., 2020), whose ids are fairseq's: SentencePiece id + 1.
 """
 
+import copy
+import functools
 import hashlib
 import itertools
 import json
@@ -12,23 +14,65 @@ import os
 import pathlib
 import struct
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from jxstilts.data.ragged import offsets_of, spread
 from jxstilts.data.vocabulary import FIRST, MASK, SPACE, learn
-from jxstilts.runtime import InputError, atomic_write
+from jxstilts.runtime import InputError, atomic_write, sha256_file
 
-SPECIAL = {"bos_token": "<s>", "cls_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "sep_token": "</s>"}
-SPECIAL |= {"unk_token": "<unk>", "mask_token": MASK}
+SPECIAL = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "sep_token": "</s>", "pad_token": "<pad>"}
+SPECIAL |= {"cls_token": "<s>", "mask_token": MASK}
 CHUNK = 16_384  # texts encoded at once: the library's result objects are large
 
 
-def load(path: str | os.PathLike):
-    """Returns the `transformers` fast tokenizer of a folder (tokenizer.json, or a *.bpe.model) or of such a file.
+class Tokenizer:
+    """A tokenizer of the library `tokenizers`, with the special tokens of XLM-R.
 
-    A bare SentencePiece model gets XLM-R's (fairseq's) ids. Reads local files only; raises InputError otherwise.
+    Has `backend_tokenizer`, `len()`, `all_special_ids`, and `bos_token`, `bos_token_id` and so on for each of SPECIAL
+    (None where there is none). Anything else, calling it too, is done by the `transformers` fast tokenizer of the same
+    content, `hugging_face`, made when it is first needed: that import takes half a second, which a run whose rows are
+    cached would spend for nothing. All functions of this file take either.
+    """
+
+    def __init__(self, backend, special: Mapping[str, str]):
+        self.backend_tokenizer = backend
+        for role in SPECIAL:
+            token = special.get(role)
+            setattr(self, role, token)
+            setattr(self, f"{role}_id", None if token is None else backend.token_to_id(token))
+        found = (getattr(self, f"{role}_id") for role in SPECIAL)
+        self.all_special_ids = list(dict.fromkeys(number for number in found if number is not None))
+
+    def __len__(self) -> int:
+        return self.backend_tokenizer.get_vocab_size(with_added_tokens=True)
+
+    @functools.cached_property
+    def hugging_face(self):
+        """The `transformers` fast tokenizer; changes to it are not seen here."""
+        from transformers import PreTrainedTokenizerFast
+
+        special = {role: getattr(self, role) for role in SPECIAL if getattr(self, role) is not None}
+        _plain(self)
+        return PreTrainedTokenizerFast(
+            tokenizer_object=self.backend_tokenizer, clean_up_tokenization_spaces=False, **special
+        )
+
+    def __call__(self, *args, **options):
+        return self.hugging_face(*args, **options)
+
+    def __getattr__(self, name: str):
+        if name.startswith("__"):  # of copying and pickling
+            raise AttributeError(name)
+        return getattr(self.hugging_face, name)
+
+
+def load(path: str | os.PathLike) -> Tokenizer:
+    """Returns the tokenizer of a folder (tokenizer.json, or a *.bpe.model) or of such a file.
+
+    A bare SentencePiece model gets XLM-R's (fairseq's) ids. Reads local files only; raises InputError otherwise. As
+    long as the files hold the same, the same object: reading XLM-R's takes seconds, and a run asks several times.
     """
     path = pathlib.Path(path).expanduser()
     file = path
@@ -37,10 +81,19 @@ def load(path: str | os.PathLike):
         file = next((file for file in found if file.is_file()), None)
     if file is None or not file.is_file() or file.suffix not in (".json", ".model"):
         raise InputError(f"{path}: no tokenizer here; give a folder with tokenizer.json or sentencepiece.bpe.model")
+    parts = (file, file.with_name("tokenizer_config.json"))
+    try:
+        return _load(file, *(sha256_file(part) for part in parts if part.is_file()))
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error}") from error
+
+
+@functools.lru_cache(maxsize=2)
+def _load(file: pathlib.Path, *digests: str) -> Tokenizer:
     return _from_sentencepiece(file) if file.suffix == ".model" else _from_json(file)
 
 
-def train(texts: Iterable[str], vocab_size: int, *, model: str = "unigram", coverage: float = 0.9995):
+def train(texts: Iterable[str], vocab_size: int, *, model: str = "unigram", coverage: float = 0.9995) -> Tokenizer:
     """Trains a tokenizer with XLM-R's special tokens, ids and normalisation (NFKC, runs of blanks joined).
 
     `vocab_size` counts the special tokens; a small text gives fewer. `model`: "unigram" or "bpe". `coverage`: see
@@ -51,8 +104,9 @@ def train(texts: Iterable[str], vocab_size: int, *, model: str = "unigram", cove
 
 def save(tokenizer, folder: str | os.PathLike) -> None:
     """Writes tokenizer.json and tokenizer_config.json, which `load` and Hugging Face's AutoTokenizer read."""
-    _plain(tokenizer)
-    tokenizer.save_pretrained(str(folder))
+    full = getattr(tokenizer, "hugging_face", tokenizer)
+    _plain(full)
+    full.save_pretrained(str(folder))
     config = pathlib.Path(folder) / "tokenizer_config.json"
     stored = json.loads(config.read_text())
     stored["tokenizer_class"] = "PreTrainedTokenizerFast"  # the name that releases before transformers 5 know too
@@ -89,7 +143,8 @@ def encode(tokenizer, texts: Sequence[str], *, spans: bool = False) -> tuple[np.
                 ends.append(end)
     special = [i for i in tokenizer.all_special_ids if i != tokenizer.unk_token_id]
     flat = np.concatenate([np.zeros(0, np.int32), *tokens])
-    boundary = flat == tokenizer.convert_tokens_to_ids(SPACE)
+    space = backend.token_to_id(SPACE)
+    boundary = np.zeros(len(flat), bool) if space is None else flat == space
     flat[np.isin(flat, special)] = tokenizer.unk_token_id
 
     order = np.fromiter((unique[text] for text in texts), np.int64, len(texts))
@@ -151,9 +206,8 @@ def _plain(tokenizer):
     return backend
 
 
-def _wrap(backend):
+def _wrap(backend) -> Tokenizer:
     from tokenizers import AddedToken, decoders, processors
-    from transformers import PreTrainedTokenizerFast
 
     backend.add_special_tokens([*FIRST, AddedToken(MASK, lstrip=True, normalized=False)])
     ids = [(token, backend.token_to_id(token)) for token in ("<s>", "</s>")]
@@ -161,11 +215,12 @@ def _wrap(backend):
         single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=ids
     )
     backend.decoder = decoders.Metaspace(prepend_scheme="always")
-    return PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False, **SPECIAL)
+    # Copied by way of JSON, in which a score may change in its last bit: then a saved one has the same fingerprint.
+    return Tokenizer(copy.deepcopy(backend), SPECIAL)
 
 
-def _from_json(file: pathlib.Path):
-    from transformers import PreTrainedTokenizerFast
+def _from_json(file: pathlib.Path) -> Tokenizer:
+    import tokenizers
 
     config = file.with_name("tokenizer_config.json")
     model = _object(file).get("model")
@@ -173,23 +228,26 @@ def _from_json(file: pathlib.Path):
         raise InputError(f"{file}: not a tokenizer: it holds no vocabulary")
     stored = _object(config) if config.is_file() else {}
     try:
-        tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(file), clean_up_tokenization_spaces=False)
-        # a character of private use: what is unknown has to have an id
-        tokenizer.backend_tokenizer.encode("\ue000", add_special_tokens=False)
+        backend = tokenizers.Tokenizer.from_file(str(file))
+        backend.encode(
+            "\ue000", add_special_tokens=False
+        )  # a character of private use: what is unknown has to have an id
         pieces = model["vocab"].values() if isinstance(model["vocab"], dict) else range(len(model["vocab"]))
-        last = max(*pieces, *tokenizer.backend_tokenizer.get_added_tokens_decoder())
+        last = max(*pieces, *backend.get_added_tokens_decoder())
     except Exception as error:  # the library raises no less for a damaged file
         raise InputError(f"{file}: not a tokenizer, or damaged: {error!r:.300}") from error
-    if last >= len(tokenizer):  # a model has as many rows as there are tokens
-        raise InputError(f"{file}: damaged: it has {len(tokenizer)} tokens, but one with the id {last}")
+    special = {}
     for role, usual in SPECIAL.items():
         token = stored.get(role) or usual  # published XLM-R folders leave some of them to the class
         token = token.get("content") if isinstance(token, dict) else token
         if not isinstance(token, str) or not token.isprintable():
             raise InputError(f"{config}: {role}={token!r:.60}: expected a token")
-        if tokenizer.backend_tokenizer.token_to_id(token) is not None:
-            setattr(tokenizer, role, token)
-    needed = [role for role in SPECIAL if role != "mask_token" and getattr(tokenizer, f"{role}_id") is None]
+        if backend.token_to_id(token) is not None:
+            special[role] = token
+    tokenizer = Tokenizer(backend, special)
+    if last >= len(tokenizer):  # a model has as many rows as there are tokens
+        raise InputError(f"{file}: damaged: it has {len(tokenizer)} tokens, but one with the id {last}")
+    needed = [role for role in SPECIAL if role not in ("mask_token", *special)]
     if needed:
         raise InputError(f"{file}: its vocabulary has no {', '.join(needed)}, nor does {config.name} name another")
     return tokenizer
@@ -205,7 +263,7 @@ def _object(file: pathlib.Path) -> dict:
     return found
 
 
-def _from_sentencepiece(file: pathlib.Path):
+def _from_sentencepiece(file: pathlib.Path) -> Tokenizer:
     import tokenizers
     from tokenizers import models, normalizers, pre_tokenizers
 
