@@ -1,12 +1,14 @@
 """The parts that every family is made of: dense, LayerNorm, GELU, and how they are computed."""
 
 import dataclasses
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jxstilts.models.attention import NAMES
+from jxstilts.models.initial import normal
 from jxstilts.runtime import InputError, suggest
 
 REMAT = {
@@ -54,6 +56,15 @@ def _gelu_jvp(primals, tangents):
     return x * cdf, slope * dx
 
 
+def matrix(module: nn.Module, std: float) -> Callable:
+    """The initialiser of a matrix, normal(0, std).
+
+    Where the module has its parameters, Flax asks the initialiser of each for nothing but its shape, in every trace;
+    zeros say that soonest.
+    """
+    return normal(std) if module.is_initializing() else nn.initializers.zeros
+
+
 class Dense(nn.Module):
     """[..., D] -> [..., F], kernel [D, F]. Computed on flat [rows, D]: faster, on CPU above all going backward."""
 
@@ -65,7 +76,7 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        init = nn.with_logical_partitioning(nn.initializers.normal(self.std), self.axes)
+        init = nn.with_logical_partitioning(matrix(self, self.std), self.axes)
         kernel = self.param("kernel", init, (x.shape[-1], self.features), self.param_dtype)
         bias_init = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[1:])
         bias = self.param("bias", bias_init, (self.features,), self.param_dtype)

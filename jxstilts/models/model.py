@@ -104,10 +104,13 @@ class Model:
         head = self.head(head)
         return head.predict(params, self.encode(params, batch, all_hidden=head.all_hidden), batch)
 
+    # Jitted, so that what `abstract` has traced is not traced again by `init`.
+    @functools.partial(jax.jit, static_argnums=0)
     def _init_encoder(self, rng: jax.Array) -> Any:
         row = jnp.zeros((1, 8), jnp.int32)
         return self.encoder().init({"params": jax.random.split(rng)[0]}, row, row + 1, row)["params"]
 
+    @functools.partial(jax.jit, static_argnums=0)
     def _init_heads(self, rng: jax.Array) -> dict[str, Any]:
         made, own = {}, jax.random.split(rng)[1]
         for spec in self.head_specs:
@@ -118,7 +121,7 @@ class Model:
 
     def init(self, rng: jax.Array) -> Params:
         """Random parameters: normal(init_std) matrices, zero biases, unit LayerNorms. Jittable."""
-        return nn.unbox({"encoder": self._init_encoder(rng), "heads": self._init_heads(rng)})
+        return nn.unbox({"encoder": self.with_heads()._init_encoder(rng), "heads": self._init_heads(rng)})
 
     def init_heads(self, rng: jax.Array) -> dict[str, Params]:
         """The heads of `init`, without the work for the encoder."""

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jxstilts.mesh import constrain_rows
 from jxstilts.models.attention import attend, drop
-from jxstilts.models.layers import REMAT, Compute, Dense, LayerNorm, gelu
+from jxstilts.models.layers import REMAT, Compute, Dense, LayerNorm, gelu, matrix
 from jxstilts.runtime import InputError
 
 
@@ -106,7 +106,7 @@ class Embeddings(nn.Module):
         config, kinds = self.config, self.compute.kinds
 
         def table(name, rows, axis):
-            init = nn.with_logical_partitioning(nn.initializers.normal(config.init_std), (axis, "embed"))
+            init = nn.with_logical_partitioning(matrix(self, config.init_std), (axis, "embed"))
             return self.param(name, init, (rows, config.width), self.compute.param_dtype)
 
         offset = config.pad_id + 1
