@@ -62,34 +62,42 @@ class Watch:
 
 def main(record: str, began: str, *argv: str) -> int:
     watch = Watch(record, float(began))
-    import jax
+    from jxstilts import cli
 
-    from jxstilts import cli, study
-    from jxstilts.train import phase
+    run = cli._run
 
-    watch.mark("imports")
-    jax.monitoring.register_event_duration_secs_listener(watch.event)
-    make = phase.step.make_train_step
+    def watched_run(options):  # imported as late as the command itself does
+        import jax
 
-    def watched_step(*args, **kwargs):
-        train_step = make(*args, **kwargs)
+        from jxstilts import study
+        from jxstilts.train import phase
 
-        def first(state, batch):
-            watch.mark("checkpoints, log, first batch")
-            watch.stretch = "step"
-            found = train_step(state, batch)
-            watch.mark("the step: trace, lower, compile or load")
-            jax.block_until_ready(found)
-            watch.mark("the step: run")
-            return watch.leave()
+        watch.mark("imports")
+        jax.monitoring.register_event_duration_secs_listener(watch.event)
+        watch.around(study, "run", "config", "end")
+        watch.around(phase.handover, "take_over", "tokenizer, folder, devices", "weights")
+        watch.around(phase.inputs, "make", "weights", "data")
+        watch.around(phase.optimizers, "schedule", "optimizer state", "optimizer state")
+        make = phase.step.make_train_step
 
-        return first
+        def watched_step(*args, **kwargs):
+            train_step = make(*args, **kwargs)
 
-    watch.around(study, "run", "config", "end")
-    watch.around(phase.handover, "take_over", "tokenizer, folder, devices", "weights")
-    watch.around(phase.inputs, "make", "weights", "data")
-    watch.around(phase.optimizers, "schedule", "optimizer state", "optimizer state")
-    phase.step.make_train_step = watched_step
+            def first(state, batch):
+                watch.mark("checkpoints, log, first batch")
+                watch.stretch = "step"
+                found = train_step(state, batch)
+                watch.mark("the step: trace, lower, compile or load")
+                jax.block_until_ready(found)
+                watch.mark("the step: run")
+                return watch.leave()
+
+            return first
+
+        phase.step.make_train_step = watched_step
+        return run(options)
+
+    cli._run = watched_run
     return cli.main(list(argv))
 
 

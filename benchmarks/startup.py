@@ -93,7 +93,8 @@ def run(options: argparse.Namespace) -> dict:
 
 
 def _run(arguments: list[str]) -> None:
-    env = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"} | {"JAX_PLATFORMS": "cpu"}
+    left_out = ("XLA_FLAGS", "PYTHONDONTWRITEBYTECODE")  # an installed package has its bytecode
+    env = {key: value for key, value in os.environ.items() if key not in left_out} | {"JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, *arguments], cwd=ROOT, env=env, capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["nothing printed"])[-1]

@@ -2,6 +2,7 @@
 the same command again to go on)."""
 
 import argparse
+import gc
 import json
 import os
 import pathlib
@@ -14,6 +15,7 @@ from jxstilts.runtime import EXIT_BAD_INPUT, EXIT_INTERRUPTED, InputError, Inter
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the process's exit code."""
+    gc.set_threshold(20_000, 10, 10)  # importing and tracing make many objects that stay: look at them less often
     code = _main(list(sys.argv[1:] if argv is None else argv))
     processes.finish(code)
     return code

@@ -1,7 +1,10 @@
 """Shared set-up. Eight simulated devices: sharding tests use them all, the others a mesh of one."""
 
+import gc
 import os
 import pathlib
+
+gc.set_threshold(20_000, 10, 10)  # as the command line does
 
 # Compiling is most of the tests' time; the parity tests are run once more with XLA's optimisations (see .ci/run).
 FLAGS = " --xla_force_host_platform_device_count=8"
