@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> dict:
           f"PyTorch pads to the {options.padding}; "
           f"{platform.machine()} CPU, {cores} cores, load {load:.1f} before; torch {torch.__version__}, "
           f"jax {jax.__version__}\n\n"
-          f"{'':10}{'languages':>10}{'inputs':>8}{'tokens':>9}{'PyTorch s':>11}{'jxstilts s':>12}"
+          f"{'':10}{'languages':>10}{'inputs':>9}{'tokens':>11}{'PyTorch s':>11}{'jxstilts s':>12}"
           f"{'inputs/s':>20}{'tokens/s':>24}{'ratio':>7}{'padding':>9}{'compiled':>9}", flush=True)  # fmt: skip
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -107,7 +107,7 @@ def run(options: argparse.Namespace) -> dict:
 def _line(row: dict) -> str:
     per = lambda key: f"{row[key] / row['torch']:,.1f} / {row[key] / row['ours']:,.1f}"  # noqa: E731
     return (
-        f"{row['task']:10}{row['languages']:10}{row['inputs']:8,}{row['tokens']:9,}{row['torch']:11.2f}"
+        f"{row['task']:10}{row['languages']:10}{row['inputs']:9,}{row['tokens']:11,}{row['torch']:11.2f}"
         f"{row['ours']:12.2f}{per('inputs'):>20}{per('tokens'):>24}{row['ratio']:7.2f}"
         f"{row['padding']:9.1%}{row['compilations']:9}"
     )

@@ -48,7 +48,7 @@ def test_made_once_then_memory_mapped(tmp_path):
     read = cached(tmp_path / "a" / "b", dict(reversed(KEY.items())), never)
     assert_same(made, features())
     assert_same(read, features())
-    assert isinstance(read.tokens, np.memmap) and not read.tokens.flags.writeable
+    assert isinstance(read.tokens.base, np.memmap) and not read.tokens.flags.writeable
     assert json.loads((entry(tmp_path / "a" / "b") / "entry.json").read_text())["key"] == KEY
 
 

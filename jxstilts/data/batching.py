@@ -201,9 +201,8 @@ def assemble_plans(
             )
         counts[begin : begin + len(plan.counts)] = plan.counts
     ids = np.concatenate([plan.ids for plan in plans])
-    offsets = np.asarray(features.offsets)  # of the cache: a memory map, which is slow to index
-    begins = offsets[ids]
-    sizes = offsets[ids + 1] - begins
+    begins = features.offsets[ids]
+    sizes = features.offsets[ids + 1] - begins
     row = np.arange(len(counts))
     row_of = row.repeat(counts)
     ends = counts.cumsum()
@@ -235,7 +234,7 @@ def assemble_plans(
     source += np.arange(cells[-1])
 
     def per_token(values: np.ndarray, empty: int) -> np.ndarray:
-        table = np.asarray(values).take(source, mode="clip") if len(values) else np.zeros(len(source), np.int32)
+        table = values.take(source, mode="clip") if len(values) else np.zeros(len(source), np.int32)
         table[padding] = empty
         return table.astype(np.int32, copy=False)
 

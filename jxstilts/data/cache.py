@@ -130,7 +130,8 @@ def _read(entry: pathlib.Path) -> Features | None:
         record = json.loads((entry / "entry.json").read_text())
         arrays = {}
         for path in entry.glob("*.npy"):
-            arrays[path.name.removesuffix(".npy")] = np.load(path, mmap_mode="r", allow_pickle=False)
+            mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+            arrays[path.name.removesuffix(".npy")] = np.asarray(mapped)  # the same memory; a memmap is slow to index
         if record["files"] != {f"{name}.npy": _seen(entry / f"{name}.npy", array) for name, array in arrays.items()}:
             return None
         offsets = arrays["offsets"]

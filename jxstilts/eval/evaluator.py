@@ -5,6 +5,7 @@ shape or two serve all languages and tasks of a head. Threads tokenise what come
 device computes.
 """
 
+import bisect
 import dataclasses
 import itertools
 import pathlib
@@ -210,7 +211,7 @@ def _stream(run: _Run, head: HeadSpec, group: list) -> list[tuple[str, Callable[
     """Runs the rows of all languages of a group; returns [(language, () -> (predictions, examples, by layer)), ...]."""
     kinds = {"classification": _Classes, "choice": _Choices, "tagging": _Tags, "span": _Spans}
     collectors = [kinds[run.task.type](run, head, examples, features) for _, examples, features in group]
-    ends = np.cumsum([len(features) for _, _, features in group])
+    ends = list(itertools.accumulate(len(features) for _, _, features in group))
     features = group[0][2] if len(group) == 1 else tokenize.concatenate([features for _, _, features in group])
     limit = run.options.max_features if run.task.type == "span" else 0
     if limit and len(group) > 1:
@@ -218,8 +219,8 @@ def _stream(run: _Run, head: HeadSpec, group: list) -> list[tuple[str, Callable[
     for index, array in predict.each(
         run.model, run.params, head.name, features, run.task.type, run.options, mesh=run.mesh, limit=limit
     ):
-        place = int(np.searchsorted(ends, index, side="right"))
-        collectors[place].add(index - int(ends[place - 1] if place else 0), array)
+        place = bisect.bisect_right(ends, index)
+        collectors[place].add(index - (ends[place - 1] if place else 0), array)
     return [
         (language, lambda one=one: (*one.finish(), {})) for (language, _, _), one in zip(group, collectors, strict=True)
     ]

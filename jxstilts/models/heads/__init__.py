@@ -9,6 +9,7 @@ A module defines `Head`, a subclass of `HeadBase` with
 """
 
 import dataclasses
+import functools
 import importlib
 import pkgutil
 from typing import Any, ClassVar
@@ -20,8 +21,9 @@ from jxstilts.models.layers import Compute
 from jxstilts.runtime import InputError, suggest
 
 
-def types() -> list[str]:
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+@functools.cache  # it lists a folder, and every batch that is predicted asks
+def types() -> tuple[str, ...]:
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
 
 
 def make(spec: Any, config: Any, compute: Compute) -> "HeadBase":
