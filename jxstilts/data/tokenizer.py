@@ -30,10 +30,11 @@ CHUNK = 16_384  # texts encoded at once: the library's result objects are large
 class Tokenizer:
     """A tokenizer of the library `tokenizers`, with the special tokens of XLM-R.
 
-    Has `backend_tokenizer`, `len()`, `all_special_ids`, and `bos_token`, `bos_token_id` and so on for each of SPECIAL
-    (None where there is none). Anything else, calling it too, is done by the `transformers` fast tokenizer of the same
-    content, `hugging_face`, made when it is first needed: that import takes half a second, which a run whose rows are
-    cached would spend for nothing. All functions of this file take either.
+    Has `backend_tokenizer` (not to be changed, since `fingerprint` is computed once), `len()`, `all_special_ids`, and
+    `bos_token`, `bos_token_id` and so on for each of SPECIAL (None where there is none). Anything else, calling it too,
+    is done by the `transformers` fast tokenizer of the same content, `hugging_face`, made when it is first needed: that
+    import takes half a second, which a run whose rows are cached would spend for nothing. All functions of this file
+    take either.
     """
 
     def __init__(self, backend, special: Mapping[str, str]):
@@ -47,6 +48,10 @@ class Tokenizer:
 
     def __len__(self) -> int:
         return self.backend_tokenizer.get_vocab_size(with_added_tokens=True)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        return _sha256(self)
 
     @functools.cached_property
     def hugging_face(self):
@@ -115,6 +120,10 @@ def save(tokenizer, folder: str | os.PathLike) -> None:
 
 def fingerprint(tokenizer) -> str:
     """Returns a SHA-256, in hex, of all that decides the ids of a text."""
+    return tokenizer.fingerprint if isinstance(tokenizer, Tokenizer) else _sha256(tokenizer)
+
+
+def _sha256(tokenizer) -> str:
     return hashlib.sha256(_plain(tokenizer).to_str().encode()).hexdigest()
 
 
