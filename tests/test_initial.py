@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec as P
 from jxstilts.models import initial
 from jxstilts.models.model import HeadSpec, Model, make_config
 
-SHAPES = [(768, 700), (3, 200, 1000), (2**19,), (640, 2), (), (2**19 - 1,)]  # the first three are large
+SHAPES = [(768, 700), (3, 200, 1000), (2**19,), (640, 2), (), (2**19 - 1,)]
 KEY = jax.random.key(7)
 
 
@@ -21,8 +21,10 @@ def plain(std, shape, dtype="float32"):
     return jax.jit(lambda key: nn.initializers.normal(std)(key, shape, dtype))
 
 
-def test_three_of_the_shapes_are_large():
-    assert [int(np.prod(shape)) >= initial.LARGE for shape in SHAPES] == [True] * 3 + [False] * 3
+@pytest.mark.parametrize("shape, own", zip(SHAPES, [True] * 3 + [False] * 3, strict=True))
+def test_large_arrays_are_made_in_one_loop(shape, own):
+    program = str(jax.make_jaxpr(lambda key: initial.normal(0.02)(key, shape, "float32"))(KEY))
+    assert ("random_bits" not in program) == own
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -23,8 +23,10 @@ def normal(std: float) -> Callable:
 
     @functools.partial(jax.jit, static_argnums=(1, 2))  # traced once for each shape
     def init(key, shape, dtype="float32"):
-        own = jax.default_backend() == "cpu" and jnp.dtype(dtype) == jnp.float32 and LARGE <= math.prod(shape) < 2**32
-        if not own or str(jax.random.key_impl(key)) != "threefry2x32" or not jax.config.jax_threefry_partitionable:
+        large = jnp.dtype(dtype) == jnp.float32 and LARGE <= math.prod(shape) < 2**32
+        by_place = getattr(jax.config, "jax_threefry_partitionable", True)  # an option that JAX means to remove
+        same = str(jax.random.key_impl(key)) == "threefry2x32" and by_place
+        if not large or not same or jax.default_backend() != "cpu":
             return nn.initializers.normal(std)(key, shape, dtype)
         # 23 random bits are a number in [1, 2), which becomes one in (-1, 1), and that a normal one.
         one = jax.lax.bitcast_convert_type((_threefry(key, shape) >> 9) | np.uint32(0x3F800000), jnp.float32)
