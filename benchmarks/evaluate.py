@@ -2,12 +2,14 @@
 
     python -m benchmarks.evaluate --data_dir=D [--model=base] [--share=0.02] [--languages=en,sw] [--out=F.json]
     python -m benchmarks.evaluate --data_dir=D --padding=limit      # PyTorch as XTREME's scripts run it
+    python -m benchmarks.evaluate --data_dir=D --padding=sorted     # PyTorch as sentence-transformers encodes
 
 XTREME's tasks in every language that the data folder has, or in some of them: the same share of the rows of each, from
 all over its file, so that the tasks have the weight, and the inputs the lengths, that they have in the whole. Both
-sides have the same weights and the same tokenised inputs, cut at XTREME's limits. PyTorch: the inputs in file order,
-batches of 32 padded to the longest of them or to the task's limit (retrieval: to the longest in any case, as XTREME's
-script does), the head's output brought to the host; nothing is decoded or scored. This package:
+sides have the same weights and the same tokenised inputs, cut at XTREME's limits. PyTorch: batches of 32 in file order,
+padded to the longest of them or to the task's limit (retrieval: to the longest in any case, as XTREME's script does),
+or all inputs of a language sorted by length (as `encode` of sentence-transformers does, and few scripts for tasks); the
+head's output, or the mean of the tokens, brought to the host; nothing is decoded or scored. This package:
 `evaluator.evaluate_languages` as it is: it reads its tokenised cache, packs, predicts, decodes and scores with
 intervals. `ratio` is PyTorch's time divided by this package's, each the best of its turns. A first pass of this
 package, which compiles and tokenises, and a first batch of PyTorch are outside the clock. `padding`: this package's
@@ -35,6 +37,7 @@ from jxstilts import runtime, tasks
 from jxstilts.runtime import InputError, suggest
 
 BATCH = 32
+PADDING = {"longest": "the longest, in file order", "limit": "the limit", "sorted": "the longest, sorted by length"}
 SPLITS = {"xnli": "dev", "pawsx": "dev", "udpos": "test", "panx": "dev", "mlqa": "dev", "bucc2018": "dev"}  # labelled
 
 
@@ -50,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--share", type=float, default=0.02, help="of the rows of each task and language")
     parser.add_argument("--languages", default="", help="comma-separated; default: all that the data folder has")
     parser.add_argument("--tasks", default="", help="comma-separated; default: all nine")
-    parser.add_argument("--padding", default="longest", choices=("longest", "limit"), help="PyTorch's")
+    parser.add_argument("--padding", default="longest", choices=PADDING, help="PyTorch's")
     parser.add_argument("--repetitions", type=int, default=2, help="turns of each side")
     parser.add_argument("--out", default="", help="JSON file to write")
     return parser
@@ -77,7 +80,7 @@ def run(options: argparse.Namespace) -> dict:
     model, params = _model(options.model, len(tokenizer), names)
     of = f" of {options.languages}" if options.languages else ""
     print(f"XLM-R {options.model}; {options.share:.2%} of the rows of each task and language{of}; float32; "
-          f"PyTorch pads to the {options.padding}; "
+          f"PyTorch pads to {PADDING[options.padding]}; "
           f"{platform.machine()} CPU, {cores} cores, load {load:.1f} before; torch {torch.__version__}, "
           f"jax {jax.__version__}\n\n"
           f"{'':10}{'languages':>10}{'inputs':>9}{'tokens':>11}{'PyTorch s':>11}{'jxstilts s':>12}"
@@ -181,8 +184,7 @@ def _measure(name, data, model, params, tokenizer, folder, given) -> dict:
     work = _Work()
     with work.counted():
         ours()
-    to_limit = given.padding == "limit" and spec.type != "retrieval"
-    batches = _in_order(spec, data, tokenizer, options, options.max_length if to_limit else 0)
+    batches = _peer_batches(spec, data, tokenizer, options, given.padding)
     theirs = _theirs(spec, model, params, folder / name)
     theirs(batches[:1])
     turns: dict[str, list[float]] = {"torch": [], "ours": []}
@@ -229,10 +231,11 @@ class _Work:
             predict.predict = original
 
 
-def _in_order(spec, data, tokenizer, options, length) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Returns the inputs of all languages in file order: [(token ids, attention mask) [32, length or longest], ...]."""
+def _peer_batches(spec, data, tokenizer, options, padding: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Returns the inputs of all languages as PyTorch gets them: [(token ids, attention mask) [32, tokens], ...]."""
     from jxstilts.data import tokenize
 
+    length = options.max_length if padding == "limit" and spec.type != "retrieval" else 0
     found = []
     for examples in data.values():
         sides = [examples] if spec.type != "retrieval" else [examples["source"], examples["target"]]
@@ -240,11 +243,14 @@ def _in_order(spec, data, tokenizer, options, length) -> list[tuple[np.ndarray, 
             kind = "text" if spec.type == "retrieval" else spec.type
             more = {"labels": spec.labels, "long_sentences": options.long_sentences} if spec.type == "tagging" else {}
             features = tokenize.tokenize(rows, kind, tokenizer, max_length=options.max_length, **more)
-            for begin in range(0, len(features), BATCH):
-                lengths = features.lengths[begin : begin + BATCH]
-                ids = np.ones((len(lengths), length or lengths.max()), np.int64)
-                mask = np.arange(ids.shape[1])[None] < lengths[:, None]
-                ids[mask] = features.tokens[features.offsets[begin] : features.offsets[begin + len(lengths)]]
+            lengths = features.lengths
+            order = np.argsort(-lengths, kind="stable") if padding == "sorted" else np.arange(len(features))
+            for batch in (order[begin : begin + BATCH] for begin in range(0, len(order), BATCH)):
+                ids = np.ones((len(batch), length or lengths[batch].max()), np.int64)
+                mask = np.arange(ids.shape[1])[None] < lengths[batch][:, None]
+                ids[mask] = np.concatenate(
+                    [features.tokens[features.offsets[i] : features.offsets[i + 1]] for i in batch.tolist()]
+                )
                 found.append((ids, mask))
     return found
 

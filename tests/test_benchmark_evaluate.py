@@ -7,10 +7,12 @@ import pathlib
 import shutil
 
 import pytest
+import samples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jxstilts import miniworld
+from jxstilts import miniworld, tasks
+from jxstilts.eval.options import Options
 
 torch = pytest.importorskip("torch")
 
@@ -55,6 +57,24 @@ def test_the_figures_add_up(evaluate, world, tmp_path, capsys):
     assert result["ratio"] == pytest.approx(result["all"]["torch"] / result["all"]["ours"])
     assert all(row["tokens"] > row["inputs"] > 0 and 0 <= row["padding"] < 1 for row in result["tasks"])
     assert "10.00% of the rows" in capsys.readouterr().out
+
+
+def test_the_peer_gets_the_same_tokens_however_it_pads(evaluate):
+    spec = tasks.get("tatoeba")
+    texts = [" ".join(samples.WORDS[: 1 + i * 7 % 11]) for i in range(70)]
+    sides = {side: [{"id": str(i), "text": text} for i, text in enumerate(texts)] for side in ("source", "target")}
+    given = {"data": {"de": sides}, "tokenizer": samples.word_tokenizer(), "options": Options(max_length=64)}
+    made = {padding: evaluate._peer_batches(spec, padding=padding, **given) for padding in evaluate.PADDING}
+    bags = {padding: sorted(tuple(row[own]) for ids, mask in batches for row, own in zip(ids, mask, strict=True))
+            for padding, batches in made.items()}  # fmt: skip
+    assert len(bags["longest"]) == 140 and bags["longest"] == bags["sorted"] == bags["limit"]
+    widths = [ids.shape[1] for ids, _ in made["sorted"]]
+    assert widths[:3] == sorted(widths[:3], reverse=True) and len(widths) == 6
+    area = {padding: sum(ids.size for ids, _ in batches) for padding, batches in made.items()}
+    assert area["sorted"] < area["longest"] == area["limit"]  # retrieval is never padded to the limit
+    nli = {"en": [{"id": str(i), "text_a": text, "text_b": "the"} for i, text in enumerate(texts)]}
+    batches = evaluate._peer_batches(tasks.get("xnli"), **(given | {"data": nli}), padding="limit")
+    assert {ids.shape[1] for ids, _ in batches} == {64}
 
 
 def test_what_is_not_there_is_said(evaluate, tmp_path, capsys):
