@@ -238,9 +238,8 @@ def _from_json(file: pathlib.Path) -> Tokenizer:
     stored = _object(config) if config.is_file() else {}
     try:
         backend = tokenizers.Tokenizer.from_file(str(file))
-        backend.encode(
-            "\ue000", add_special_tokens=False
-        )  # a character of private use: what is unknown has to have an id
+        # a character of private use: what is unknown has to have an id
+        backend.encode("\ue000", add_special_tokens=False)
         pieces = model["vocab"].values() if isinstance(model["vocab"], dict) else range(len(model["vocab"]))
         last = max(*pieces, *backend.get_added_tokens_decoder())
     except Exception as error:  # the library raises no less for a damaged file
