@@ -327,7 +327,7 @@ STREAMS = {
 }
 
 
-def phase_of(task, steps=20, **changes):
+def phase_of(task, *, steps=20, **changes):
     stream = mixture.Stream(task=task, **{**STREAMS[task], "buckets": 2, **changes})
     phase = phases.Phase(tasks={"it": stream}, steps=steps, save_every=100, log_every=1, optimizer=ADAMW, seed=3)
     model = Model(make_config("xlmr", "tiny", vocab_size=2400))
@@ -357,6 +357,21 @@ def test_a_phase_packs_the_examples_of_its_steps(task, world, tmp_path, one_devi
         sizes.add(batches[0]["tokens"].shape)
     assert len(sizes) <= 3 and sum(padded[::2]) <= (0.6 if task == "ccg" else 1.0) * sum(padded[1::2])
     assert "packed into" in packed.notes[1] and "packed" not in alone.notes[1]
+
+
+@pytest.mark.parametrize("task", STREAMS)
+def test_epochs_that_are_packed_at_once_are_those_packed_alone(task, world, tmp_path, one_device):
+    def plans(at_once):
+        with mock.patch.object(inputs, "BATCHES", at_once):
+            source = data(task, world, tmp_path, one_device, packed=True, steps=60).source.sources["it"]
+            ahead = [source.planner(epoch) for epoch in (7, 2)]  # in any order
+            return [source.plan(number) for number in range(60)], ahead
+
+    with mock.patch.object(packing, "pack", wraps=packing.pack) as pack:
+        alone = plans(1)
+        calls = pack.call_count
+        at_once = plans(256)
+    assert at_once == alone and pack.call_count - calls < calls
 
 
 def test_packed_where_that_is_less_to_compute(world, tmp_path, one_device):

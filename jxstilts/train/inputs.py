@@ -1,6 +1,8 @@
 """What a phase reads: its heads, its examples, and the batches of every step."""
 
 import dataclasses
+import functools
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -18,6 +20,7 @@ from jxstilts.train import mixture, objectives
 from jxstilts.train.mixture import Stream
 
 MAX_SEGMENTS = 16  # of a packed row of text
+BATCHES = 256  # are packed at once where an epoch has fewer: a call of numpy costs as much for few
 SCORES = 2.5  # an attention score costs so many times its multiplications: softmax and masks (small encoders, CPU)
 
 
@@ -181,8 +184,7 @@ def _task(phase, stream, tokenizer, model, place) -> _Made:
     plan, units, shapes = _planner(phase, stream, model, place.mesh, lengths, choices, draw)
 
     def planner(epoch: int) -> list[batching.Plan]:
-        ids = draw(epoch, phase.seed)
-        return batching.expand(batching.select(plan(lengths[ids], epoch), ids), groups)
+        return batching.expand(plan(epoch), groups)
 
     first = planner(0)
     notes = (
@@ -208,6 +210,11 @@ def _origin(stream: Stream, counts: Sequence[int], example: np.ndarray | None, i
     ]
 
 
+def epochs_at_once(batch_size: int, units: int) -> int:
+    """Returns how many epochs of so many units are packed at once."""
+    return max(1, BATCHES * batch_size // units)
+
+
 def token_cost(model: Model, length: int) -> float:
     """Returns what a token of a row of this length costs to train on, in FLOPs of the matrix products."""
     flops = partial(family_module(model.family).training_flops, model.config)
@@ -215,7 +222,7 @@ def token_cost(model: Model, length: int) -> float:
 
 
 def _planner(phase, stream, model, mesh, lengths, choices, draw):
-    """Returns ((lengths of an epoch's units, epoch) -> its plans, units of a row at most, the shapes in words).
+    """Returns (epoch -> the plans of its units, units of a row at most, the shapes in words).
 
     Whether they are packed is a function of the config and the data alone, the same for any mesh and any seed: where
     the config leaves it open, an epoch is planned both ways for one device, and the cheaper way is taken.
@@ -227,14 +234,19 @@ def _planner(phase, stream, model, mesh, lengths, choices, draw):
         fine = coarse = 128
         longest = coarse * -(-longest // coarse)
     buckets = batching.length_buckets(longest, multiple=coarse, count=stream.buckets)
-    plain = {"batch_size": stream.batch_size, "buckets": buckets}
     cost = partial(token_cost, model)
 
-    def apart(sizes, epoch, seed=phase.seed):
-        return batching.plan_epoch(sizes, epoch=epoch, seed=seed, sort_window=stream.sort_window, **plain)
+    def apart(epoch, seed=phase.seed, sort_window=stream.sort_window):
+        ids = draw(epoch, seed)
+        plans = batching.plan_epoch(
+            lengths[ids], batch_size=stream.batch_size, buckets=buckets, seed=seed, epoch=epoch, sort_window=sort_window
+        )
+        return batching.select(plans, ids)
 
-    def together(sizes, epoch, seed=phase.seed, *, shapes):
-        return packing.pack(batching.plan_epoch(sizes, epoch=epoch, seed=seed, **plain), sizes, shapes)
+    def together(epochs, shapes, seed=phase.seed):
+        plans = [apart(epoch, seed, sort_window=1) for epoch in epochs]
+        packed = iter(packing.pack([plan for part in plans for plan in part], lengths, shapes))
+        return [list(itertools.islice(packed, len(part))) for part in plans]
 
     choose = partial(
         packing.choose, lengths[draw(0, 0)], longest=int(lengths.max()), batch_size=stream.batch_size,
@@ -242,13 +254,19 @@ def _planner(phase, stream, model, mesh, lengths, choices, draw):
     )  # fmt: skip
     packed = stream.packed
     if packed is None:
-        sizes, shapes = lengths[draw(0, 0)], choose()
-        packed = packing.price(together(sizes, 0, 0, shapes=shapes), cost) < packing.price(apart(sizes, 0, 0), cost)
+        packed = packing.price(together([0], choose(), 0)[0], cost) < packing.price(apart(0, 0), cost)
     if not packed:
         return apart, 1, f"rows of {', '.join(map(str, buckets))} tokens"
     shapes = choose(multiple_of=batch_divisor(mesh) * phase.accumulation)
+    count = epochs_at_once(stream.batch_size, len(draw(0, phase.seed)))
+
+    @functools.lru_cache(maxsize=2)  # and the one before it, from which a block of batches may begin
+    def several(number):
+        return together(range(number * count, (number + 1) * count), shapes)
+
     sizes = ", ".join(f"{rows} x {length}" for rows, length in dict.fromkeys((*shapes.sizes, shapes.last_resort)))
-    return partial(together, shapes=shapes), shapes.max_units, f"{stream.batch_size} packed into {sizes}"
+    in_words = f"{stream.batch_size} packed into {sizes}"
+    return lambda epoch: several(epoch // count)[epoch % count], shapes.max_units, in_words
 
 
 def _languages(stream, rows, features, groups, lengths):
