@@ -102,7 +102,7 @@ class BatchSource:
         return {kept: old for kept, old in made.items() if kept == number - 1}
 
 
-def iterate(source, *, start_step: int = 0, process_index: int = 0, process_count: int = 1, prefetch: int = 16):
+def iterate(source, *, start_step: int = 0, process_index: int = 0, process_count: int = 1, prefetch: int = 4):
     """Returns a Grain iterator over the batches from `start_step` on, with this process's rows of each.
 
     source: len(source) steps; source[step] is a batch, or a dict of batches. A process has rows
