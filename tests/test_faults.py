@@ -202,9 +202,11 @@ def test_what_killed_runs_left_goes(small):
     temporary = ".results.jsonl.7.0a.tmp", "phases/pre/.DONE.7.0a.tmp", "report/.x.7.0a.tmp", "report/tables/.x.0a.tmp"
     leases = ".results.jsonl.lock", "leases/alone", "leases/worker-2-of-2", "cache/features/.0123456789abcdef.lock"
     beside = "..results.jsonl.lock.0123456789abcdef", "leases/.alone.0123456789abcdef.stale"
-    for name in (*temporary, *leases, *beside, "phases/pre/checkpoints/2/state"):
+    entry = "cache/features/.0123456789abcdef.7.0a.tmp"
+    for name in (*temporary, *leases, *beside, "phases/pre/checkpoints/2/state", f"{entry}/tokens.npy"):
         files.write(workdir, name, json.dumps(dead))
         os.utime(workdir / name, (time.time() - 2 * 24 * 3600,) * 2)
+    os.utime(workdir / entry, (time.time() - 2 * 24 * 3600,) * 2)
     today = {".strata.json.7.0a.tmp", "leases/.worker-1-of-2.0123456789abcdef"}
     for name in today:
         files.write(workdir, name, json.dumps(dead))

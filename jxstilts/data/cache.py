@@ -55,7 +55,7 @@ def cached(folder: str | os.PathLike, key: Mapping, make: Callable[[], Features]
 def _make(entry: pathlib.Path, make: Callable[[], Features], key: Mapping) -> None:
     """Makes and stores an entry; of one that cannot be stored nothing is left."""
     made = make()
-    _remove_leftovers(entry.parent)
+    remove_leftovers(entry.parent)
     temporary = _beside(entry)
     try:
         _write(temporary, made, key)
@@ -87,7 +87,8 @@ def _discard(entry: pathlib.Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _remove_leftovers(folder: pathlib.Path) -> None:
+def remove_leftovers(folder: pathlib.Path) -> None:
+    """Removes what killed processes were writing into a cache's folder, when it is a day old."""
     for path in folder.glob(".*.tmp"):
         try:
             old = time.time() - path.stat().st_mtime > LEFTOVER

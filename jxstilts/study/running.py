@@ -19,6 +19,7 @@ import jax
 from jxstilts import config as configs
 from jxstilts import lease, processes, runtime, tasks, tracking
 from jxstilts import mesh as meshes
+from jxstilts.data import cache
 from jxstilts.data import tokenizer as tokenizers
 from jxstilts.eval import evaluator, results
 from jxstilts.models import bundle
@@ -329,6 +330,7 @@ def _clear(seat: lease.Lease, workdir: pathlib.Path, cache_dir: pathlib.Path) ->
     _remove_old(path for at in places for path in workdir.glob(f"{at}.*.tmp"))
     with contextlib.suppress(OSError):  # a shared cache may be read-only
         seat.clear(cache_dir / "features", ".*.lock")
+        cache.remove_leftovers(cache_dir / "features")  # a new entry does so too, but there may be none to come
         _remove_old(cache_dir.glob("digests/.*.tmp"))
 
 
