@@ -99,6 +99,12 @@ def test_seqeval_equals_seqeval(pairs):
     assert found == live(pairs)  # bit for bit
 
 
+def test_as_many_tags_as_words_are_no_trouble():
+    """Predictions may hold anything: a column of words, say."""
+    words = [f"w{number}" for number in range(20_000)]
+    assert score("seqeval", (["NOUN"] * len(words), words), (["B-LOC"], ["B-LOC"]))["recall"] == 50
+
+
 def test_seqeval_by_hand():
     values = score(
         "seqeval",

@@ -109,7 +109,7 @@ def train(texts: Iterable[str], vocab_size: int, *, model: str = "unigram", cove
 
 def save(tokenizer, folder: str | os.PathLike) -> None:
     """Writes tokenizer.json and tokenizer_config.json, which `load` and Hugging Face's AutoTokenizer read."""
-    full = getattr(tokenizer, "hugging_face", tokenizer)
+    full = tokenizer.hugging_face if isinstance(tokenizer, Tokenizer) else tokenizer
     _plain(full)
     full.save_pretrained(str(folder))
     config = pathlib.Path(folder) / "tokenizer_config.json"

@@ -13,6 +13,15 @@ LARGE = 2**19  # elements
 TURNS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
 
+def matrix(module: nn.Module, std: float) -> Callable:
+    """Returns the initialiser of a module's matrix, normal(0, std).
+
+    Where the module has its parameters, Flax asks the initialiser of each for nothing but its shape, in every trace;
+    zeros say that soonest.
+    """
+    return normal(std) if module.is_initializing() else nn.initializers.zeros
+
+
 @functools.lru_cache
 def normal(std: float) -> Callable:
     """Returns an initialiser, normal(0, std): bit for bit the numbers of `nn.initializers.normal`.

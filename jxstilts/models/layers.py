@@ -1,14 +1,13 @@
 """The parts that every family is made of: dense, LayerNorm, GELU, and how they are computed."""
 
 import dataclasses
-from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jxstilts.models.attention import NAMES
-from jxstilts.models.initial import normal
+from jxstilts.models.initial import matrix
 from jxstilts.runtime import InputError, suggest
 
 REMAT = {
@@ -54,15 +53,6 @@ def _gelu_jvp(primals, tangents):
     cdf = 0.5 * (1.0 + jax.lax.erf(x * 0.7071067811865476))
     slope = cdf + x * (0.3989422804014327 * jnp.exp(-0.5 * jnp.square(x)))
     return x * cdf, slope * dx
-
-
-def matrix(module: nn.Module, std: float) -> Callable:
-    """The initialiser of a matrix, normal(0, std).
-
-    Where the module has its parameters, Flax asks the initialiser of each for nothing but its shape, in every trace;
-    zeros say that soonest.
-    """
-    return normal(std) if module.is_initializing() else nn.initializers.zeros
 
 
 class Dense(nn.Module):

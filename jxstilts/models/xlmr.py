@@ -12,7 +12,8 @@ import jax.numpy as jnp
 
 from jxstilts.mesh import constrain_rows
 from jxstilts.models.attention import attend, drop
-from jxstilts.models.layers import REMAT, Compute, Dense, LayerNorm, gelu, matrix
+from jxstilts.models.initial import matrix
+from jxstilts.models.layers import REMAT, Compute, Dense, LayerNorm, gelu
 from jxstilts.runtime import InputError
 
 

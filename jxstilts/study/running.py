@@ -323,7 +323,7 @@ def _refuse(workdir: pathlib.Path, holder: dict, shard: tuple[int, int] | None) 
 
 
 def _clear(seat: lease.Lease, workdir: pathlib.Path, cache_dir: pathlib.Path) -> None:
-    """Removes what killed processes left: leases, and files that they were about to put in place (`atomic_write`)."""
+    """Removes what killed processes left: leases, and what they were about to put in place (`atomic_write`, cache)."""
     seat.clear(workdir / LEASES)
     seat.clear(workdir, ".*.lock")
     places = ("", "tokenizer/", "failed/", "phases/*/", "items/*/", "predictions/*/*/", "report/", "report/*/")

@@ -98,7 +98,7 @@ def _chunks(sentences: list[list[str]], kinds: dict[str, int]) -> tuple[np.ndarr
     """Finds the chunks of seqeval's `get_entities` in W words: of all sentences, and one O after each.
 
     Returns bool [W], "does a chunk end with this word?", and of the chunks that do the first word [W] and the type [W],
-    a number that `kinds` gives it. seqeval's rules for two neighbours are asked once for each pair of tags.
+    a number that `kinds` gives it. seqeval's rules for two neighbours are asked once for each pair that occurs.
     """
     from seqeval.metrics.sequence_labeling import end_of_chunk, start_of_chunk  # costs a second, and few need it
 
@@ -109,10 +109,11 @@ def _chunks(sentences: list[list[str]], kinds: dict[str, int]) -> tuple[np.ndarr
     before = [*parts, ("O", "")]  # what seqeval takes for the word before the first
 
     def rule(holds: Callable, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        table = [[holds(a, b, kind_a, kind_b) for b, kind_b in parts] for a, kind_a in before]
-        return np.array(table, bool).reshape(len(before), len(parts))[first, second]
+        pairs, place = np.unique(first * len(parts) + second, return_inverse=True)
+        asked = [(before[pair // len(parts)], parts[pair % len(parts)]) for pair in pairs.tolist()]
+        return np.array([holds(a, b, kind_a, kind_b) for (a, kind_a), (b, kind_b) in asked], bool)[place]
 
-    starts = rule(start_of_chunk, np.concatenate([[len(parts)], tags[:-1]]) if flat else tags, tags)
+    starts = rule(start_of_chunk, np.concatenate([[len(parts)], tags])[:-1], tags)
     ends = np.zeros(len(flat), bool)
     ends[:-1] = rule(end_of_chunk, tags[:-1], tags[1:])
     first = np.maximum.accumulate(np.where(starts, np.arange(len(flat)), 0))
