@@ -48,6 +48,6 @@ setup(
         "test": TEST,
         "dev": [*TEST, "ruff>=0.14"],
     },
-    entry_points={"console_scripts": ["jxstilts=jxstilts.cli:main"]},
+    entry_points={"console_scripts": ["jxstilts=jxstilts.__main__:main"]},
     classifiers=["License :: OSI Approved :: Apache Software License", "Programming Language :: Python :: 3"],
 )

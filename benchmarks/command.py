@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 
-from jxstilts import runtime
+from jxstilts import pages, runtime
 from jxstilts.runtime import InputError
 
 
@@ -15,7 +15,12 @@ def main(
     table: Callable[[dict], str],
     argv: Sequence[str] | None,
 ) -> int:
-    """Runs a benchmark, prints its table and returns the exit code; `--out` names a JSON file to write."""
+    """Runs a benchmark, prints its table and returns the exit code; `--out` names a JSON file to write.
+
+    Both sides get their memory as `jxstilts run` gets it.
+    """
+    if argv is None:
+        pages.large()
     options = parser.parse_args(argv)
     try:
         result = run(options)

@@ -11,6 +11,8 @@ import os
 import sys
 import time
 
+from jxstilts import pages
+
 START = time.time()  # the interpreter is up
 EVENTS = {
     "/jax/core/compile/jaxpr_trace_duration": "trace",
@@ -61,6 +63,7 @@ class Watch:
 
 
 def main(record: str, began: str, *argv: str) -> int:
+    pages.large()  # as the command itself does
     watch = Watch(record, float(began))
     from jxstilts import cli
 

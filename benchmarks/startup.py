@@ -29,11 +29,11 @@ from jxstilts.runtime import InputError
 
 ROOT = pathlib.Path(__file__).parent.parent
 COMMANDS = {
-    "jxstilts --help": ["-m", "jxstilts.cli", "--help"],
-    "jxstilts tasks": ["-m", "jxstilts.cli", "tasks"],
-    "jxstilts languages": ["-m", "jxstilts.cli", "languages"],
-    "jxstilts models": ["-m", "jxstilts.cli", "models"],
-    "jxstilts plan --config=configs/paper.py": ["-m", "jxstilts.cli", "plan", "--config=configs/paper.py"],
+    "jxstilts --help": ["-m", "jxstilts", "--help"],
+    "jxstilts tasks": ["-m", "jxstilts", "tasks"],
+    "jxstilts languages": ["-m", "jxstilts", "languages"],
+    "jxstilts models": ["-m", "jxstilts", "models"],
+    "jxstilts plan --config=configs/paper.py": ["-m", "jxstilts", "plan", "--config=configs/paper.py"],
     "import jxstilts.cli": ["-c", "import jxstilts.cli"],
 }
 COMMAND_BAR, STEP_BAR = 1.5, 5.0  # seconds

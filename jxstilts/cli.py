@@ -367,7 +367,3 @@ def _models(options) -> None:
     for family in model.families():
         for preset, fields in model.family_module(family).PRESETS.items():
             print(f"{family} {preset:<6} {json.dumps(fields)}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

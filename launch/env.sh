@@ -7,10 +7,6 @@ jxstilts_flags=""
 case "${1:?platform: cpu, gpu or tpu}" in
   cpu)
     export JAX_PLATFORMS=cpu
-    # XLA allocates its temporaries anew at every step. With large pages, and memory kept instead of handed back to the
-    # system, training steps are faster (benchmarks/RESULTS.md). Read at a process's start.
-    jxstilts_malloc=glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=100000000000
-    export GLIBC_TUNABLES="${GLIBC_TUNABLES:-$jxstilts_malloc}"
     if [ -n "${JXSTILTS_SIMULATED:-}" ]; then
       jxstilts_flags="--xla_force_host_platform_device_count=$JXSTILTS_SIMULATED"
     fi

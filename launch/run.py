@@ -2,7 +2,8 @@
 
 import sys
 
-from jxstilts.cli import main
+from jxstilts.__main__ import main
 
 if __name__ == "__main__":
-    sys.exit(main(["run", *sys.argv[1:]]))
+    sys.argv.insert(1, "run")
+    sys.exit(main())

@@ -5,7 +5,7 @@ import pathlib
 
 PACKAGE = pathlib.Path(__file__).parent.parent / "jxstilts"
 FLOORS = {
-    "runtime": 0, "config": 0, "roll": 0, "processes": 0,
+    "runtime": 0, "pages": 0, "config": 0, "roll": 0, "processes": 0,
     "mesh": 1, "checkpoint": 1, "tracking": 1, "lease": 1, "hlo": 1,
     "models": 2, "tasks": 2, "data": 2,
     "train": 3, "eval": 3,

@@ -151,7 +151,7 @@ def test_the_command_line_ends_with_one_line(tmp_path, everything):
     ]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "XLA_FLAGS": ""}
     running = [
-        subprocess.Popen([sys.executable, "-m", "jxstilts.cli", *command], stderr=subprocess.PIPE, text=True,
+        subprocess.Popen([sys.executable, "-m", "jxstilts", *command], stderr=subprocess.PIPE, text=True,
                          stdout=subprocess.PIPE, env=environment)
         for command in (commands + slow if everything else commands)
     ]  # fmt: skip

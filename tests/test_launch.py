@@ -72,15 +72,42 @@ def test_shellcheck(name):
 def test_xla_knows_the_flags(platform):
     """XLA ends a process at a flag that it does not know, whatever the flag is for."""
     start = "import jax; jax.config.update('jax_platforms', 'cpu'); print(len(jax.devices()), sum(jax.numpy.ones(3)))"
-    line = f'. launch/env.sh {platform}; echo "$XLA_FLAGS $GLIBC_TUNABLES"; exec "$0" -c "$1"'
-    ours = ("XLA_FLAGS", "JAX_PLATFORMS", "GLIBC_TUNABLES")
-    clean = {key: value for key, value in os.environ.items() if key not in ours}
+    line = f'. launch/env.sh {platform}; echo "$XLA_FLAGS"; exec "$0" -c "$1"'
+    clean = {key: value for key, value in os.environ.items() if key not in ("XLA_FLAGS", "JAX_PLATFORMS")}
     done = call({**clean, "JXSTILTS_SIMULATED": "3"}, "bash", "-c", line, sys.executable, start)
     devices = 3 if platform == "cpu" else 1
     assert done.stdout.splitlines()[1:] == [f"{devices} 3.0"], done.stderr
     assert ("latency_hiding" in done.stdout) == (platform == "gpu")
-    assert ("malloc" in done.stdout) == (platform == "cpu")
-    assert "tunable" not in done.stderr  # glibc's warning of a name that it does not know
+
+
+AGAIN = """
+import os, sys
+print(os.getpid(), flush=True)
+from jxstilts import pages
+pages.large()
+print(os.environ.get("GLIBC_TUNABLES"), sys.flags.optimize, sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("before, after", [
+    ("", "glibc.malloc.hugetlb=1"),
+    ("glibc.malloc.trim_threshold=200000", "glibc.malloc.trim_threshold=200000:glibc.malloc.hugetlb=1"),
+    ("glibc.malloc.hugetlb=0", "glibc.malloc.hugetlb=0"),
+])  # fmt: skip
+def test_large_pages(before, after, tmp_path):
+    """The program starts again, once, as the same process, with its options and arguments."""
+    pages = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if not pages.is_file() or "[madvise]" not in pages.read_text():
+        pytest.skip("this system does not give large pages on request")
+    (tmp_path / "program.py").write_text(AGAIN)
+    clean = {key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"}
+    environment = clean | ({"GLIBC_TUNABLES": before} if before else {}) | {"PYTHONPATH": str(ROOT)}
+    done = call(environment, sys.executable, "-O", tmp_path / "program.py", "run", "a b")
+    *processes, last = done.stdout.splitlines()
+    assert last == f"{after} 1 ['run', 'a b']", done.stderr
+    assert len(processes) == (1 if before == after else 2) and len(set(processes)) == 1
+    read = subprocess.run([sys.executable, "-", "run"], input=AGAIN, env=environment, capture_output=True, text=True)
+    assert read.stdout.splitlines()[1:] == [f"{before or None} 0 ['run']"]  # a program from stdin is read only once
 
 
 def test_unknown_platform():

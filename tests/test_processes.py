@@ -73,7 +73,7 @@ def start(place, workdir, count=2, devices=2, timeout=120, config="c.py"):
     """Starts the processes of a run, with `devices` among them."""
     flags = f"--xla_backend_optimization_level=0 --xla_force_host_platform_device_count={devices // count}"
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-m", "jxstilts.cli", "run", f"--config={place / config}",
+    command = [sys.executable, "-m", "jxstilts", "run", f"--config={place / config}",
                f"--config.data_dir={place / 'data'}", f"--workdir={workdir}"]  # fmt: skip
     together = [f"--processes={count}", f"--coordinator=localhost:{free_port()}", f"--process_timeout={timeout}"]
     return [

@@ -221,7 +221,7 @@ def test_a_checkpoint_is_not_chosen_by_dev_rows_without_gold(unbroken, config_fi
 
 def command(config_file, world, workdir, unbroken):
     return [
-        sys.executable, "-m", "jxstilts.cli", "run", f"--config={config_file}", f"--config.data_dir={world}",
+        sys.executable, "-m", "jxstilts", "run", f"--config={config_file}", f"--config.data_dir={world}",
         f"--workdir={workdir}", f"--config.cache_dir={unbroken / 'cache'}",
     ]  # fmt: skip
 
