@@ -102,8 +102,13 @@ def test_one_device_equals_eight(head, shape, monkeypatch):
     for a, b in zip(*map(jax.tree.leaves, jax.device_get(moments)), strict=True):
         np.testing.assert_allclose(b, a, rtol=0, atol=1e-4 * np.abs(a).max() + 1e-8)
     # A bias that is added to all scores has no gradient but rounding, which Adam divides by its own size.
-    close = functools.partial(np.testing.assert_allclose, rtol=0, atol=0.3 * ADAMW.learning_rate)
-    jax.tree.map(close, *jax.device_get((one["params"], eight["params"])))
+    squares = jax.device_get(optax.tree_utils.tree_get(one["opt_state"], "nu"))
+    rounding = jax.tree.map(lambda square: (square > 0) & (square < 1e-18), squares)
+    assert sum(map(np.sum, jax.tree.leaves(rounding))) < 0.01 * sum(map(np.size, jax.tree.leaves(rounding)))
+    for a, b, left_out in zip(
+        *map(jax.tree.leaves, jax.device_get((one["params"], eight["params"], rounding))), strict=True
+    ):
+        np.testing.assert_allclose(np.where(left_out, a, b), a, rtol=0, atol=1e-3 * ADAMW.learning_rate)
 
 
 def test_the_heads_here_are_all_that_are_trained():

@@ -67,6 +67,21 @@ def _scale_by_rate(config: Optimizer, steps: int) -> optax.GradientTransformatio
     return optax.GradientTransformation(lambda params: schedule(config, steps), update)
 
 
+def _clip(norm: float) -> optax.GradientTransformation:
+    """Global-norm clipping (Pascanu et al. 2013) by one factor.
+
+    The numbers of `optax.clip_by_global_norm` but for rounding. That divides each element by the norm, which XLA on a
+    CPU keeps as a second copy of all gradients; the product with a scalar is computed where it is needed.
+    """
+
+    def update(updates, params=None):
+        del params
+        factor = jnp.minimum(1.0, norm / optax.tree_utils.tree_norm(updates))
+        return jax.tree.map(lambda u: u * factor.astype(u.dtype), updates)
+
+    return optax.stateless(update)
+
+
 def decayed(params: Any) -> Any:
     """Tree of bool: does weight decay apply? Not to biases and LayerNorm scales."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key not in ("bias", "scale"), params)
@@ -79,4 +94,4 @@ def make(config: Optimizer, steps: int) -> optax.GradientTransformation:
         optax.add_decayed_weights(config.weight_decay, mask=decayed),
         _scale_by_rate(config, steps),
     )
-    return optax.chain(optax.clip_by_global_norm(config.clip), adamw) if config.clip else adamw
+    return optax.chain(_clip(config.clip), adamw) if config.clip else adamw

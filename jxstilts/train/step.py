@@ -90,12 +90,16 @@ def make_train_step(
     order = list(losses)
     prepare = {name: objectives.get(loss.objective).prepare for name, loss in losses.items()}
 
-    def micro(params, head, batch, key):
+    def scale(name, sums):
+        return losses[name].weight / jnp.maximum(jax.lax.stop_gradient(sums["loss"][1]), 1e-6)
+
+    def micro(params, name, batch, key, mean=False):
+        """-> (gradients of the sum of the losses, or of their weighted mean, sums)"""
         trained, kept = frozen.split(params, freeze)
 
         def total(trained):
-            sums = model.loss(frozen.merge(trained, kept), head, batch, key)
-            return sums["loss"][0], sums
+            sums = model.loss(frozen.merge(trained, kept), losses[name].head, batch, key)
+            return sums["loss"][0] * (scale(name, sums) if mean else 1.0), sums
 
         (_, sums), gradients = jax.value_and_grad(total, has_aux=True)(trained)
         return jax.lax.with_sharding_constraint(gradients, split), sums
@@ -104,19 +108,18 @@ def make_train_step(
         """-> (gradients of the weighted mean loss, metrics, the prepared batch's tokens and examples)"""
         prepare_key, dropout_key = jax.random.split(key)
         batch = prepare[name](batch, prepare_key, context)
-        if accumulation == 1:
-            gradients, sums = micro(params, losses[name].head, batch, dropout_key)
+        if accumulation == 1:  # scaled before the backward pass, not after it in one more pass over all gradients
+            gradients, sums = micro(params, name, batch, dropout_key, mean=True)
         else:
-            one = partial(micro, head=losses[name].head)
-            gradients, sums = _accumulate(one, params, batch, dropout_key, accumulation)
-        scale = losses[name].weight / jnp.maximum(sums["loss"][1], 1e-6)
+            gradients, sums = _accumulate(partial(micro, name=name), params, batch, dropout_key, accumulation)
+            gradients = jax.tree.map(lambda g: g * scale(name, sums), gradients)
         values = {key: total / jnp.maximum(count, 1e-6) for key, (total, count) in sums.items()}
         counts = {
             "tokens": (batch["segments"] > 0).sum(),
             "padded_tokens": jnp.asarray(batch["segments"].size),
             "examples": (batch["weights"] > 0).sum(),
         }
-        return jax.tree.map(lambda g: g * scale, gradients), values, counts
+        return gradients, values, counts
 
     def train_step(state, batches):
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # which `mesh.constrain_rows` reads
