@@ -19,13 +19,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 
 from jxstilts import processes, runtime
 from jxstilts.runtime import InputError
 
 # Each of Orbax's threads prints the traceback of an error; they reach the caller as one line (`Checkpoints.check`).
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname or record.levelno < logging.ERROR)
+
+
+def _orbax():
+    """Orbax, imported where arrays are read or written: that takes as long as a tenth of what comes before a step."""
+    import orbax.checkpoint
+
+    return orbax.checkpoint
 
 
 def leaves(tree: Any) -> dict[str, Any]:
@@ -59,6 +65,7 @@ def save_params(folder: str | pathlib.Path, params: Any) -> None:
 
     Not compressed: float weights would lose 8 % of their size, and take two to three times as long to read.
     """
+    ocp = _orbax()
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_compression=False)) as checkpointer:
         checkpointer.save(pathlib.Path(folder).absolute(), args=ocp.args.PyTreeSave(params), force=True)
 
@@ -67,7 +74,7 @@ def stored_shapes(folder: str | pathlib.Path) -> dict[str, tuple[tuple[int, ...]
     """Returns {path: (shape, dtype)} of what `save_params` wrote. Raises InputError when it is not readable."""
     folder = pathlib.Path(folder).absolute()
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with _orbax().StandardCheckpointer() as checkpointer:
             metadata = checkpointer.metadata(folder).item_metadata
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{folder}: not a readable parameter folder: {_one_line(error)}") from error
@@ -93,7 +100,7 @@ def load_params(folder: str | pathlib.Path, abstract: Any) -> Any:
             wrong.append(f"{path}: expected {tuple(leaf.shape)}, found {stored[path][0]}")
     if wrong:
         raise InputError(f"{folder} does not fit the model: " + "; ".join(wrong))
-    asked = _without_empty(abstract)
+    asked, ocp = _without_empty(abstract), _orbax()
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         try:
             restored = checkpointer.restore(
@@ -123,21 +130,29 @@ class Checkpoints:
 
     def __init__(self, folder: str | pathlib.Path):
         self.folder = pathlib.Path(folder).absolute()
+        self.folder.mkdir(parents=True, exist_ok=True)
         self._remove_unfinished()
+        # Several processes open it here, together; one alone where there is something to find, or at its first save.
+        self._manager = self._open() if processes.count() > 1 or any(self.folder.iterdir()) else None
+        self._needed: set[int | None] | None = None  # by the newest checkpoint; unknown until this process has saved
+        self._saving: int | None = None  # not known to be committed
+
+    def _open(self):
+        ocp = _orbax()
         options = ocp.CheckpointManagerOptions(create=True, enable_async_checkpointing=True)
         try:
-            self._manager = ocp.CheckpointManager(self.folder, options=options)
+            return ocp.CheckpointManager(self.folder, options=options)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             why = f"a step's _CHECKPOINT_METADATA is damaged ({_one_line(error)}); remove that step's folder"
             raise InputError(f"{self.folder}: {why}") from error
-        self._needed: set[int | None] | None = None  # by the newest checkpoint; unknown until this process has saved
-        self._saving: int | None = None  # not known to be committed
 
     def steps(self, wait: bool = False) -> list[int]:
         """The complete steps, the newest first. wait: for a save that is under way, which counts if it succeeds."""
         if wait:
             with contextlib.suppress(InputError):
                 self.wait()
+        if self._manager is None:
+            return []
         return sorted((step for step in self._manager.all_steps() if step != self._saving), reverse=True)
 
     def save(self, step: int, state: Any, meta: dict, keep: int | None = None) -> None:
@@ -145,12 +160,15 @@ class Checkpoints:
 
         meta: a JSON value. keep: a step to keep beside the newest ones.
         """
+        if self._manager is None:
+            self._manager = self._open()
         self.wait()  # so the save before this one is committed, and what only its predecessors needed can go
         for old in self._manager.all_steps() if self._needed else ():
             if old not in self._needed:
                 self._manager.delete(old)
         record = {"meta": meta, "sums": _sums(state)}
         record["sha256"] = _sha256(record)
+        ocp = _orbax()
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(record))
         self._saving = step
         try:
@@ -219,20 +237,21 @@ class Checkpoints:
 
         Raises InputError where it is damaged, or does not fit.
         """
+        ocp = _orbax()
         restored = self._read(step, state=ocp.args.StandardRestore(abstract_state), meta=ocp.args.JsonRestore())
         self._compare(step, restored["meta"], restored["state"])
         return restored["state"], restored["meta"]["meta"]
 
     def restore_params(self, step: int, abstract: Any) -> Any:
         """Reads only the parameters of a step."""
-        record = self._read(step, meta=ocp.args.JsonRestore())["meta"]
+        record = self._read(step, meta=_orbax().args.JsonRestore())["meta"]
         found = load_params(self.folder / str(step) / "state", {"params": abstract})
         self._compare(step, record, found)
         return found["params"]
 
     def _read(self, step: int, **items: Any) -> Any:
         try:
-            return self._manager.restore(step, args=ocp.args.Composite(**items))
+            return self._manager.restore(step, args=_orbax().args.Composite(**items))
         except Exception as error:  # Orbax raises no less where an array's file is damaged
             if runtime.trouble(error):
                 raise
@@ -269,6 +288,8 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits for a save that is under way; what it ran into is not raised: call `wait` first."""
+        if self._manager is None:
+            return
         try:
             self._manager.close()
         except (OSError, ValueError, RuntimeError) as error:
