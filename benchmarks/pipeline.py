@@ -205,7 +205,7 @@ def _read(made: Any, batch_size: int, inputs: int, steps: int, again: int) -> di
     planning = statistics.median(_timed(partial(list, map(source.planner, group)))[0] for group in groups) / count
 
     def read() -> list[int]:
-        iterator, counts = pipeline.iterate(made.source), np.zeros(3, np.int64)
+        iterator, counts = pipeline.Batches(made.source), np.zeros(3, np.int64)
         for _ in range(steps):
             (batch,) = next(iterator).values()
             counts += (batch["weights"] > 0).sum(), (batch["segments"] > 0).sum(), batch["tokens"].size

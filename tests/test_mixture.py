@@ -91,7 +91,7 @@ def test_each_stream_goes_through_its_own_epochs():
     order = np.array([0, 1, 0, 0, 1, 0, 0, 0], np.int32)
     sources = {"a": source(6, 6, 1), "b": source(4, 2, 2), "beside": source(5, 8, 3)}
     mixed = mixture.MixtureSource(order, sources, ("beside",))
-    batches = list(pipeline.iterate(mixed))
+    batches = list(pipeline.Batches(mixed))
     assert [set(batch) for batch in batches] == [{"ab"[i], "beside"} for i in order]
     for place, name in enumerate("ab"):
         found = [batch[name]["tokens"] for batch in batches if name in batch]
@@ -99,7 +99,7 @@ def test_each_stream_goes_through_its_own_epochs():
     seen = [token for batch in batches if "a" in batch for token in batch["a"]["tokens"][:, 0].tolist()]
     assert sorted(seen[:6]) == sorted(seen[6:]) == list(range(6))  # two whole epochs of six
     assert np.array_equal([b["beside"]["index"] for b in batches], [sources["beside"][i]["index"] for i in range(8)])
-    resumed = list(pipeline.iterate(mixed, start_step=3))
+    resumed = list(pipeline.Batches(mixed, start_step=3))
     for one, other in zip(batches[3:], resumed, strict=True):
         for name in one:
             assert all(np.array_equal(one[name][key], other[name][key]) for key in one[name])
@@ -107,8 +107,8 @@ def test_each_stream_goes_through_its_own_epochs():
 
 def test_a_process_has_its_rows_of_every_stream():
     mixed = mixture.MixtureSource(np.zeros(3, np.int32), {"a": source(6, 3, 1), "b": source(6, 3, 2)}, ("b",))
-    whole = list(pipeline.iterate(mixed))
-    parts = [list(pipeline.iterate(mixed, process_index=i, process_count=2)) for i in range(2)]
+    whole = list(pipeline.Batches(mixed))
+    parts = [list(pipeline.Batches(mixed, process_index=i, process_count=2)) for i in range(2)]
     for step, batch in enumerate(whole):
         for name in ("a", "b"):
             joined = np.concatenate([part[step][name]["tokens"] for part in parts])

@@ -41,7 +41,7 @@ def packed(request):
 
 @pytest.fixture(scope="module")
 def whole(packed):
-    return list(pipeline.iterate(source(packed)))
+    return list(pipeline.Batches(source(packed)))
 
 
 def test_every_epoch_holds_each_feature_once(packed, whole):
@@ -60,7 +60,7 @@ def test_every_epoch_holds_each_feature_once(packed, whole):
 
 @pytest.mark.parametrize("start", [0, 1, 7, 8, 9, 20, 24, 25])
 def test_resuming_at_a_step_gives_the_same_batches(packed, whole, start):
-    resumed = list(pipeline.iterate(source(packed), start_step=start))
+    resumed = list(pipeline.Batches(source(packed), start_step=start))
     assert len(resumed) == 25 - start
     for batch, expected in zip(resumed, whole[start:], strict=True):
         assert_same(batch, expected)
@@ -68,7 +68,7 @@ def test_resuming_at_a_step_gives_the_same_batches(packed, whole, start):
 
 @pytest.mark.parametrize("prefetch", [0, 1, 4])
 def test_state_round_trip(packed, whole, prefetch):
-    iterator = pipeline.iterate(source(packed), start_step=2, prefetch=prefetch)
+    iterator = pipeline.Batches(source(packed), start_step=2, prefetch=prefetch)
     for _ in range(9):
         next(iterator)
     state = json.loads(json.dumps(iterator.get_state()))
@@ -76,7 +76,7 @@ def test_state_round_trip(packed, whole, prefetch):
     assert_same(next(iterator), whole[12])
     iterator.set_state(state)
     assert_same(next(iterator), whole[11])
-    other = pipeline.iterate(source(packed))
+    other = pipeline.Batches(source(packed))
     other.set_state(state)
     for expected in whole[11:]:
         assert_same(next(other), expected)
@@ -87,7 +87,7 @@ def test_state_round_trip(packed, whole, prefetch):
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_processes_share_the_global_batch(packed, whole, count):
     parts = [
-        list(pipeline.iterate(source(packed), start_step=5, process_index=i, process_count=count)) for i in range(count)
+        list(pipeline.Batches(source(packed), start_step=5, process_index=i, process_count=count)) for i in range(count)
     ]
     for step, expected in enumerate(whole[5:]):
         own = [part[step] for part in parts]
@@ -125,7 +125,7 @@ class Planner:
 def test_the_next_epoch_is_planned_ahead():
     """Each once, in a thread of its own that ends with it, and none that the run does not reach."""
     planner = Planner()
-    read = list(pipeline.iterate(pipeline.BatchSource(FEATURES, planner, 20, type="text")))
+    read = list(pipeline.Batches(pipeline.BatchSource(FEATURES, planner, 20, type="text")))
     steps = len(EPOCH(seed=3, epoch=0))
     assert (steps, len(read), planner.epochs) == (8, 20, [0, 1, 2])
     assert len(set(planner.threads)) == 3 and all(
@@ -155,7 +155,7 @@ def test_an_error_of_planning_ahead_comes_when_its_epoch_is_read():
 @pytest.mark.parametrize("limit", [1, 8 * 32 * 3, 10**6])
 def test_any_number_of_batches_is_assembled_at_once(packed, whole, limit, monkeypatch):
     monkeypatch.setattr(pipeline, "BLOCK_TOKENS", limit)
-    for batch, expected in zip(pipeline.iterate(source(packed)), whole, strict=True):
+    for batch, expected in zip(pipeline.Batches(source(packed)), whole, strict=True):
         assert_same(batch, expected)
         with pytest.raises(ValueError, match="read-only"):
             batch["tokens"][0] = 0
@@ -163,13 +163,13 @@ def test_any_number_of_batches_is_assembled_at_once(packed, whole, limit, monkey
 
 def test_refusals():
     with pytest.raises(InputError, match="8 rows cannot be shared by 3 processes"):
-        list(pipeline.iterate(source(), process_count=3))
+        list(pipeline.Batches(source(), process_count=3))
     with pytest.raises(InputError, match="start_step 26"):
-        pipeline.iterate(source(), start_step=26)
+        pipeline.Batches(source(), start_step=26)
     empty = pipeline.BatchSource(FEATURES, lambda epoch: [], 5, type="text")
     with pytest.raises(InputError, match="no features to train on"):
-        list(pipeline.iterate(empty))
-    assert list(pipeline.iterate(source(steps=0))) == []
+        list(pipeline.Batches(empty))
+    assert list(pipeline.Batches(source(steps=0))) == []
 
 
 # Mixtures of languages.

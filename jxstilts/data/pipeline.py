@@ -102,33 +102,59 @@ class BatchSource:
         return {kept: old for kept, old in made.items() if kept == number - 1}
 
 
-def iterate(source, *, start_step: int = 0, process_index: int = 0, process_count: int = 1, prefetch: int = 4):
-    """Returns a Grain iterator over the batches from `start_step` on, with this process's rows of each.
+class Batches:
+    """Iterator over the batches from `start_step` on, with this process's rows of each.
 
     source: len(source) steps; source[step] is a batch, or a dict of batches. A process has rows
-    [i * B / n, (i + 1) * B / n) of a batch of B. `prefetch` batches are made ahead in a thread (0: none). get_state()
-    is {"next_index": step}, the same for every process; set_state() goes to any step.
+    [i * B / n, (i + 1) * B / n) of a batch of B. Grain makes `prefetch` batches ahead in a thread (0: none), from the
+    second on: the first is made here, and the device is at work on it while Grain is imported. get_state() is
+    {"next_index": step}, the same for every process; set_state() goes to any step.
     """
-    import grain
 
-    if not 0 <= start_step <= len(source):
-        raise InputError(f"start_step {start_step} is outside a run of {len(source)} steps")
+    def __init__(self, source, start_step: int = 0, process_index: int = 0, process_count: int = 1, prefetch: int = 4):
+        if not 0 <= start_step <= len(source):
+            raise InputError(f"start_step {start_step} is outside a run of {len(source)} steps")
+        self._source, self._prefetch = source, prefetch
+        self._process = process_index, process_count
+        self.set_state({"next_index": start_step})
 
-    def own(batch):
+    def get_state(self) -> dict[str, int]:
+        return {"next_index": self._next}
+
+    def set_state(self, state: Mapping[str, int]) -> None:
+        self._next, self._first, self._ahead = state["next_index"], True, None
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self._next >= len(self._source):
+            raise StopIteration
+        if self._first:
+            batch = self._source[self._next]
+        else:
+            self._ahead = self._ahead or self._reader()
+            batch = next(self._ahead)
+        self._next, self._first = self._next + 1, False
+        return self._own(batch) if self._process[1] > 1 else batch
+
+    def _reader(self):
+        import grain
+
+        # One thread: two would wait for each other, since what is done here mostly holds the interpreter's lock.
+        options = grain.ReadOptions(num_threads=min(self._prefetch, 1), prefetch_buffer_size=self._prefetch)
+        reader = iter(grain.MapDataset.source(self._source).to_iter_dataset(options))
+        reader.set_state({**reader.get_state(), "next_index": self._next})
+        return reader
+
+    def _own(self, batch):
         if isinstance(batch, dict):
-            return {name: own(value) for name, value in batch.items()}
-        if len(batch) % process_count:
-            raise InputError(f"a batch of {len(batch)} rows cannot be shared by {process_count} processes")
-        rows = len(batch) // process_count
-        return batch[process_index * rows : (process_index + 1) * rows]
-
-    # One thread: two would wait for each other, since what is done here mostly holds the interpreter's lock.
-    options = grain.ReadOptions(num_threads=min(prefetch, 1), prefetch_buffer_size=prefetch)
-    batches = grain.MapDataset.source(source)
-    iterator = iter((batches.map(own) if process_count > 1 else batches).to_iter_dataset(options))
-    if start_step:
-        iterator.set_state({**iterator.get_state(), "next_index": start_step})
-    return iterator
+            return {name: self._own(value) for name, value in batch.items()}
+        index, count = self._process
+        if len(batch) % count:
+            raise InputError(f"a batch of {len(batch)} rows cannot be shared by {count} processes")
+        rows = len(batch) // count
+        return batch[index * rows : (index + 1) * rows]
 
 
 def language_probabilities(token_counts: Mapping[str, int], exponent: float) -> dict[str, float]:

@@ -218,7 +218,7 @@ def run(
     del params, found
     now = begun or 0
     part, parts = process_rows(place.mesh)
-    iterator = pipeline.iterate(data.source, start_step=now, process_index=part, process_count=parts)
+    iterator = pipeline.Batches(data.source, start_step=now, process_index=part, process_count=parts)
     if meta["iterator"] is not None:
         iterator.set_state(meta["iterator"])
     schedule = optimizers.schedule(phase.optimizer, data.steps)
