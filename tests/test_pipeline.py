@@ -1,5 +1,6 @@
 import functools
 import json
+import sys
 import threading
 
 import numpy as np
@@ -82,6 +83,14 @@ def test_state_round_trip(packed, whole, prefetch):
         assert_same(next(other), expected)
     with pytest.raises(StopIteration):
         next(other)
+
+
+def test_the_first_batch_does_not_wait_for_grain(packed, whole, monkeypatch):
+    iterator = pipeline.Batches(source(packed), start_step=3)
+    monkeypatch.setitem(sys.modules, "grain", None)  # not to be imported
+    assert_same(next(iterator), whole[3])
+    with pytest.raises(ImportError):
+        next(iterator)
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
