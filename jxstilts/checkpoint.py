@@ -28,7 +28,7 @@ logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathnam
 
 
 def _orbax():
-    """Orbax, imported where arrays are read or written: that takes as long as a tenth of what comes before a step."""
+    """Orbax, imported where arrays are first read or written: it takes a tenth of a second and more."""
     import orbax.checkpoint
 
     return orbax.checkpoint

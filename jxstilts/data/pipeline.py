@@ -109,6 +109,7 @@ class Batches:
     [i * B / n, (i + 1) * B / n) of a batch of B. Grain makes `prefetch` batches ahead in a thread (0: none), from the
     second on: the first is made here, and the device is at work on it while Grain is imported. get_state() is
     {"next_index": step}, the same for every process; set_state() goes to any step.
+    Raises InputError for a start_step outside the run, and for batches that the processes cannot share evenly.
     """
 
     def __init__(self, source, start_step: int = 0, process_index: int = 0, process_count: int = 1, prefetch: int = 4):
