@@ -130,10 +130,11 @@ def test_backend_refuses_what_it_cannot_do(monkeypatch, backend, platform, optio
         call(backend, dropout_key=key, **options)
 
 
-def test_row_after_row_equals_all_rows_at_once_and_stores_one_row_of_scores():
+@pytest.mark.parametrize("rows", [8, 40])
+def test_on_one_cpu_attention_is_the_same_and_stores_the_scores_of_one_row_where_they_are_many(rows):
     generator = np.random.default_rng(0)
-    arrays = generator.standard_normal((3, 40, 128, 4, 8), np.float32)  # query, key, value: 10 MiB of scores
-    segments = np.sort(generator.integers(0, 4, (40, 128)), axis=1)[:, ::-1]
+    arrays = generator.standard_normal((3, rows, 128, 4, 8), np.float32)  # query, key, value: 2 or 10 MiB of scores
+    segments = np.sort(generator.integers(0, 4, (rows, 128)), axis=1)[:, ::-1]
 
     def loss(arrays, backend):
         out = attend(*arrays, segments, backend=backend, dropout=0.3, dropout_key=jax.random.key(1))
@@ -145,7 +146,7 @@ def test_row_after_row_equals_all_rows_at_once_and_stores_one_row_of_scores():
         found.append((*compiled(arrays), compiled.memory_analysis().temp_size_in_bytes))
     (gradient, out, memory), (wanted, expected_, more) = found
     assert worst(out, expected_) < 1e-6 and worst(gradient, wanted) < 1e-5
-    assert memory < more / 4
+    assert rows == 8 or memory < more / 4
 
 
 def test_a_mesh_says_whether_one_cpu_computes():

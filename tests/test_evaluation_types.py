@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import re
 
 import jax
 import numpy as np
@@ -264,7 +265,7 @@ def test_a_whole_benchmark_compiles_at_most_twelve_shapes(protocol, most, world)
     words = tokenizers.load(pathlib.Path(jxstilts.__file__).parent / "miniworld" / "micro" / "tokenizer")
     model = Model(make_config("xlmr", "tiny", vocab_size=len(words), max_positions=512, layers=6), specs)
     params = jax.jit(model.init)(jax.random.key(0))
-    predict._predict.clear_cache()
+    predict.compiled().clear_cache()
     done = 0
     for name in benchmarks.get("xtreme").tasks:
         task = tasks.get(name)
@@ -273,4 +274,25 @@ def test_a_whole_benchmark_compiles_at_most_twelve_shapes(protocol, most, world)
         examples = ((code, tasks.load(name, world, split, code, limit=12)) for code in have)
         options = evaluator.Options(protocol=protocol)
         done += len(list(evaluator.evaluate_languages(model, params, task, examples, tokenizer=words, options=options)))
-    assert done == 52 and 5 < predict._predict._cache_size() <= most
+    assert done == 52 and 5 < predict.compiled()._cache_size() <= most
+
+
+@pytest.mark.parametrize("platform, knows, eigen", [("cpu", True, True), ("cpu", False, False), ("tpu", True, False)])
+def test_products_are_eigens_on_a_cpu_whose_xla_can_be_told(platform, knows, eigen, model, params, monkeypatch):
+    monkeypatch.setattr(predict, "_knows", lambda options: knows)
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    compiled = predict.compiled.__wrapped__()
+    monkeypatch.undo()
+    batch = {key: np.ones((4, 32), np.int32) for key in ("tokens", "segments", "positions")}
+    head = model.head_specs[0].name
+    program = compiled.lower(model, head, None, params, batch | {"first": np.zeros((4, 1), np.int32)})
+    text = program.compile().as_text()
+    library = set(re.findall(r"%ynn_fusion.* calls=(%\S+?),", text))  # computations handed to YNNPACK
+    products = [part.split(" ")[0] in library for part in text.split("\n\n") if " dot(" in part]
+    assert len(products) > 1 and (sum(products) < len(products) / 2) is eigen
+
+
+def test_an_option_that_xla_lacks_is_not_given():
+    assert not predict._knows({"xla_cpu_no_such_option": "1"})
+    with pytest.raises(jax.errors.JaxRuntimeError, match="not a valid enum value"):
+        predict._knows({"xla_cpu_experimental_ynn_fusion_type": "NO_SUCH_TYPE"})

@@ -1,8 +1,8 @@
 """Pure jitted prediction: one compilation per kind of head and batch shape, shared by all tasks and languages."""
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Iterator
-from functools import partial
 from typing import Any
 
 import jax
@@ -35,11 +35,30 @@ def predict(model: Model, params: Params, head: str, batch: Batch, mesh: Mesh | 
     params = {"encoder": params["encoder"], "heads": {"": params["heads"].get(head, {})}}
     model, head = model.with_heads(spec), ""
     if mesh is not None:
-        return _predict(model, head, replicated(mesh), params, put_whole(batch, mesh))
-    return _predict(model, head, None, params, dict(batch))
+        return compiled()(model, head, replicated(mesh), params, put_whole(batch, mesh))
+    return compiled()(model, head, None, params, dict(batch))
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@functools.cache
+def compiled():
+    """Returns `_predict`, jitted. On a CPU its products are Eigen's: forward, YNNPACK's take longer in these shapes."""
+    options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}  # leaves out those of products
+    if jax.default_backend() != "cpu" or not _knows(options):
+        options = {}
+    return jax.jit(_predict, static_argnums=(0, 1, 2), compiler_options=options)
+
+
+def _knows(options: dict[str, str]) -> bool:
+    """Whether this XLA has these options: it comes with jaxlib, and what it lacks it need not be told to leave out."""
+    try:
+        jax.jit(lambda: 0, compiler_options=options).lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "No such compile option" not in str(error):
+            raise
+        return False
+    return True
+
+
 def _predict(model, head, out_sharding, params, batch):
     if out_sharding is None:
         return model.predict(params, head, batch)

@@ -113,27 +113,48 @@ def _xla(query, key, value, segments, rate, dropout_key):
 
     The backward pass computes them again, which there takes no longer than writing and reading those of all rows.
     """
-    rows, tokens, heads, _ = query.shape
-    if not on_one_cpu() or 4 * rows * heads * tokens**2 <= SMALL:
+    if not on_one_cpu():
         return _plain(query, key, value, segments, rate, dropout_key)
+    rows, tokens, heads, _ = query.shape
+    if 4 * rows * heads * tokens**2 <= SMALL:
+        return _fewer_passes(query, key, value, segments, rate, dropout_key)
 
     @partial(jax.checkpoint, prevent_cse=False)
     def row(part):
         number, *arrays = part
-        return _plain(*arrays, rate, dropout_key, number * np.uint32(heads * tokens))
+        return _fewer_passes(*arrays, rate, dropout_key, number * np.uint32(heads * tokens))
 
     numbers = jnp.arange(rows, dtype=jnp.uint32)
     return jax.lax.map(row, (numbers, query, key, value, segments))
 
 
-def _plain(query, key, value, segments, rate, dropout_key, before=0):
-    """[..., T, N, H] three times, segments [..., T] -> [..., T, N, H]; before: as in `drop`."""
-    query, key, value = (jnp.swapaxes(x, -3, -2) for x in (query, key, value))  # the layout the products read fastest
-    scale = query.shape[-1] ** -0.5
-    scores = jnp.einsum("...th,...sh->...ts", query * scale, key, preferred_element_type=jnp.float32)
+def _plain(query, key, value, segments, rate, dropout_key):
+    """[B, T, N, H] three times, segments [B, T] -> [B, T, N, H]."""
+    scores, value = _scores(query, key), jnp.swapaxes(value, -3, -2)
     scores = jnp.where(segment_mask(segments), scores, jnp.finfo(jnp.float32).min)
-    weights = drop(jax.nn.softmax(scores, axis=-1), rate, dropout_key, before)
+    weights = drop(jax.nn.softmax(scores, axis=-1), rate, dropout_key)
     return jnp.swapaxes(jnp.einsum("...ts,...sh->...th", weights.astype(value.dtype), value), -3, -2)
+
+
+def _fewer_passes(query, key, value, segments, rate, dropout_key, before=0):
+    """What `_plain` does, also of one row ([T, N, H], [T]), with fewer passes over the scores; before: as in `drop`.
+
+    The softmax's sum divides the result, [T, H] a head, not the weights, [T, T]. The mask is added, so that XLA makes
+    it once for all heads and layers; a score added to so much is lost in rounding, so the sum is what `where` gives.
+    """
+    scores, value = _scores(query, key), jnp.swapaxes(value, -3, -2)
+    scores += jnp.where(segment_mask(segments), 0.0, jnp.finfo(jnp.float32).min)
+    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
+    total = weights.sum(-1, keepdims=True)
+    weights = drop(weights, rate, dropout_key, before).astype(value.dtype)
+    out = jnp.einsum("...ts,...sh->...th", weights, value, preferred_element_type=jnp.float32) / total
+    return jnp.swapaxes(out.astype(value.dtype), -3, -2)
+
+
+def _scores(query: jax.Array, key: jax.Array) -> jax.Array:
+    """[..., T, N, H] twice -> float32 [..., N, T, T]: scaled products, of operands in the layout they read fastest."""
+    query, key = jnp.swapaxes(query, -3, -2) * query.shape[-1] ** -0.5, jnp.swapaxes(key, -3, -2)
+    return jnp.einsum("...th,...sh->...ts", query, key, preferred_element_type=jnp.float32)
 
 
 def _require(backend: str, platform: str, hardware: str, rate: float) -> None:
