@@ -43,6 +43,7 @@ class Ours:
     def __init__(self, model: Any, head: str, params: Any, recipe: Any, steps: int, seed: int):
         import jax
 
+        from jxstilts.eval import predict
         from jxstilts.mesh import make_mesh
         from jxstilts.train import objectives, optimizer, step
 
@@ -53,7 +54,7 @@ class Ours:
         self.state = jax.jit(lambda p: step.new_state(p, optim, seed), out_shardings=shardings)(params)
         context = objectives.Context(model.config.vocab_size, model.config.vocab_size - 1, ())
         self._step = step.make_train_step(model, {head: step.Loss(head)}, optim, self.mesh, context=context)
-        self._encode = jax.jit(model.encode)
+        self._encode = jax.jit(model.encode, compiler_options=predict.compiler_options())  # as evaluation has it
         self._predict = jax.jit(lambda params, batch: model.predict(params, head, batch)["logits"])
 
     def _put(self, batch: dict) -> dict:

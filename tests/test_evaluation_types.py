@@ -281,8 +281,9 @@ def test_a_whole_benchmark_compiles_at_most_twelve_shapes(protocol, most, world)
 def test_products_are_eigens_on_a_cpu_whose_xla_can_be_told(platform, knows, eigen, model, params, monkeypatch):
     monkeypatch.setattr(predict, "_knows", lambda options: knows)
     monkeypatch.setattr(jax, "default_backend", lambda: platform)
-    compiled = predict.compiled.__wrapped__()
+    options = predict.compiler_options.__wrapped__()
     monkeypatch.undo()
+    compiled = jax.jit(predict._predict, static_argnums=(0, 1, 2), compiler_options=options)
     batch = {key: np.ones((4, 32), np.int32) for key in ("tokens", "segments", "positions")}
     head = model.head_specs[0].name
     program = compiled.lower(model, head, None, params, batch | {"first": np.zeros((4, 1), np.int32)})
