@@ -41,7 +41,7 @@ def predict(model: Model, params: Params, head: str, batch: Batch, mesh: Mesh | 
 
 @functools.cache
 def compiled():
-    """Returns `_predict`, jitted."""
+    """Returns `_predict`, jitted: at the first call, since which options suit it depends on the platform."""
     return jax.jit(_predict, static_argnums=(0, 1, 2), compiler_options=compiler_options())
 
 

@@ -141,6 +141,7 @@ def _fewer_passes(query, key, value, segments, rate, dropout_key, before=0):
 
     The softmax's sum divides the result, [T, H] a head, not the weights, [T, T]. The mask is added, so that XLA makes
     it once for all heads and layers; a score added to so much is lost in rounding, so the sum is what `where` gives.
+    Not on a TPU: its backward pass keeps the undivided result in float32 (base on v5e:2x4: 3.99 to 4.14 GiB a chip).
     """
     scores, value = _scores(query, key), jnp.swapaxes(value, -3, -2)
     scores += jnp.where(segment_mask(segments), 0.0, jnp.finfo(jnp.float32).min)
