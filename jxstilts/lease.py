@@ -56,7 +56,7 @@ class Lease:
         folder = pathlib.Path(folder)
         for path in folder.glob(names):
             if (holder := owner(path)) and _dead(holder, path, self.path):
-                _discard(path, holder["token"], secrets.token_hex(8))
+                _succeed(path, holder, self.path, keep=False)
         os.utime(self.path)
         now = self.path.stat().st_mtime
         for path in folder.glob(f".{names}.*"):
@@ -100,7 +100,9 @@ def acquire(path: str | os.PathLike) -> Lease | None:
                     continue  # given up in between
                 if not _dead(holder, path, own):
                     return None
-                _discard(path, holder["token"], token)
+                if _succeed(path, holder, own):
+                    return Lease(path, token)
+                time.sleep(0.001)  # another is at it
     finally:
         own.unlink(missing_ok=True)
 
@@ -119,11 +121,13 @@ def locked(path: str | os.PathLike, poll: float = 0.05) -> Iterator[None]:
 def owner(path: str | os.PathLike) -> dict:
     """Returns what a lease says of its owner (host, machine, pid, token); {} where there is none."""
     try:
-        return json.loads(pathlib.Path(path).read_text())
+        with open(path) as file:
+            try:
+                return json.load(file)
+            except ValueError:  # a machine went down before the file reached its disk: nobody's, until it expires
+                return {"host": "?", "machine": "", "pid": 0, "token": f"inode {os.fstat(file.fileno()).st_ino}"}
     except FileNotFoundError:
         return {}
-    except ValueError:  # a machine went down before the file reached its disk: nobody's, until it expires
-        return {"host": "?", "machine": "", "pid": 0, "token": ""}
 
 
 def living(path: str | os.PathLike) -> dict:
@@ -162,17 +166,32 @@ def _dead(holder: dict, path: pathlib.Path, fresh: pathlib.Path) -> bool:
         return True  # given up in between
 
 
-def _discard(path: pathlib.Path, stale: str | None, token: str) -> None:
-    """Takes a dead owner's file away. One that a new owner has put there in the meantime is put back."""
-    aside = path.with_name(f".{path.name}.{token}.stale")
-    try:
-        os.rename(path, aside)
-    except FileNotFoundError:
-        return
-    if owner(aside).get("token") != stale:
-        with contextlib.suppress(FileExistsError):  # else its owner notices at its next sign of life
-            os.link(aside, path)
-    aside.unlink()
+def _succeed(path: pathlib.Path, dead: dict, own: pathlib.Path, keep: bool = True) -> bool:
+    """Replaces a dead owner's file by `own` (or removes it: not `keep`). False where another does so, or came first.
+
+    Only who has the claim on a dead owner's token touches its file, so that a living owner's is never moved, not for a
+    moment. A claim is a hard link too, named by that token; on the token of one who died in the middle there is a claim
+    in turn. Claims go after the file has changed, and who gets one looks at the file again: a late one changes nothing.
+    """
+    token, claims = dead["token"], []
+    while True:
+        claims.append(path.with_name(f".{path.name}.{token}.next"))
+        try:
+            os.link(own, claims[-1])
+            break
+        except FileExistsError:
+            before = owner(claims[-1])
+            if not before or not _dead(before, claims[-1], own):
+                return False
+            token = before["token"]
+    first = owner(path).get("token") == dead["token"]
+    if first and keep:
+        os.replace(own, path)
+    elif first:
+        path.unlink(missing_ok=True)
+    for claim in claims if first else claims[-1:]:
+        claim.unlink(missing_ok=True)
+    return first
 
 
 def _machine() -> str:

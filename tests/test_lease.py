@@ -1,16 +1,21 @@
 """Leases of a shared folder: one owner at a time, a dead one is replaced, a lost one is noticed."""
 
+import contextlib
 import json
 import multiprocessing
 import os
 import pathlib
 import signal
+import threading
 import time
+import types
 
+import numpy as np
 import pytest
 
 from jxstilts import lease
 
+Lease = lease.Lease  # a Stage puts something else there
 spawn = multiprocessing.get_context("spawn")
 
 
@@ -27,11 +32,17 @@ def count(path, times):
             path.write_text(str(int(path.read_text()) + 1))
 
 
-def take(path, together, winners):
-    together.wait()
-    if lease.acquire(path):
-        winners.put(os.getpid())
-    together.wait()
+def take(folder, rounds, together, winners):
+    """Tells which of the leases 0 to rounds - 1 this process got, where others want the same one at the same time."""
+    won = []
+    for n in range(rounds):
+        together.wait()
+        if held := lease.acquire(folder / str(n)):
+            won.append(n)
+        together.wait()
+        if held:
+            held.release()
+    winners.put(won)
 
 
 @pytest.fixture
@@ -122,26 +133,106 @@ def test_a_process_that_slept_looks_before_it_goes_on(tmp_path, monkeypatch):
     assert held.lost
 
 
-def test_a_lease_of_one_who_came_first_is_put_back(tmp_path):
-    """Two find a dead owner; the slower one does not take the lease from the faster one."""
-    path = tmp_path / "a"
-    held = lease.acquire(path)
-    lease._discard(path, "the token of the dead owner", "mine")
-    assert not held.lost and lease.acquire(path) is None
-    held.release()
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_of_many_one_replaces_the_dead(tmp_path, process):
     process.kill()
     process.join()
+    for n in range(100):
+        (tmp_path / str(n)).write_bytes((tmp_path / "a").read_bytes())
     together, winners = spawn.Barrier(4), spawn.Queue()
-    others = [spawn.Process(target=take, args=(tmp_path / "a", together, winners)) for _ in range(4)]
+    others = [spawn.Process(target=take, args=(tmp_path, 100, together, winners)) for _ in range(4)]
     for other in others:
         other.start()
+    won = [winners.get(timeout=60) for _ in others]
     for other in others:
         other.join(60)
-    assert winners.get(timeout=5) and winners.empty()
+    assert sorted(n for names in won for n in names) == list(range(100))
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+class Killed(BaseException):
+    """A process ends here: nothing of it runs any more, no `finally` either."""
+
+
+class Stage:
+    """Threads that lease.py takes for processes, of which one runs at a time, from one file operation to the next."""
+
+    def __init__(self, monkeypatch):
+        self.living, self.ended = {os.getpid()}, set()
+        self._here, self._back = threading.local(), threading.Semaphore(0)
+        self._turns = {}
+        real = os.getpid()
+        monkeypatch.setattr(lease.os, "getpid", lambda: getattr(self._here, "pid", real))
+        monkeypatch.setattr(lease, "_running", lambda pid: pid in self.living)
+        monkeypatch.setattr(lease, "Lease", lambda path, token: path)
+        monkeypatch.setattr(lease.time, "sleep", lambda seconds: self._stop())
+        for module, name in [(lease.os, "link"), (lease.os, "replace"), (lease.os, "unlink"), (lease, "owner")]:
+            monkeypatch.setattr(module, name, self._stopping(getattr(module, name)))
+
+    def _stop(self):
+        if pid := getattr(self._here, "pid", None):
+            self._back.release()
+            self._turns[pid].acquire()
+            if pid not in self.living:
+                raise Killed
+
+    def _stopping(self, function):
+        def stopped(*args, **options):
+            self._stop()
+            return function(*args, **options)
+
+        return stopped
+
+    def start(self, pid, function):
+        def run():
+            self._here.pid = pid
+            with contextlib.suppress(Killed):
+                self._stop()
+                function()
+            self.ended.add(pid)
+            self._back.release()
+
+        self.living.add(pid)
+        self._turns[pid] = threading.Semaphore(0)
+        threading.Thread(target=run, daemon=True).start()
+        self._back.acquire()
+
+    def step(self, pid):
+        self._turns[pid].release()
+        assert self._back.acquire(timeout=60)
+
+
+@pytest.mark.parametrize("deaths", [0.0, 0.1])
+def test_in_every_order_one_has_it(tmp_path, monkeypatch, deaths):
+    """Three want the lease of a dead one and a fourth clears it away; each stops anywhere, and may be killed there."""
+    for seed in range(150):
+        random, folder = np.random.default_rng(seed), tmp_path / str(seed)
+        with monkeypatch.context() as patch:
+            stage, winners = Stage(patch), set()
+            stage.start(1, lambda folder=folder: lease.acquire(folder / "a"))
+            while 1 not in stage.ended:
+                stage.step(1)
+            stage.living.discard(1)
+
+            def want(pid, folder=folder, winners=winners):
+                if lease.acquire(folder / "a"):
+                    winners.add(pid)
+
+            def clear(folder=folder, seed=seed):
+                seat = lease.acquire(tmp_path / f"seat {seed}")
+                Lease.clear(types.SimpleNamespace(path=seat), folder)
+
+            for pid in (2, 3, 4):
+                stage.start(pid, lambda pid=pid: want(pid))
+            stage.start(5, clear)
+            while rest := sorted({2, 3, 4, 5} - stage.ended):
+                pid = int(random.choice(rest))
+                if random.random() < deaths:
+                    stage.living.discard(pid)
+                stage.step(pid)
+                assert len(winners & stage.living) <= 1, seed
+            has = lease.acquire(folder / "a")
+            assert (has is None) == bool(winners & stage.living), seed
+            assert deaths or [path.name for path in folder.iterdir()] == ["a"], seed
 
 
 def test_a_file_that_two_change_loses_nothing(tmp_path):
