@@ -168,6 +168,30 @@ ENTRY %main (x: f32[4,16,128,64], y: f32[4,16,128,64]) -> f32[4,16,128,128] {{
 
 
 @pytest.mark.parametrize(
+    ("line", "moved"),
+    [  # started in main memory, done on the chip (S(1)), and the other way round
+        (
+            "((f32[64,128]{1,0:T(8,128)}), f32[16,128]{1,0:T(8,128)S(1)}, s32[]{:S(2)}) slice-start(%x), "
+            "slice={[16:32], [0:128]}",
+            16 * 128 * 4,
+        ),
+        ("(f32[64,128]{1,0:T(8,128)S(1)}, f32[64,128]{1,0:T(8,128)}, u32[]{:S(2)}) copy-start(%x)", 64 * 128 * 4),
+        ("(f32[64,128]{1,0:T(8,128)}, f32[64,128]{1,0:T(8,128)}, u32[]{:S(2)}) copy-start(%x)", 2 * 64 * 128 * 4),
+    ],
+)
+def test_what_is_fetched_ahead_counts_by_what_arrives(line, moved):
+    text = f"""HloModule m
+
+ENTRY %main (x: f32[64,128]) -> f32[] {{
+  %x = f32[64,128]{{1,0:T(8,128)}} parameter(0)
+  %started = {line}
+  ROOT %c = f32[] constant(0)
+}}
+"""
+    assert hlo.cost(hlo.read(text)).bytes == moved
+
+
+@pytest.mark.parametrize(
     ("attributes", "size"),
     [
         ("channel_id=1, replica_groups={{0,1,2,3},{4,5,6,7}}, use_global_device_ids=true", 4),

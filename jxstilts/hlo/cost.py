@@ -160,9 +160,9 @@ class _Counter:
     def _moved(self, computation: Computation, each: Instruction) -> float:
         """Bytes that an instruction reads from main memory and writes there."""
         given = [_result(computation, name) for name in each.operands]
-        if each.opcode in ("copy-start", "slice-start"):  # (destination, source, context)
-            size = each.shapes[0].bytes
-            return sum(size for shape in each.shapes[:2] if shape.memory == 0)
+        if each.opcode in ("copy-start", "slice-start"):  # (destination, source, context), ((source), part, context)
+            size = min(shape.bytes for shape in each.shapes[:2])
+            return float(size * sum(shape.memory == 0 for shape in each.shapes[:2]))
         if each.opcode in SLICES:
             return float(_main(each.shapes) + (_main(each.shapes) if _main(given[0]) else 0))
         if each.opcode == "dynamic-update-slice":
