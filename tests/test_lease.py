@@ -204,14 +204,15 @@ class Stage:
 @pytest.mark.parametrize("deaths", [0.0, 0.1])
 def test_in_every_order_one_has_it(tmp_path, monkeypatch, deaths):
     """Three want the lease of a dead one and a fourth clears it away; each stops anywhere, and may be killed there."""
+    dead, *others, clearer = range(2**22, 2**22 + 5)  # above the numbers of real processes
     for seed in range(150):
         random, folder = np.random.default_rng(seed), tmp_path / str(seed)
         with monkeypatch.context() as patch:
             stage, winners = Stage(patch), set()
-            stage.start(1, lambda folder=folder: lease.acquire(folder / "a"))
-            while 1 not in stage.ended:
-                stage.step(1)
-            stage.living.discard(1)
+            stage.start(dead, lambda folder=folder: lease.acquire(folder / "a"))
+            while dead not in stage.ended:
+                stage.step(dead)
+            stage.living.discard(dead)
 
             def want(pid, folder=folder, winners=winners):
                 if lease.acquire(folder / "a"):
@@ -221,10 +222,10 @@ def test_in_every_order_one_has_it(tmp_path, monkeypatch, deaths):
                 seat = lease.acquire(tmp_path / f"seat {seed}")
                 Lease.clear(types.SimpleNamespace(path=seat), folder)
 
-            for pid in (2, 3, 4):
+            for pid in others:
                 stage.start(pid, lambda pid=pid: want(pid))
-            stage.start(5, clear)
-            while rest := sorted({2, 3, 4, 5} - stage.ended):
+            stage.start(clearer, clear)
+            while rest := sorted({*others, clearer} - stage.ended):
                 pid = int(random.choice(rest))
                 if random.random() < deaths:
                     stage.living.discard(pid)
