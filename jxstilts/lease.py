@@ -55,8 +55,9 @@ class Lease:
         """Removes the leases of dead owners from a folder, and what killed ones left beside them. names: a glob."""
         folder = pathlib.Path(folder)
         for path in folder.glob(names):
-            if (holder := owner(path)) and _dead(holder, path, self.path):
-                _succeed(path, holder, self.path, keep=False)
+            with _signed(path) as (own, _):  # not this lease's file: the folder may be on another file system
+                if (holder := owner(path)) and _dead(holder, path, own):
+                    _succeed(path, holder, own, keep=False)
         os.utime(self.path)
         now = self.path.stat().st_mtime
         for path in folder.glob(f".{names}.*"):
@@ -82,14 +83,13 @@ class Lease:
 
 
 def acquire(path: str | os.PathLike) -> Lease | None:
-    """Returns the lease of this name, or None where another holds it. Makes the folder."""
+    """Returns the lease of this name, or None where another holds it. Makes the folder.
+
+    Waits where another is taking a dead owner's place: milliseconds, or `EXPIRES` if its machine is lost just then.
+    """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    token = secrets.token_hex(8)
-    own = path.with_name(f".{path.name}.{token}")
-    me = {"host": socket.gethostname(), "machine": _machine(), "pid": os.getpid(), "token": token}
-    own.write_text(json.dumps(me))
-    try:
+    with _signed(path) as (own, token):
         while True:
             try:
                 os.link(own, path)
@@ -102,9 +102,7 @@ def acquire(path: str | os.PathLike) -> Lease | None:
                     return None
                 if _succeed(path, holder, own):
                     return Lease(path, token)
-                time.sleep(0.001)  # another is at it
-    finally:
-        own.unlink(missing_ok=True)
+                time.sleep(0.01)  # another is at it
 
 
 @contextlib.contextmanager
@@ -155,6 +153,19 @@ def living(path: str | os.PathLike) -> dict:
         probe.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def _signed(path: pathlib.Path) -> Iterator[tuple[pathlib.Path, str]]:
+    """A hidden file beside `path` that says who this process is, and its new token; gone after the block."""
+    token = secrets.token_hex(8)
+    own = path.with_name(f".{path.name}.{token}")
+    me = {"host": socket.gethostname(), "machine": _machine(), "pid": os.getpid(), "token": token}
+    own.write_text(json.dumps(me))
+    try:
+        yield own, token
+    finally:
+        own.unlink(missing_ok=True)
+
+
 def _dead(holder: dict, path: pathlib.Path, fresh: pathlib.Path) -> bool:
     """fresh: a file that was just written beside it, so that both times are of the same clock, the file system's."""
     if holder["machine"] == _machine() and not _running(holder["pid"]):
@@ -184,14 +195,18 @@ def _succeed(path: pathlib.Path, dead: dict, own: pathlib.Path, keep: bool = Tru
             if not before or not _dead(before, claims[-1], own):
                 return False
             token = before["token"]
-    first = owner(path).get("token") == dead["token"]
-    if first and keep:
-        os.replace(own, path)
-    elif first:
-        path.unlink(missing_ok=True)
-    for claim in claims if first else claims[-1:]:
-        claim.unlink(missing_ok=True)
-    return first
+    spent = claims[-1:]
+    try:
+        if first := owner(path).get("token") == dead["token"]:
+            if keep:
+                os.replace(own, path)
+            else:
+                path.unlink(missing_ok=True)
+            spent = claims
+        return first
+    finally:  # also where the file system refuses: a claim that a living process has left would never be anyone else's
+        for claim in spent:
+            claim.unlink(missing_ok=True)
 
 
 def _machine() -> str:

@@ -1,6 +1,7 @@
 """Leases of a shared folder: one owner at a time, a dead one is replaced, a lost one is noticed."""
 
 import contextlib
+import errno
 import json
 import multiprocessing
 import os
@@ -234,6 +235,37 @@ def test_in_every_order_one_has_it(tmp_path, monkeypatch, deaths):
             has = lease.acquire(folder / "a")
             assert (has is None) == bool(winners & stage.living), seed
             assert deaths or [path.name for path in folder.iterdir()] == ["a"], seed
+
+
+def test_a_place_that_could_not_be_taken_is_free_for_the_next(tmp_path, process, monkeypatch):
+    process.kill()
+    process.join()
+
+    def refuse(*paths):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output"):
+        patch.setattr(lease.os, "replace", refuse)
+        lease.acquire(tmp_path / "a")
+    lease.acquire(tmp_path / "a").release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_another_file_system_is_cleared(tmp_path, process, monkeypatch):
+    process.kill()
+    process.join()
+    link = os.link
+
+    def beside(source, target):
+        if pathlib.Path(source).parent != pathlib.Path(target).parent:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        link(source, target)
+
+    monkeypatch.setattr(lease.os, "link", beside)
+    seat = lease.acquire(tmp_path / "elsewhere/seat")
+    seat.clear(tmp_path, "a")
+    assert [path.name for path in tmp_path.iterdir()] == ["elsewhere"]
+    seat.release()
 
 
 def test_a_file_that_two_change_loses_nothing(tmp_path):
