@@ -159,8 +159,8 @@ def _signed(path: pathlib.Path) -> Iterator[tuple[pathlib.Path, str]]:
     token = secrets.token_hex(8)
     own = path.with_name(f".{path.name}.{token}")
     me = {"host": socket.gethostname(), "machine": _machine(), "pid": os.getpid(), "token": token}
-    own.write_text(json.dumps(me))
     try:
+        own.write_text(json.dumps(me))
         yield own, token
     finally:
         own.unlink(missing_ok=True)
