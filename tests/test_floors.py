@@ -5,9 +5,9 @@ import pathlib
 
 PACKAGE = pathlib.Path(__file__).parent.parent / "jxstilts"
 FLOORS = {
-    "runtime": 0, "pages": 0, "config": 0, "roll": 0, "processes": 0,
+    "runtime": 0, "pages": 0, "config": 0, "rooms": 0, "roll": 0, "processes": 0,
     "mesh": 1, "checkpoint": 1, "tracking": 1, "lease": 1, "hlo": 1,
-    "models": 2, "tasks": 2, "data": 2,
+    "data": 2, "tasks": 2, "models": 2.5,
     "train": 3, "eval": 3,
     "study": 4, "report": 4,
     "check": 5,
@@ -17,7 +17,13 @@ FLOORS = {
 # Floors on which rooms stand beside each other without importing each other. On floor 0 the others use runtime's
 # errors, and processes stands on roll;
 # on floor 1 checkpoint, hlo, lease, mesh and tracking stand alone.
-ALLOWED = {("config", "runtime"), ("roll", "runtime"), ("processes", "runtime"), ("processes", "roll")}
+ALLOWED = {
+    ("config", "runtime"),
+    ("rooms", "runtime"),
+    ("roll", "runtime"),
+    ("processes", "runtime"),
+    ("processes", "roll"),
+}
 
 
 def room(module: str) -> str | None:

@@ -82,6 +82,11 @@ class Model:
             raise InputError(suggest("head", name, specs))
         return heads.make(specs[name], self.config, self.compute)
 
+    @property
+    def template(self):
+        """The `data.template.Template` by which texts become this model's inputs."""
+        return family_module(self.family).TEMPLATE
+
     def encoder(self, train: bool = False, all_hidden: bool = False) -> nn.Module:
         return family_module(self.family).Encoder(self.config, self.compute, train, all_hidden)
 

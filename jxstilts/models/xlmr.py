@@ -10,6 +10,7 @@ from functools import partial
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jxstilts.data.template import Template
 from jxstilts.mesh import constrain_rows
 from jxstilts.models.attention import attend, drop
 from jxstilts.models.initial import matrix
@@ -52,6 +53,9 @@ PRESETS = {
     "xl": {"vocab_size": 250880, "width": 2560, "layers": 36, "heads": 32, "mlp": 10240, "prenorm": True},
     "xxl": {"vocab_size": 250880, "width": 4096, "layers": 48, "heads": 32, "mlp": 16384, "prenorm": True},
 }
+
+
+TEMPLATE = Template(pair=("cls", "A", "sep", "sep", "B", "sep"))
 
 
 class Block(nn.Module):

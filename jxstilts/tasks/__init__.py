@@ -15,18 +15,16 @@ variable JXSTILTS_TASKS names (several as in PATH); nothing else lists it.
 
 import functools
 import importlib
-import importlib.util
 import itertools
 import logging
 import os
 import pathlib
 import pkgutil
-import sys
-import traceback
 from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
+from jxstilts import rooms
 from jxstilts.runtime import InputError, suggest
 from jxstilts.tasks import retrieval, sources
 from jxstilts.tasks.spec import Recipe, TaskSpec, Tfds
@@ -65,27 +63,13 @@ def _read_specs(outside: str) -> dict[str, TaskSpec]:
 
 def _outside(path: str) -> ModuleType:
     """Runs a task file from elsewhere. Raises InputError with the line of the file that is wrong."""
-    file = pathlib.Path(path).expanduser()
-    if file.suffix != ".py" or not file.is_file():
-        raise InputError(f"{OUTSIDE}: {path!r} is no Python file; it takes files, separated by {os.pathsep!r}")
-    name = f"jxstilts_task_{file.stem}"
-    spec = importlib.util.spec_from_file_location(name, file)
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        specs = [value for value in vars(module).values() if isinstance(value, TaskSpec)]
-        for each in specs:
-            _check_tuples(each)
-    except (
-        ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, OSError, SyntaxError,
-        TypeError, ValueError,
-    ) as error:  # fmt: skip
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == spec.origin]
-        if isinstance(error, SyntaxError) and error.filename == spec.origin:
-            lines.append(error.lineno)
-        where = ":".join(map(str, [path, *lines[-1:]]))
-        kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
-        raise InputError(f"{where}: {kind}{error}") from error
+    module = rooms.run_file(path, OUTSIDE)
+    specs = [value for value in vars(module).values() if isinstance(value, TaskSpec)]
+    for spec in specs:
+        try:
+            _check_tuples(spec)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
     if not specs:
         raise InputError(f"{OUTSIDE}: {path} has no TaskSpec at its top level")
     return module
