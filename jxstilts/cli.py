@@ -322,11 +322,10 @@ def _world(options) -> None:
 def _tasks(options) -> None:
     import textwrap
 
-    from jxstilts import tasks
-    from jxstilts.tasks.spec import TYPES
+    from jxstilts import forms, tasks
 
     specs = [tasks.get(name) for name in tasks.names()]
-    for kind in TYPES:
+    for kind in forms.names():
         print(f"\n{kind}\n{'=' * len(kind)}")
         for spec in (spec for spec in specs if spec.type == kind):
             splits = (f"{split} {spec.sizes[split]:,}" if split in spec.sizes else split for split in spec.splits)

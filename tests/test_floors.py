@@ -7,7 +7,7 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "jxstilts"
 FLOORS = {
     "runtime": 0, "pages": 0, "config": 0, "rooms": 0, "roll": 0, "processes": 0,
     "mesh": 1, "checkpoint": 1, "tracking": 1, "lease": 1, "hlo": 1,
-    "data": 2, "tasks": 2, "models": 2.5,
+    "readers": 1, "data": 2, "forms": 2.2, "tasks": 2.3, "models": 2.5,
     "train": 3, "eval": 3,
     "study": 4, "report": 4,
     "check": 5,

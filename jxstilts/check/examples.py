@@ -34,26 +34,26 @@ def describe(phase: Any, key: str, model: Model, tokenizer_dir: pathlib.Path, da
         batch = data.source[0][key]
     labels = {spec.name: spec.labels for spec in model.head_specs}[inputs.head_name(stream)]
     tokenizer = tokenizers.load(tokenizer_dir)
-    # the first example of a row that may hold several; a question's choices are one example
-    first = np.isin(batch["segments"][0], 1 + np.flatnonzero(_own(batch)))
+    own = _own(batch)  # the first example of a row that may hold several; a question's choices are one example
+    first = np.isin(batch["segments"][0], 1 + np.flatnonzero(own))
     text = tokenizer.decode(batch["tokens"][0][first])
     text = text if len(text) <= WORDS else f"{text[:WORDS]}..."
     rows, length = batch["tokens"].shape
     real = float((batch["segments"] > 0).mean())
-    gold = _gold(tasks.get(stream.task).type, batch, labels, tokenizer, first)
-    return f"tokens [{rows}, {length}], {real:.0%} real; the first example: {text}{gold}"
+    gold = tasks.get(stream.task).form.gold_in_words(batch, own, labels, tokenizer)
+    return f"tokens [{rows}, {length}], {real:.0%} real; the first example: {text}{gold and f' -> {gold}'}"
 
 
 def longest(phase: Any, key: str, model: Model, tokenizer_dir: pathlib.Path, data_dir: str) -> int:
     """Returns the tokens of the longest input among the first ROWS of a stream, rounded up as `inputs.make` does."""
     stream = phase.tasks[key]
     rows = inputs.training_rows(dataclasses.replace(stream, limit=min(stream.limit or ROWS, ROWS)), data_dir)
-    kind = tasks.get(stream.task).type
+    form = tasks.get(stream.task).form
     with tempfile.TemporaryDirectory() as folder:
         features = prepare.features(
-            rows, kind, tokenizers.load(tokenizer_dir), pathlib.Path(folder), max_length=stream.max_length
+            form, rows, tokenizers.load(tokenizer_dir), model.template, stream, pathlib.Path(folder)
         )
-        groups = batching.groups(features, kind)
+        groups = batching.groups(features, form.fields)
         return 16 * -(-int((features.offsets[groups[1:]] - features.offsets[groups[:-1]]).max()) // 16)
 
 
@@ -62,18 +62,3 @@ def _own(batch: dict[str, np.ndarray]) -> np.ndarray:
     if "group" in batch:
         return batch["group"][0] == 0
     return np.arange(batch["weights"].shape[1]) == 0
-
-
-def _gold(kind: str, batch: dict[str, np.ndarray], labels: tuple[str, ...], tokenizer: Any, first: np.ndarray) -> str:
-    """What is right in the first example of a batch; first bool [T]: its tokens."""
-    if kind == "classification":
-        return f" -> {labels[batch['labels'][0, 0]]}"
-    if kind == "choice":
-        return f" -> choice {int(batch['labels'][0][_own(batch)].argmax()) + 1}"
-    if kind == "span":
-        begin, end = int(batch["start"][0, 0]), int(batch["end"][0, 0])
-        answer = tokenizer.decode(batch["tokens"][0, begin : end + 1]) if end else "no answer here"
-        return f" -> {answer}"
-    if kind == "tagging":
-        return f" -> {' '.join(labels[tag] for tag in batch['tags'][0][first] if tag >= 0)}"
-    return ""

@@ -85,18 +85,19 @@ def shape(study: Study, name: str, key: str, model: Model) -> tuple[BatchShape, 
     How long a question with its choices gets, only the data tells: without it, it is as long as it could be.
     """
     stream = study.phases[name].tasks[key]
-    kind = tasks.get(stream.task).type
-    if kind == "text":
-        return BatchShape(kind, stream.batch_size, stream.max_length, inputs.MAX_SEGMENTS), ""
-    if kind != "choice":
-        return BatchShape(kind, stream.batch_size, stream.max_length), ""
-    mean, choices = plan.LENGTHS[stream.task if stream.task in plan.LENGTHS else plan.LIKE[kind]]
+    form = tasks.get(stream.task).form
+    fields = form.batch_fields(model.template)
+    if form.running_text:
+        return BatchShape(fields, stream.batch_size, stream.max_length, inputs.MAX_SEGMENTS), ""
+    if not form.grouped:
+        return BatchShape(fields, stream.batch_size, stream.max_length), ""
+    mean, choices = tasks.get(stream.task).typical
     length = choices * stream.max_length
     if missing(study, name, key):
         bound = f"{key}: rows of {choices} full choices; real ones have {mean} tokens on average, give config.data_dir."
-        return BatchShape(kind, stream.batch_size, length, choices), bound
+        return BatchShape(fields, stream.batch_size, length, choices), bound
     seen = examples.longest(study.phases[name], key, model, tokenizer_of(study, name), study.data_dir)
-    return BatchShape(kind, stream.batch_size, min(length, seen), choices), ""
+    return BatchShape(fields, stream.batch_size, min(length, seen), choices), ""
 
 
 def model_of(study: Study, name: str) -> Model | None:
@@ -115,10 +116,10 @@ def model_of(study: Study, name: str) -> Model | None:
     kept = phase.keep_heads
     for stream in phase.tasks.values():
         head, task = inputs.head_name(stream), tasks.get(stream.task)
-        is_open = task.type == "tagging" and stream.objective == "task" and not task.labels
+        is_open = task.form.labelled and stream.objective == "task" and not task.labels
         if is_open and head not in kept and not _at_hand(stream, study.data_dir):
             labels = tuple(map(str, range(OPEN_LABELS)))
-            own, kept = (*own, HeadSpec(head, "tagging", labels)), (*kept, head)
+            own, kept = (*own, HeadSpec(head, task.type, labels)), (*kept, head)
     return inputs.heads(dataclasses.replace(phase, keep_heads=kept), start, own, study.data_dir)
 
 

@@ -14,7 +14,7 @@ from jxstilts import hlo
 from jxstilts.check.chips import Chip
 from jxstilts.checkpoint import leaves
 from jxstilts.data import batching
-from jxstilts.data.features import Features
+from jxstilts.data.features import Features, Field
 from jxstilts.mesh import batch_divisor
 from jxstilts.models.model import Model, family_module
 from jxstilts.runtime import InputError
@@ -26,9 +26,9 @@ STEPS = 1000  # of the schedule, which is state: any number gives the same progr
 
 @dataclasses.dataclass(frozen=True)
 class BatchShape:
-    """type: of the features. rows of `length` tokens with up to `segments` examples or choices each."""
+    """fields: of the batch (`Form.batch_fields`). rows of `length` tokens with up to `segments` examples or choices."""
 
-    type: str
+    fields: tuple[Field, ...]
     rows: int
     length: int
     segments: int = 1
@@ -36,11 +36,11 @@ class BatchShape:
     def arrays(self) -> dict[str, jax.ShapeDtypeStruct]:
         """The arrays of a batch, as `batching.assemble` makes them."""
         one = np.zeros(1, np.int32)
-        fields = {field: one for field, _ in batching.LABELS[self.type].values()} | {"example": one}
-        features = Features(one, np.array([0, 1]), fields, {"tag": one})
+        sources = {field.source: one for field in self.fields}
         made = batching.assemble(
-            features, [(0,)], type=self.type, length=self.length, num_rows=self.rows, max_segments=self.segments
-        )
+            Features(one, np.array([0, 1]), sources, sources), [(0,)],
+            fields=self.fields, length=self.length, num_rows=self.rows, max_segments=self.segments, pad_id=0,
+        )  # fmt: skip
         return {key: jax.ShapeDtypeStruct(array.shape, array.dtype) for key, array in made.items()}
 
 

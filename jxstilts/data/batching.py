@@ -10,19 +10,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from jxstilts.data.features import Features
+from jxstilts.data.features import Features, Field
 from jxstilts.data.ragged import offsets_of, spread
-from jxstilts.runtime import InputError, suggest
-
-# What each type adds to a batch when it is labelled: batch key -> (feature field, what it is: a value or the index of
-# a token, of each segment, or a value of each token).
-LABELS = {
-    "classification": {"labels": ("label", "value")},
-    "choice": {"labels": ("label", "value")},
-    "span": {"start": ("start", "index"), "end": ("end", "index")},
-    "tagging": {"tags": ("tag", "token")},
-    "text": {},
-}
+from jxstilts.runtime import InputError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,15 +44,16 @@ class Plan:
         return same and self.rows == other.rows
 
 
-def groups(features: Features, type: str) -> np.ndarray:
+def groups(features: Features, fields: Sequence[Field]) -> np.ndarray:
     """Returns which features belong in one row: those of unit u are groups[u]:groups[u+1], int64 [U+1].
 
     A unit is a question with all its choices, else one feature. Plans are made for units: their lengths are
     np.diff(features.offsets[groups]); `expand` turns them into plans for features.
     """
-    if type != "choice":
+    source = next((field.source for field in fields if field.kind == "group"), None)
+    if source is None:
         return np.arange(len(features) + 1)
-    begins = np.flatnonzero(np.diff(features.fields["example"], prepend=-1))
+    begins = np.flatnonzero(np.diff(features.fields[source], prepend=-1))
     return np.append(begins, len(features)).astype(np.int64)
 
 
@@ -154,12 +145,12 @@ def efficiency(plans: Sequence[Plan], lengths: np.ndarray) -> float:
 def assemble(
     features: Features, rows: Sequence[Sequence[int]], *, length: int, num_rows: int, **options
 ) -> dict[str, np.ndarray]:
-    """Builds a batch with row r holding the features rows[r]; options: type, max_segments, pad_id, labelled."""
+    """Builds a batch with row r holding the features rows[r]; options: fields, max_segments, pad_id."""
     return assemble_plan(features, Plan.of(rows, length, num_rows), **options)
 
 
 def assemble_plan(features: Features, plan: Plan, **options) -> dict[str, np.ndarray]:
-    """Builds the batch of a plan; the options are those of `assemble_plans`: type, max_segments, pad_id, labelled."""
+    """Builds the batch of a plan; the options are those of `assemble_plans`: fields, max_segments, pad_id."""
     return assemble_plans(features, [plan], **options)[0]
 
 
@@ -172,23 +163,18 @@ def assemble_plans(
     features: Features,
     plans: Sequence[Plan],
     *,
-    type: str,
+    fields: Sequence[Field],
     max_segments: int,
-    pad_id: int = 1,
-    labelled: bool = True,
+    pad_id: int,
 ) -> list[dict[str, np.ndarray]]:
     """Builds a batch for each plan, its features one after the other in their row; missing rows are padding.
 
     Several small batches together take little longer than one. Those of a call are views of the same arrays.
     Returns tokens, segments (0 = padding, 1.. = place in the row), positions (from 0 in each segment) int32 [B, T];
     first (index of the segment's first token), index (feature id, -1 = none) int32 and weights (0 = none) float32
-    [B, S]; choice: group (number of the question in its row, from 0; -1 = none) int32 [B, S]. If labelled:
-    classification labels int32 [B, S]; choice labels int32 [B, S] (1 = right); span start, end int32 [B, S], token
-    index in the row; tagging tags int32 [B, T] (-1 = none). Raises InputError if something does not fit, a question
-    lacks some of its choices, or labels are asked for and absent.
+    [B, S]; and each of `fields`, int32. Raises InputError if something does not fit, a group is not whole, or a field
+    is absent.
     """
-    if type not in LABELS:
-        raise InputError(suggest("feature type", type, LABELS))
     if not plans:
         return []
     rows = [0, *itertools.accumulate(plan.num_rows for plan in plans)]
@@ -251,16 +237,19 @@ def assemble_plans(
         "weights": per_segment(1, 0, np.float32),
         "index": per_segment(ids, -1, np.int32),
     }
-    if type == "choice":
-        tables["group"] = per_segment(_questions(features.fields["example"], ids, slot), -1, np.int32)
-    for key, (field, kind) in LABELS[type].items() if labelled else ():
-        fields = features.token_fields if kind == "token" else features.fields
-        if field not in fields:
-            raise InputError(f"these {type} examples have no gold labels (no field {field!r}): they cannot be used")
-        if kind == "token":
-            tables[key] = per_token(fields[field], -1)
+    for field in fields:
+        given = features.token_fields if field.kind == "token" else features.fields
+        if field.source not in given:
+            what = "these examples have no gold labels" if field.gold else "these features were made for another model"
+            raise InputError(f"{what} (no field {field.source!r}): they cannot be used")
+        values = given[field.source]
+        if field.kind == "token":
+            tables[field.name] = per_token(values, field.empty)
+        elif field.kind == "group":
+            tables[field.name] = per_segment(_numbers(values, ids, slot), field.empty, np.int32)
         else:
-            tables[key] = per_segment(fields[field][ids] + (first if kind == "index" else 0), 0, np.int32)
+            shift = first if field.kind == "index" else 0
+            tables[field.name] = per_segment(values[ids] + shift, field.empty, np.int32)
 
     made, at = [], 0
     for plan, begin, end in zip(plans, rows, rows[1:], strict=False):
@@ -272,7 +261,7 @@ def assemble_plans(
     return made
 
 
-def _questions(example: np.ndarray, ids: np.ndarray, slot: np.ndarray) -> np.ndarray:
+def _numbers(example: np.ndarray, ids: np.ndarray, slot: np.ndarray) -> np.ndarray:
     """Returns the number in its row of the question that each planned choice belongs to, int64 [planned features].
 
     example int32 [N]: the question of each feature; ids, slot int64 [planned features]: feature and place in the row.

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from jxstilts import lease
-from jxstilts.data.tokenize import Features
+from jxstilts.data.features import Features
 from jxstilts.runtime import InputError, writing
 
 LEFTOVER = 24 * 3600  # seconds after which a temporary folder is taken for that of a killed process

@@ -10,19 +10,28 @@ from jxstilts.runtime import InputError
 
 
 @dataclasses.dataclass(frozen=True)
+class Field:
+    """One array of a batch beside tokens, segments and positions.
+
+    name: in the batch. source: the features' field that it is made of. kind: "value", of each segment, [B, S];
+    "index" of a token in its feature, which becomes one in the row, [B, S]; "group": features with the same source
+    belong together, and get the number of their group in the row, from 0, [B, S]; "token", a value of each token,
+    [B, T]. empty: where there is none. gold: only of labelled examples.
+    """
+
+    name: str
+    source: str
+    kind: str
+    empty: int = 0
+    gold: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class Features:
     """N tokenised inputs of different lengths, M tokens in all; feature i has tokens[offsets[i]:offsets[i+1]].
 
-    tokens int32 [M]; offsets int64 [N+1]; fields: name -> [N]; token_fields: name -> [M]. What is marked * is there
-    only if the examples are labelled.
-    classification: field label*.
-    choice: a feature per choice, those of a question one after the other; fields example (index into the examples)
-    and label* (1 = the right choice).
-    span: field example; start* and end* (token index in the feature, both 0 = `<s>` when the answer is not in this
-    window); token fields char_start and char_end (characters of the context; -1 for a token that no answer may begin
-    or end with) and max_context (among the windows that show this token, this one shows most around it).
-    tagging: field example; token fields word (index in the sentence of the word that begins with this token, else -1)
-    and tag* (id in `labels` where a word begins, -1 elsewhere and for a tag that `labels` lacks).
+    tokens int32 [M]; offsets int64 [N+1]; fields: name -> [N]; token_fields: name -> [M]. Which fields there are, the
+    form says that made them; `example` is the index of a feature's example where one may have several.
     """
 
     tokens: np.ndarray
@@ -62,3 +71,26 @@ def labelled(examples: Sequence[Mapping], key: str) -> bool:
 def constant(count: int, *ids: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The same ids in each of `count` rows, as a part of `ragged.join`."""
     return np.array(ids, np.int32), np.zeros(count, np.int64), np.full(count, len(ids))
+
+
+def concatenate(parts: Sequence[Features]) -> Features:
+    """Returns the features of all parts, in order, with the fields that all parts have.
+
+    `example` becomes the index into the examples of all parts, in order.
+    """
+    if not parts:
+        raise InputError("there are no features to put together")
+    fields = [name for name in parts[0].fields if all(name in part.fields for part in parts)]
+    token_fields = [name for name in parts[0].token_fields if all(name in part.token_fields for part in parts)]
+    joined = {name: np.concatenate([part.fields[name] for part in parts]) for name in fields}
+    if "example" in joined:  # every example has a feature, so the last one tells how many there are
+        examples = [part.fields["example"].max(initial=-1) + 1 for part in parts]
+        joined["example"] = joined["example"] + np.repeat(
+            np.cumsum(examples, dtype=np.int32) - np.array(examples, np.int32), [len(part) for part in parts]
+        )
+    return Features(
+        tokens=np.concatenate([part.tokens for part in parts]),
+        offsets=offsets_of(np.concatenate([np.diff(part.offsets) for part in parts])),
+        fields=joined,
+        token_fields={name: np.concatenate([part.token_fields[name] for part in parts]) for name in token_fields},
+    )

@@ -14,7 +14,7 @@ import numpy as np
 
 from jxstilts.data import batching, packing
 from jxstilts.data.batching import Plan
-from jxstilts.data.tokenize import Features
+from jxstilts.data.features import Features, Field
 from jxstilts.runtime import InputError
 
 # What is assembled at once, at most: of batches of 32, the calls of numpy alone cost more than their work.
@@ -35,15 +35,14 @@ class BatchSource:
         planner: Callable[[int], Sequence[Plan]],
         num_steps: int,
         *,
-        type: str,
+        fields: Sequence[Field],
+        pad_id: int,
         max_segments: int = 1,
-        pad_id: int = 1,
-        labelled: bool = True,
     ):
         self.features = features
         self.planner = planner
         self._num_steps = num_steps
-        self._options = {"type": type, "max_segments": max_segments, "pad_id": pad_id, "labelled": labelled}
+        self._options = {"fields": fields, "max_segments": max_segments, "pad_id": pad_id}
         self._ends: list[int] = []  # the first step after each epoch planned so far
         self._plans: dict[int, Sequence[Plan]] = {}
         self._ahead: dict[int, futures.Future] = {}  # the epoch after those, if its plans are being made

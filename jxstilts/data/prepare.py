@@ -1,35 +1,50 @@
 """Examples -> features, through the on-disk cache."""
 
+import dataclasses
 import hashlib
 import json
 import pathlib
 from typing import Any
 
-from jxstilts.data import cache, tokenize, tokenizer
+from jxstilts.data import cache, tokenizer
+from jxstilts.data.features import Features, concatenate
+from jxstilts.data.template import Template
 
-FORMAT = 2  # raise it when `tokenize` gives other arrays for the same input, so that old caches are not read
+FORMAT = 3  # raise it when a form makes other arrays of the same input, so that old caches are not read
 
 
 def features(
-    examples: list[dict], type: str, tokenizer_: Any, cache_dir: str | pathlib.Path | None, **options: Any
-) -> tokenize.Features:
-    """Tokenises examples, or reads what an earlier call with the same content left in `cache_dir`.
+    form: Any,
+    examples: Any,
+    tokenizer_: Any,
+    template: Template,
+    reading: Any,
+    cache_dir: str | pathlib.Path | None,
+    **more: Any,
+) -> Features:
+    """Tokenises examples by their form, or reads what an earlier call with the same content left in `cache_dir`.
 
-    The key holds a hash of the examples themselves, the tokenizer and every option (`max_length`, ...), so a changed
-    data file is noticed. cache_dir=None: no cache.
+    form, reading, more: see `forms.Form.tokenize`. The key holds a hash of the examples themselves, the tokenizer, the
+    template and every option (`max_length`, ...), so a changed data file is noticed. cache_dir=None: no cache.
     """
-    if cache_dir is None:
-        return tokenize.tokenize(examples, type, tokenizer_, **options)
-    digest = hashlib.sha256()
-    for example in examples:
-        digest.update(json.dumps(example, sort_keys=True).encode())
-        digest.update(b"\n")
-    key = {
-        "format": FORMAT,
-        "type": type,
-        "examples": digest.hexdigest(),
-        "tokenizer": tokenizer.fingerprint(tokenizer_),
-        "options": options,
-    }
-    make = lambda: tokenize.tokenize(examples, type, tokenizer_, **options)  # noqa: E731
-    return cache.cached(pathlib.Path(cache_dir), key, make)
+
+    def made(part: list[dict]) -> Features:
+        make = lambda: form.tokenize(part, tokenizer_, template, reading, **more)  # noqa: E731
+        if cache_dir is None:
+            return make()
+        digest = hashlib.sha256()
+        for example in part:
+            digest.update(json.dumps(example, sort_keys=True).encode())
+            digest.update(b"\n")
+        key = {
+            "format": FORMAT,
+            "form": form.name,
+            "examples": digest.hexdigest(),
+            "tokenizer": tokenizer.fingerprint(tokenizer_),
+            "template": dataclasses.asdict(template),
+            "options": {**form.options(reading), **more},
+        }
+        return cache.cached(pathlib.Path(cache_dir), key, make)
+
+    found = [made(part) for part in form.parts(examples)]
+    return found[0] if len(found) == 1 else concatenate(found)

@@ -1,34 +1,34 @@
-"""Evaluation of a model on a task: a pure function of its arguments.
+"""Evaluation of a model on a task: a pure function of an `Evaluator`, the task and the examples.
 
 The inputs of several languages share one stream of batches and their rows, so that next to nothing is padding and a
 shape or two serve all languages and tasks of a head. Threads tokenise what comes next and score what is done while the
-device computes.
+device computes. What differs between the forms of tasks, the form answers (`jxstilts.forms`).
 """
 
 import bisect
 import dataclasses
 import itertools
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
 
-from jxstilts.data import batching, prepare, tokenize
-from jxstilts.data.features import Features
-from jxstilts.eval import baselines, bitext, metrics, predict, spans
-from jxstilts.eval.bitext import embed
-from jxstilts.eval.options import Options
+from jxstilts.data import prepare
+from jxstilts.data.features import Features, concatenate
+from jxstilts.eval import metrics, predict
+from jxstilts.eval.options import Options, layer_of
+from jxstilts.eval.retrieval import Search
+from jxstilts.forms import Collector, Given, retrieval, text
 from jxstilts.models.model import HeadSpec, Model, Params
 from jxstilts.runtime import InputError
 from jxstilts.tasks import TaskSpec
 
-__all__ = ["Options", "Result", "embed", "evaluate", "evaluate_languages", "pick_head"]
+__all__ = ["Evaluator", "Options", "Result", "pick_head"]
 
 STREAM = 64  # batches: languages are put together until they fill as many; an interrupt loses no more than that
-GOLD = {"classification": "label", "choice": "label", "tagging": "tags", "span": "answers"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,103 +55,122 @@ class Result:
     curve: Mapping[int, Mapping[str, float]] = dataclasses.field(default_factory=dict)
 
 
-def evaluate(
-    model: Model,
-    params: Params,
-    task: TaskSpec,
-    examples: Any,
-    *,
-    tokenizer: Any,
-    head: str | None = None,
-    language: str = "en",
-    split: str = "dev",
-    options: Options | None = None,
-    threshold: float | None = None,
-    mesh: Mesh | None = None,
-    cache_dir: str | pathlib.Path | None = None,
-) -> Result:
-    """Predicts and scores one task in one language.
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+    """A model that is ready to be evaluated.
 
-    Args:
-        params: on the host, or on `mesh` when one is given.
-        examples: what `tasks.load` returns.
-        head: name of the head to use; by default the model's only head of the task's type. Retrieval needs none.
-        threshold: of mined pairs (BUCC), tuned on dev; None tunes it on these examples.
-    Raises InputError: no such head, a head with other labels than the task, some examples with gold and some without.
+    params: on the host, or on `mesh` where one is given. options: how examples become batches and answers. cache_dir:
+    of tokenised inputs; None = no cache.
     """
-    thresholds = {} if threshold is None else {language: threshold}
-    (result,) = evaluate_languages(
-        model, params, task, [(language, examples)], tokenizer=tokenizer, head=head, split=split, options=options,
-        thresholds=thresholds, mesh=mesh, cache_dir=cache_dir,
-    )  # fmt: skip
-    return result
 
+    model: Model
+    params: Params
+    tokenizer: Any
+    options: Options = dataclasses.field(default_factory=Options)
+    mesh: Mesh | None = None
+    cache_dir: str | pathlib.Path | None = None
 
-def evaluate_languages(
-    model: Model,
-    params: Params,
-    task: TaskSpec,
-    languages: Iterable[tuple[str, Any]],
-    *,
-    tokenizer: Any,
-    head: str | None = None,
-    split: str = "dev",
-    options: Options | None = None,
-    thresholds: Mapping[str, float] | None = None,
-    all_layers: bool = False,
-    mesh: Mesh | None = None,
-    cache_dir: str | pathlib.Path | None = None,
-) -> Iterator[Result]:
-    """Yields the Result of each (language, examples), in order; the arguments are those of `evaluate`.
+    def evaluate(
+        self, task: TaskSpec, examples: Any, *, head: str | None = None, language: str = "en", split: str = "dev",
+        threshold: float | None = None,
+    ) -> Result:  # fmt: skip
+        """Predicts and scores one task in one language.
 
-    all_layers: of retrieval, score every hidden state beside the one that counts (`Result.curve`), from the same pass.
+        Args:
+            examples: what `tasks.load` returns.
+            head: name of the head to use; by default the model's only head of the task's form. Retrieval needs none.
+            threshold: of mined pairs (BUCC), tuned on dev; None tunes it on these examples.
+        Raises InputError: no such head, a head with other labels than the task, some examples with gold and some not.
+        """
+        thresholds = {} if threshold is None else {language: threshold}
+        (result,) = self.languages(task, [(language, examples)], head=head, split=split, thresholds=thresholds)
+        return result
 
-    `languages` is read in another thread, a little ahead. Results come in groups, when all rows of some languages have
-    gone through the model; what comes to about STREAM batches is one group.
-    """
-    if task.type not in {*GOLD, "retrieval"}:
-        raise InputError(f"task {task.name!r} is of type {task.type!r}, which has no evaluation")
-    options = (options or Options()).resolve(task, model)
-    run = _Run(model, params, task, tokenizer, options, mesh, cache_dir)
-    spec = None if task.type == "retrieval" else pick_head(model, task, head)
-    thresholds = thresholds or {}
+    def languages(
+        self,
+        task: TaskSpec,
+        languages: Iterable[tuple[str, Any]],
+        *,
+        head: str | None = None,
+        split: str = "dev",
+        thresholds: Mapping[str, float] | None = None,
+        all_layers: bool = False,
+    ) -> Iterator[Result]:
+        """Yields the Result of each (language, examples), in order; the arguments are those of `evaluate`.
 
-    def scored(language: str, predicted: Callable[[], tuple]) -> Result:
-        return _score(task, language, split, *predicted(), thresholds.get(language))
+        all_layers: of retrieval, score every hidden state beside the one that counts (`Result.curve`), from the same
+        pass. `languages` is read in another thread, a little ahead. Results come in groups, when all rows of some
+        languages have gone through the model; what comes to about STREAM batches is one group.
+        """
+        run = self._run(task, head, all_layers)
+        items, thresholds = iter(languages), thresholds or {}
+        with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(1) as behind:
+            coming = ahead.submit(_group, run, items)
+            waiting: list[Future] = []
+            while group := coming.result():
+                coming = ahead.submit(_group, run, items)
+                futures = [
+                    behind.submit(_score, task, language, split, collector, thresholds.get(language))
+                    for language, collector in _stream(run, group)
+                ]
+                yield from (future.result() for future in waiting)  # of the group before: scored meanwhile
+                waiting = futures
+            yield from (future.result() for future in waiting)
 
-    items = iter(languages)
-    with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(1) as behind:
-        coming = ahead.submit(_group, run, spec, items)
-        waiting: list[Future] = []
-        while group := coming.result():
-            coming = ahead.submit(_group, run, spec, items)
-            found = _retrieve(run, group, all_layers) if spec is None else _stream(run, spec, group)
-            futures = [behind.submit(scored, *item) for item in found]
-            yield from (future.result() for future in waiting)  # of the group before: scored meanwhile
-            waiting = futures
-        yield from (future.result() for future in waiting)
+    def _run(self, task: TaskSpec, head: str | None, all_layers: bool) -> "_Run":
+        form = task.form
+        if not form.scored:
+            raise InputError(f"task {task.name!r} is of the form {form.name!r}, which has no evaluation")
+        options, layers, model = self.options.resolve(task, self.model), (), self.model
+        if form.has_head:
+            spec = pick_head(model, task, head)
+        else:
+            layers = tuple(range(model.config.layers + 1)) if all_layers else (options.layer,)
+            spec = form.reader(options, layers)
+            model = model.with_heads(spec)
+        return _Run(dataclasses.replace(self, model=model, options=options), task, spec, layers)
+
+    def embed(self, sentences: Sequence[Mapping], layers: Sequence[int] | None = None) -> np.ndarray:
+        """Returns embeddings of [{"id", "text"}, ...] in some hidden states, [layers, N, D] float32, from one pass.
+
+        Of the options max_length, tokens_per_batch and pooling are read. layers: which hidden states, 0 = embeddings,
+        -1 = last; default: all L + 1; only these reach the host. Equal sentences are encoded once.
+        Raises InputError for a layer or a max_length that the model does not reach.
+        """
+        form, options = retrieval.FORM, self.options.fit(retrieval.FORM, self.model)
+        layers = range(self.model.config.layers + 1) if layers is None else layers
+        head = form.reader(options, [layer_of(self.model, layer) for layer in layers])
+        run = dataclasses.replace(self, model=self.model.with_heads(head), options=options)
+        features = prepare.features(
+            text.FORM, list(sentences), self.tokenizer, self.model.template, options, self.cache_dir
+        )
+        found = np.zeros((len(layers), len(features), self.model.config.width), np.float32)
+        for places, vectors in _arrays(run, head, features, form):
+            found[:, places] = vectors[:, None]
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
 class _Run:
-    model: Model
-    params: Params
-    task: TaskSpec
-    tokenizer: Any
-    options: Options
-    mesh: Mesh | None
-    cache_dir: Any
+    """An evaluator of one task. evaluator: with its options decided. layers: the hidden states that are read."""
 
-    def features(self, examples, head: HeadSpec | None) -> Features:
-        options, more = self.options, {}
-        if head is None:
-            return bitext.features(self.task, examples, self.tokenizer, options, self.cache_dir)
-        if self.task.type == "span":
-            more = {"doc_stride": options.doc_stride, "max_query_length": options.max_query_length}
-        if self.task.type == "tagging":
-            more = {"labels": head.labels, "long_sentences": options.long_sentences}
+    evaluator: Evaluator
+    task: TaskSpec
+    head: HeadSpec
+    layers: tuple[int, ...]
+
+    def features(self, examples: Any) -> Features:
+        own = self.evaluator
+        more = {"labels": self.head.labels} if self.head.labels else {}
         return prepare.features(
-            examples, self.task.type, self.tokenizer, self.cache_dir, max_length=options.max_length, **more
+            self.task.form, examples, own.tokenizer, own.model.template, own.options, own.cache_dir, **more
+        )
+
+    def collector(self, examples: Any, features: Features) -> Collector:
+        own = self.evaluator
+        search = Search(own.mesh)
+        return self.task.form.collector(
+            Given(self.task, examples, features, self.head.labels, own.options, self.layers, search)
         )
 
 
@@ -179,144 +198,65 @@ def pick_head(model: Model, task: TaskSpec, head: str | None) -> HeadSpec:
     return chosen[0]
 
 
-def _group(run: _Run, head: HeadSpec | None, items: Iterator) -> list[tuple[str, Any, Features]]:
+def _group(run: _Run, items: Iterator) -> list[tuple[str, Any, Features]]:
     """Reads and tokenises languages until they make a group: [(language, examples, features), ...]."""
     group, tokens = [], 0
+    form, options = run.task.form, run.evaluator.options
     for language, examples in items:
-        if run.task.type in GOLD and run.task.type != "span":  # of questions the windows count, see `_stream`
-            examples = examples[: run.options.max_features or None]
-        features = run.features(examples, head)
+        if form.has_head and not form.counts_features:
+            examples = examples[: options.max_features or None]
+        features = run.features(examples)
         group.append((language, examples, features))
         tokens += len(features.tokens)
-        if tokens >= STREAM * run.options.tokens_per_batch:
+        if tokens >= STREAM * options.tokens_per_batch:
             break
     return group
 
 
-def _retrieve(run: _Run, group: list, all_layers: bool) -> list[tuple[str, Callable[[], tuple]]]:
-    """Embeds the sentences of all languages of a group and searches; returns what `_stream` does."""
-    layers = range(run.model.config.layers + 1) if all_layers else None
-    found = bitext.retrieve_layers(
-        run.model, run.params, run.task, [(examples, features) for _, examples, features in group],
-        options=run.options, layers=layers, mesh=run.mesh,
-    )  # fmt: skip
-    kept = [(by_layer[run.options.layer], by_layer if all_layers else {}) for by_layer in found]
-    return [
-        (language, lambda examples=examples, own=own: (own[0], examples, own[1]))
-        for (language, examples, _), own in zip(group, kept, strict=True)
-    ]
-
-
-def _stream(run: _Run, head: HeadSpec, group: list) -> list[tuple[str, Callable[[], tuple]]]:
-    """Runs the rows of all languages of a group; returns [(language, () -> (predictions, examples, by layer)), ...]."""
-    kinds = {"classification": _Classes, "choice": _Choices, "tagging": _Tags, "span": _Spans}
-    collectors = [kinds[run.task.type](run, head, examples, features) for _, examples, features in group]
+def _stream(run: _Run, group: list) -> list[tuple[str, Collector]]:
+    """Runs the rows of all languages of a group; returns each language's collector, which has seen all of its rows."""
+    form, options = run.task.form, run.evaluator.options
+    collectors = [run.collector(examples, features) for _, examples, features in group]
     ends = list(itertools.accumulate(len(features) for _, _, features in group))
-    features = group[0][2] if len(group) == 1 else tokenize.concatenate([features for _, _, features in group])
-    limit = run.options.max_features if run.task.type == "span" else 0
+    features = group[0][2] if len(group) == 1 else concatenate([features for _, _, features in group])
+    limit = options.max_features if form.counts_features else 0
     if limit and len(group) > 1:
-        raise InputError("max_features of a span task is for one language at a time")
-    for index, array in predict.each(
-        run.model, run.params, head.name, features, run.task.type, run.options, mesh=run.mesh, limit=limit
-    ):
-        place = bisect.bisect_right(ends, index)
-        collectors[place].add(index - (ends[place - 1] if place else 0), array)
-    return [
-        (language, lambda one=one: (*one.finish(), {})) for (language, _, _), one in zip(group, collectors, strict=True)
-    ]
+        raise InputError(f"max_features of a task of the form {form.name!r} is for one language at a time")
+    for places, array in _arrays(run.evaluator, run.head, features, form, limit):
+        for index in places:
+            place = bisect.bisect_right(ends, index)
+            collectors[place].add(index - (ends[place - 1] if place else 0), array)
+    return [(language, collector) for (language, _, _), collector in zip(group, collectors, strict=True)]
 
 
-@dataclasses.dataclass
-class _Collector:
-    """Takes the arrays of one language's features, one by one, and makes predictions of them."""
-
-    run: _Run
-    head: HeadSpec
-    examples: list
-    features: Features
-
-    def __post_init__(self) -> None:
-        """Makes room for what is to come."""
-
-
-class _Classes(_Collector):
-    def __post_init__(self):
-        self.found = np.zeros(len(self.features), np.int64)
-
-    def add(self, index: int, logits: np.ndarray) -> None:
-        self.found[index] = logits.argmax()
-
-    def finish(self):
-        return self.found.tolist(), self.examples
+def _arrays(
+    run: Evaluator, head: HeadSpec, features: Features, form: Any, limit: int = 0
+) -> Iterator[tuple[list[int], np.ndarray]]:
+    """Yields (features, their array): one feature, or where a form asks for it all that have equal tokens."""
+    if not form.once:
+        yield from (([index], array) for index, array in predict.each(run, head.name, features, form, limit))
+        return
+    places: dict[bytes, list[int]] = {}
+    for index, (begin, end) in enumerate(itertools.pairwise(features.offsets.tolist())):
+        places.setdefault(features.tokens[begin:end].tobytes(), []).append(index)
+    alike = list(places.values())
+    first = np.array([own[0] for own in alike], np.int64)
+    yield from ((alike[index], array) for index, array in predict.each(run, head.name, features.take(first), form))
 
 
-class _Choices(_Collector):
-    def __post_init__(self):
-        self.scores = np.empty(len(self.features), np.float32)
-
-    def add(self, index: int, logit: np.ndarray) -> None:
-        self.scores[index] = logit.item()
-
-    def finish(self):
-        groups = batching.groups(self.features, "choice").tolist()
-        return [int(self.scores[a:b].argmax()) for a, b in itertools.pairwise(groups)], self.examples
-
-
-class _Tags(_Collector):
-    def __post_init__(self):
-        self.tags = [[None] * len(example["words"]) for example in self.examples]
-
-    def add(self, index: int, classes: np.ndarray) -> None:
-        words = self.features.token_fields["word"][self.features.offsets[index] : self.features.offsets[index + 1]]
-        mine = self.tags[self.features.fields["example"][index]]
-        for place in np.flatnonzero(words >= 0).tolist():
-            mine[words[place]] = self.head.labels[classes[place]]
-
-    def finish(self):
-        return {example["id"]: tags for example, tags in zip(self.examples, self.tags, strict=True)}, self.examples
-
-
-class _Spans(_Collector):
-    def __post_init__(self):
-        self.windows = {}
-
-    def add(self, index: int, logits: np.ndarray) -> None:
-        begin, end = self.features.offsets[index], self.features.offsets[index + 1]
-        fields = {name: values[begin:end] for name, values in self.features.token_fields.items()}
-        self.windows[index] = (int(self.features.fields["example"][index]), logits, fields)
-
-    def finish(self):
-        options, examples = self.run.options, self.examples
-        if options.max_features:  # only the questions that the first windows belong to
-            examples = examples[: 1 + max(example for example, _, _ in self.windows.values())]
-        answers = spans.decode(
-            examples, self.windows, n_best=options.n_best, max_answer_length=options.max_answer_length,
-            null_scores=self.run.task.metric == "squad_v2",
-        )  # fmt: skip
-        return answers, examples
-
-
-def _score(task, language, split, predictions, examples, by_layer, threshold) -> Result:
+def _score(task: TaskSpec, language: str, split: str, collector: Collector, threshold: float | None) -> Result:
     """Scores the predictions of one language; without gold there is nothing to score."""
-    by_id = predictions
-    if isinstance(predictions, list) and task.type != "retrieval":
-        by_id = dict(zip((example["id"] for example in examples), predictions, strict=True))
-    if not _has_gold(task, examples):
-        count = len(examples["target"] if task.type == "retrieval" else examples)
-        return Result(task.name, language, split, {}, count, {}, by_id, {}, None, None)
+    form, predictions, examples = task.form, collector.finish(), collector.examples()
+    by_id = form.by_id(predictions, examples)
+    if not form.has_gold(examples):
+        return Result(task.name, language, split, {}, form.count(examples), {}, by_id, {}, None, None)
     metric = metrics.get(task.metric, language)
-    curve = {layer: metric.compute(metric.update(pairs, examples)) for layer, pairs in by_layer.items()}
+    curve = {layer: metric.compute(metric.update(own, examples)) for layer, own in collector.by_layer().items()}
     if threshold is not None:
         metric = metric.at(threshold)
     state = metric.update(predictions, examples)
     found = metric.compute(state)
     return Result(
         task.name, language, split, found, len(next(iter(state.values()))), state, by_id,
-        metric.interval(state), metric.major(found), baselines.values(task, metric, examples), curve,
+        metric.interval(state), metric.major(found), form.baseline(task, metric, examples), curve,
     )  # fmt: skip
-
-
-def _has_gold(task, examples) -> bool:
-    if task.type == "retrieval":
-        return "gold" in examples
-    return any(GOLD[task.type] in example for example in examples)

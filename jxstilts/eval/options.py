@@ -4,9 +4,9 @@ import dataclasses
 
 import jax
 
-from jxstilts.data.words import LONG_SENTENCES
+from jxstilts.forms import Form, Reading
 from jxstilts.models.model import Model
-from jxstilts.runtime import InputError, suggest
+from jxstilts.runtime import InputError
 from jxstilts.tasks import TaskSpec, protocols
 
 # A CPU needs no larger batch to be busy, and of a small one the last leaves less empty: 3 rows of 384, or 9 of 128.
@@ -14,13 +14,10 @@ TOKENS = {"cpu": 1152}
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(Reading):
     """What is left at 0, "" or None is decided by the protocol, "authors" or "xtreme" (see `tasks.protocols`)."""
 
     protocol: str = "authors"
-    max_length: int = 0  # tokens of a row, at most as many as the model reaches
-    doc_stride: int = 128
-    max_query_length: int = 64
     max_answer_length: int = 30  # tokens
     n_best: int = 20
     tokens_per_batch: int = 0  # rows times their length; 0 = as suits the device
@@ -28,19 +25,20 @@ class Options:
     pooling: str = "mean"  # retrieval: "mean" (special tokens included), "mean_without_specials" or "first" (token)
     subtract_means: bool = False  # retrieval: take from each side its mean, what all sentences of a language share
     max_features: int = 0  # only the first N rows, windows, questions or sentences (dev selection: 500); 0 = all
-    long_sentences: str = ""  # tagging: "truncate" (cut words get no tag) or "split" into several rows
 
-    def fit(self, type: str, model: Model) -> "Options":
+    def fit(self, form: Form, model: Model) -> "Options":
         """Returns the options with max_length and tokens_per_batch decided.
 
-        Raises InputError where the model does not reach max_length.
+        Raises InputError where the model does not reach max_length, or the protocol knows none for the form.
         """
-        protocol, reach = protocols.get(self.protocol), model.config.max_length
+        lengths, reach = protocols.get(self.protocol).lengths, model.config.max_length
         if self.max_length > reach:
             raise InputError(f"max_length={self.max_length}, but the model has positions for {reach} tokens")
+        if not self.max_length and form.name not in lengths:
+            raise InputError(f"max_length: the protocol {self.protocol!r} has none for the form {form.name!r}; give it")
         return dataclasses.replace(
             self,
-            max_length=self.max_length or min(protocol.lengths[type], reach),
+            max_length=self.max_length or min(lengths[form.name], reach),
             tokens_per_batch=self.tokens_per_batch or TOKENS.get(jax.default_backend(), 8192),
         )
 
@@ -50,13 +48,13 @@ class Options:
         Raises InputError for an unknown protocol or rule, and a length or layer that the model does not reach.
         """
         layer = self.layer
-        if layer is None and task.type == "retrieval":
+        if layer is None and not task.form.has_head:
             layer = protocols.layer(self.protocol, task.name, model.config.layers)
-        long_sentences = self.long_sentences or protocols.get(self.protocol).long_sentences
-        if long_sentences not in LONG_SENTENCES:
-            raise InputError(suggest("long_sentences", long_sentences, LONG_SENTENCES))
-        layer = None if layer is None else layer_of(model, layer)
-        return dataclasses.replace(self.fit(task.type, model), layer=layer, long_sentences=long_sentences)
+        return dataclasses.replace(
+            self.fit(task.form, model),
+            layer=None if layer is None else layer_of(model, layer),
+            long_sentences=self.long_sentences or protocols.get(self.protocol).long_sentences,
+        )
 
 
 def layer_of(model: Model, layer: int) -> int:

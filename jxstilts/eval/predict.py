@@ -11,18 +11,9 @@ from jax.sharding import Mesh
 
 from jxstilts.data import batching, packing
 from jxstilts.data.features import Features
-from jxstilts.eval.options import Options
+from jxstilts.forms import Form
 from jxstilts.mesh import batch_divisor, put_whole, replicated
 from jxstilts.models.model import Batch, Model, Params
-
-# What a head says of each type's features: the name of the array, and whether it is per token or per segment.
-OUTPUTS = {
-    "classification": ("logits", False),
-    "choice": ("logits", False),
-    "tagging": ("classes", True),
-    "span": ("logits", True),
-    "text": ("embeddings", False),
-}
 
 
 def predict(model: Model, params: Params, head: str, batch: Batch, mesh: Mesh | None = None) -> dict[str, jax.Array]:
@@ -84,38 +75,34 @@ def predict_all(
         yield done, jax.device_get(arrays)
 
 
-def each(
-    model: Model, params: Params, head: str, features: Features, type: str, options: Options,
-    *, mesh: Mesh | None = None, limit: int = 0,
-) -> Iterator[tuple[int, np.ndarray]]:  # fmt: skip
+def each(run: Any, head: str, features: Features, form: Form, limit: int = 0) -> Iterator[tuple[int, np.ndarray]]:
     """Yields (feature index, its array) of what a head says, each feature once, in no order.
 
-    The array is [...] of the feature's segment, or [T, ...] of its own tokens (see OUTPUTS). Several features share a
-    row (see `packing.plan_evaluation`), so that one or two shapes serve all lengths, languages and tasks, and next to
-    nothing is padding.
+    The array is [...] of the feature's segment, or [T, ...] of its own tokens (see `Form.per_token`). Several features
+    share a row (see `packing.plan_evaluation`), so that one or two shapes serve all lengths, languages and tasks, and
+    next to nothing is padding.
 
     Args:
-        type: of the features.
-        options: max_length (decided) and tokens_per_batch are read.
-        limit: only the first units (questions with their choices, else features); 0 = all.
+        run: an `evaluator.Evaluator` whose max_length and tokens_per_batch are decided.
+        form: says which array of the head's is taken.
+        limit: only the first features; 0 = all.
     """
-    name, per_token = OUTPUTS[type]
-    count = int(batching.groups(features, type)[: limit + 1][-1]) if limit else len(features)
+    count = min(limit or len(features), len(features))
     lengths = features.lengths[:count]
     plans, segments = packing.plan_evaluation(
         lengths,
-        tokens_per_batch=options.tokens_per_batch,
-        max_length=options.max_length,
-        multiple_of=batch_divisor(mesh) if mesh else 1,
+        tokens_per_batch=run.options.tokens_per_batch,
+        max_length=run.options.max_length,
+        multiple_of=batch_divisor(run.mesh) if run.mesh else 1,
     )
-    batches = batching.batches(  # as text: no labels, and the choices of a question need not be together
-        features, plans, type="text", max_segments=segments, pad_id=model.config.pad_id, labelled=False
-    )
-    for batch, arrays in predict_all(model, params, head, batches, mesh):
+    # without the form's own fields: there is no gold, and the choices of a question need not be together
+    fields, pad_id = run.model.template.fields, run.tokenizer.pad_token_id or 0
+    batches = batching.batches(features, plans, fields=fields, max_segments=segments, pad_id=pad_id)
+    for batch, arrays in predict_all(run.model, run.params, head, batches, run.mesh):
         for row, slot in np.argwhere(batch["index"] >= 0).tolist():
             index = int(batch["index"][row, slot])
-            if per_token:
+            if form.per_token:
                 first = batch["first"][row, slot]
-                yield index, arrays[name][row, first : first + lengths[index]]
+                yield index, arrays[form.output][row, first : first + lengths[index]]
             else:
-                yield index, arrays[name][row, slot]
+                yield index, arrays[form.output][row, slot]

@@ -4,8 +4,8 @@ import math
 import pathlib
 from typing import Any
 
+from jxstilts.readers import parse_json, read_text
 from jxstilts.runtime import InputError
-from jxstilts.tasks.spec import parse_json, read_text
 
 TEXTS = (
     "study", "evaluation", "phase", "model", "intermediate", "checkpoint_sha256", "config_fingerprint", "task",

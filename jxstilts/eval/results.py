@@ -135,23 +135,20 @@ def add(
         return
     loaded = load()
     tokenizer = tokenizers.load(loaded.tokenizer_dir)
+    own = evaluator.Evaluator(loaded.model, loaded.params, tokenizer, request.options, mesh, cache_dir)
     if request.benchmark:
         wanted = _keep(wanted, lambda pair: _has_head(loaded.model, pair[0], request.head), progress, "no head")
     done = 0
     for task in dict.fromkeys(task for task, _ in wanted):
         languages = [language for other, language in wanted if other == task]
         progress = tracking.Progress(f"evaluate {name}, {task}", len(languages))
-        run = partial(
-            evaluator.evaluate_languages, loaded.model, loaded.params, tasks.get(task),
-            tokenizer=tokenizer, head=request.head or None, options=request.options, all_layers=request.all_layers,
-            mesh=mesh, cache_dir=cache_dir,
-        )  # fmt: skip
+        run = partial(own.languages, tasks.get(task), head=request.head or None, all_layers=request.all_layers)
         found = _of_task(request, task, languages, run, data_dir, stop)
         for number, (result, examples) in enumerate(found, start=1):
             if processes.first():
                 _keep_one(folder, name, task, result, examples, mine)
-                own = {**labels, **mine, "limit": request.limit, "data": content(task, result.language)}
-                _store(path, _rows(result, own), mine)
+                more = {**labels, **mine, "limit": request.limit, "data": content(task, result.language)}
+                _store(path, _rows(result, more), mine)
                 if not done:
                     items.prune(folder, name, mine)
             done += 1
@@ -170,7 +167,7 @@ def _content(request: Request, data_dir: str, kept: pathlib.Path, task: str, lan
 
 def _tuned(task: str, split: str) -> bool:
     """Whether a threshold is tuned on dev, and applied to the split (protocol 3.6)."""
-    return tasks.get(task).metric == "bucc" and split != "dev"
+    return metrics.get(tasks.get(task).metric).tuned and split != "dev"
 
 
 def _pair(row: Mapping[str, Any]) -> tuple[str, str]:
@@ -247,7 +244,7 @@ def _keep(pairs: list, fits: Callable, progress: tracking.Progress, why: str) ->
 def _has_head(model: Any, task: str, head: str) -> bool:
     spec = tasks.get(task)
     try:
-        return spec.type == "retrieval" or bool(evaluator.pick_head(model, spec, head or None))
+        return not spec.form.has_head or bool(evaluator.pick_head(model, spec, head or None))
     except InputError:
         return False
 
@@ -272,7 +269,7 @@ def _rows(result: evaluator.Result, labels: Mapping[str, Any]) -> list[dict]:
         baseline = (result.baseline or {}).get(metric)
         rows.append({**common, "metric": metric, "value": value, "low": low, "high": high, "baseline": baseline})
     for layer, values in result.curve.items():
-        score = result.metrics.keys() & {"accuracy", "f1"}
+        score = metrics.get(tasks.get(result.task).metric).headline
         rows += [
             {**common, "metric": f"{metric}@{layer}", "value": values[metric], "low": None, "high": None,
              "baseline": None}

@@ -2,13 +2,12 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from jxstilts import tasks
 from jxstilts.eval import benchmarks, metrics, submission
 from jxstilts.runtime import InputError, suggest
-from jxstilts.tasks.spec import parse_json, read_text
 
 SPLITS = ("test", "dev")
 Values = dict[str, dict[str, dict[str, float]]]
@@ -134,108 +133,12 @@ def _files(task, languages, split, folders, whole):
 
 def score_file(task: str, language: str, predictions: pathlib.Path, labels: pathlib.Path) -> dict[str, float]:
     """Returns the metric's values of one file of predictions against one file of labels. Raises InputError."""
-    kind = submission.kind_of(task)
-    if kind == "answers":
-        found, examples = submission.read_object(predictions), read_gold(labels)
-        _check_answers(predictions, labels, found, examples)
-    else:
-        found, gold = submission.read_rows(predictions, task), submission.read_rows(labels, task)
-        if not gold:
-            raise InputError(f"{labels}:1: the file is empty")
-        if kind == "tags":
-            _check_tags(predictions, labels, found, gold)
-        elif kind != "pairs":
-            submission.check_length(predictions, found, len(gold), f"lines of {labels}")
-        found, examples = EXAMPLES[kind](tasks.get(task), found, gold)
-    metric = metrics.get(tasks.get(task).metric, language)
-    if kind == "pairs":
+    spec = tasks.get(task)
+    found, examples = spec.form.compare(spec, predictions, labels)
+    metric = metrics.get(spec.metric, language)
+    if metric.tuned:
         metric = metric.at(0.0)
     return metric.compute(metric.update(found, examples))
-
-
-def _classified(spec, found, gold):
-    examples = [{"id": str(row), "label": spec.labels.index(label)} for row, label in enumerate(gold)]
-    return [spec.labels.index(label) for label in found], examples
-
-
-def _tagged(spec, found, gold):
-    examples = [{"id": str(row), "tags": tags} for row, tags in enumerate(gold)]
-    return {str(row): tags for row, tags in enumerate(found)}, examples
-
-
-def _retrieved(spec, found, gold):
-    examples = {"gold": [(place, str(row)) for row, place in enumerate(gold)]}
-    return {str(row): place for row, place in enumerate(found)}, examples
-
-
-def _mined(spec, found, gold):
-    # a set, whatever its order: with one score for all, every threshold below it keeps every pair
-    return [(source, english, 1.0) for source, english in dict.fromkeys(found)], {"gold": gold}
-
-
-EXAMPLES = {"labels": _classified, "tags": _tagged, "indices": _retrieved, "pairs": _mined}
-
-
-def _check_tags(predictions, labels, found, gold):
-    lines = [1, 1]  # where the sentence begins in both files
-    for number, (tags, right) in enumerate(zip(found, gold, strict=False), start=1):
-        if len(tags) != len(right):
-            raise InputError(
-                f"{predictions}:{lines[0]}: sentence {number} has {len(tags)} tags, but {len(right)} at "
-                f"{labels}:{lines[1]}"
-            )
-        lines = [lines[0] + len(tags) + 1, lines[1] + len(right) + 1]
-    if len(found) != len(gold):
-        raise InputError(f"{predictions}:{lines[0]}: {len(found)} sentences, but {len(gold)} in {labels}")
-
-
-def _check_answers(predictions, labels, found, examples):
-    unknown = found.keys() - {example["id"] for example in examples}
-    if unknown:
-        first = min(unknown)
-        more = f" ({len(unknown)} such ids)" if len(unknown) > 1 else ""
-        raise InputError(f"{submission.line_of(predictions, first)}: {labels} has no question {first!r:.80}{more}")
-    for identifier, answer in found.items():
-        if not isinstance(answer, str):
-            where = submission.line_of(predictions, identifier)
-            raise InputError(f"{where}: the answer to {identifier!r:.80} is {answer!r:.60}, expected a text")
-
-
-def read_gold(file: pathlib.Path) -> list[dict[str, Any]]:
-    """Returns [{"id", "answers": [{"text"}, ...]}, ...] of gold answers.
-
-    The file is in SQuAD's format (the object, or only its list of articles), or an object id -> answer text.
-    Raises InputError for another form, an id that comes again, and a question without an answer (XTREME's test files
-    come with empty ones).
-    """
-    submission.check_there(file)
-    document = parse_json(read_text(file), file, halves=True)
-    if isinstance(document, Mapping) and not isinstance(document.get("data"), list):
-        golds = [(identifier, [answer]) for identifier, answer in submission.read_object(file).items()]
-    else:
-        try:
-            golds = [
-                (question["id"], [answer["text"] for answer in question["answers"]])
-                for article in (document["data"] if isinstance(document, Mapping) else document)
-                for paragraph in article["paragraphs"]
-                for question in paragraph["qas"]
-            ]
-        except (KeyError, TypeError) as error:
-            raise InputError(f"{file}:1: neither SQuAD's format nor an object id -> answer: {error!r:.200}") from error
-    seen: set[str] = set()
-    for identifier, answers in golds:
-        if not isinstance(identifier, str) or not all(isinstance(answer, str) for answer in answers):
-            raise InputError(f"{file}:1: question {identifier!r:.80}: the id and the answers must be texts")
-        if identifier in seen:
-            raise InputError(
-                f"{submission.line_of(file, identifier, last=True)}: {identifier!r:.80} is in the file twice"
-            )
-        if not any(answers):
-            raise InputError(f"{submission.line_of(file, identifier)}: question {identifier!r:.80} has no gold answer")
-        seen.add(identifier)
-    if not golds:
-        raise InputError(f"{file}:1: the file is empty")
-    return [{"id": name, "answers": [{"text": answer} for answer in answers]} for name, answers in golds]
 
 
 def as_json(scored: Scored) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jxstilts import forms
 from jxstilts.models import heads
 from jxstilts.models.layers import Compute
 from jxstilts.runtime import InputError, suggest
@@ -80,7 +81,10 @@ class Model:
         specs = {spec.name: spec for spec in self.head_specs}
         if name not in specs:
             raise InputError(suggest("head", name, specs))
-        return heads.make(specs[name], self.config, self.compute)
+        spec = specs[name]
+        if spec.type in heads.types():
+            return heads.make(spec, self.config, self.compute)
+        return forms.get(spec.type).head_class()(spec, self.config, self.compute)
 
     @property
     def template(self):

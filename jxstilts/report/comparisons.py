@@ -227,7 +227,7 @@ def _one(
 
 def _trained(target: Target) -> bool:
     """Returns whether a model is trained for a target, so that each seed is a model of its own (retrieval: none)."""
-    return tasks.get(target.task).type != "retrieval"
+    return tasks.get(target.task).form.has_head
 
 
 def _estimated(comparison: Comparison, store: Store, a, b, languages, clusters, draws) -> Comparison:

@@ -13,7 +13,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jxstilts import tasks
-from jxstilts.eval import items, result_rows, submission
+from jxstilts.eval import items, metrics, result_rows, submission
 from jxstilts.eval.benchmarks import BENCHMARKS
 from jxstilts.report import phases, statistics
 from jxstilts.runtime import InputError
@@ -42,10 +42,7 @@ class Target(NamedTuple):
         for benchmark in BENCHMARKS.values():
             if self.task in benchmark.tasks:
                 return benchmark.entry(self.task).metrics
-        spec = tasks.get(self.task)
-        if spec.type == "span":
-            return ("f1", "exact_match")
-        return {"paraphrase": ("accuracy", "f1"), "seqeval": ("f1",)}.get(spec.metric, ("accuracy",))
+        return metrics.get(tasks.get(self.task).metric).headline
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,10 +84,7 @@ class Run:
         path = submission.path(folder, self.target.task, self.target.split, language)
         if not path.exists():
             return []
-        if path.suffix == ".json":
-            found = list(submission.read_object(path).values())
-        else:
-            found = submission.read_rows(path, self.target.task)
+        found = submission.values(path, self.target.task)
         if found and isinstance(found[0], list):
             return [tag for tags in found for tag in tags]
         return found

@@ -1,8 +1,8 @@
 """What a study is going to do: its phases with steps, tokens, time and memory, and which of them are done.
 
 Rows are counted where the data folder has them; elsewhere they are those of the official releases. Tokens are an
-estimate from `LENGTHS` where no finished phase with the same settings tells them, and `at_most` is what full rows would
-be. Time comes from the speed that finished phases had, by floating-point operations, and is of training alone.
+estimate (`TaskSpec.tokens`) where no finished phase with the same settings tells them, and `at_most` is what full rows
+would be. Time comes from the speed that finished phases had, by floating-point operations, and is of training alone.
 """
 
 import dataclasses
@@ -24,15 +24,6 @@ from jxstilts.study.config import Study, order
 from jxstilts.train import identity, mixture
 from jxstilts.train.mixture import Stream
 
-# Mean tokens of an input (of a question with all its choices), and its choices. By XLM-R's tokenizer on the first 1,000
-# English training rows; PAWS-X: dev rows; SQuAD: the English XQuAD; CCG: Universal Dependencies' sentences.
-LENGTHS = {
-    "anli": (100, 1), "mnli": (45, 1), "snli": (30, 1), "qqp": (34, 1), "pawsx": (62, 1),
-    "hellaswag": (195, 4), "cosmosqa": (462, 4), "commonsenseqa": (113, 5),
-    "squad_v1": (211, 1), "squad_v2": (211, 1), "tydiqa": (166, 1),
-    "udpos": (32, 1), "panx": (14, 1), "ccg": (32, 1),
-}  # fmt: skip
-LIKE = {"classification": "mnli", "choice": "hellaswag", "span": "squad_v1", "tagging": "udpos"}  # tasks not listed
 HUB = {  # the published weights whose architecture is a preset, so that planning needs no network
     "FacebookAI/xlm-roberta-base": ("xlmr", "base"),
     "FacebookAI/xlm-roberta-large": ("xlmr", "large"),
@@ -104,7 +95,7 @@ def seconds_left(rows: Sequence[Row]) -> float | None:
 def unknown_sizes(study: Study) -> list[str]:
     """Returns the training tasks that are left out of all numbers: no data is there, and no official size known."""
     streams = {stream.task: stream for phase in study.phases.values() for stream in phase.tasks.values()}
-    sampled = [stream for stream in streams.values() if tasks.get(stream.task).type != "text"]
+    sampled = [stream for stream in streams.values() if not tasks.get(stream.task).form.running_text]
     return sorted(stream.task for stream in sampled if _size(stream, study.data_dir) is None)
 
 
@@ -158,7 +149,7 @@ def _work(phase: Any, data_dir: str) -> tuple[int | None, int | None, int | None
 
 def _size(stream: Stream, data_dir: str) -> int | None:
     """Returns the training rows of a stream, a question taken for one window; None where that is not known."""
-    if stream.packed and tasks.get(stream.task).type == "text":  # only tokenising tells how many lines share a row
+    if stream.packed and tasks.get(stream.task).form.running_text:  # only tokenising tells how many lines share a row
         return None
     total = 0
     for language in stream.languages:
@@ -182,12 +173,12 @@ def _counted(task: str, data_dir: str, language: str, source: str) -> int | None
 def _length(stream: Stream) -> tuple[float, int]:
     """Returns (mean tokens of an input, its choices)."""
     spec = tasks.get(stream.task)
-    if spec.type == "text":
+    if spec.form.running_text:
         return stream.max_length, 1
-    if spec.parts and spec.name not in LENGTHS:
+    if spec.parts and not spec.tokens:
         parts = {part: tasks.get(part).sizes["train"] for part in spec.parts}
-        return sum(LENGTHS[part][0] * size for part, size in parts.items()) / sum(parts.values()), 1
-    return LENGTHS[spec.name if spec.name in LENGTHS else LIKE[spec.type]]
+        return sum(tasks.get(part).typical[0] * size for part, size in parts.items()) / sum(parts.values()), 1
+    return spec.typical
 
 
 @dataclasses.dataclass(frozen=True)

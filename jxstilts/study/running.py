@@ -372,14 +372,9 @@ def _dev_evaluator(study, phase, tokenizer_dir, cache_dir, mesh) -> phases.Evalu
         values, majors = {}, []
         for key, examples in rows.items():
             stream = phase.tasks[key]
-            options = evaluator.Options(
-                max_length=stream.max_length, doc_stride=stream.doc_stride, max_query_length=stream.max_query_length,
-                long_sentences=stream.long_sentences, max_features=phase.select.rows,
-            )  # fmt: skip
-            result = evaluator.evaluate(
-                model, params, tasks.get(stream.task), examples,
-                tokenizer=tokenizer, head=inputs.head_name(stream), options=options, mesh=mesh, cache_dir=cache_dir,
-            )  # fmt: skip
+            options = evaluator.Options(**stream.reading, max_features=phase.select.rows)
+            own = evaluator.Evaluator(model, params, tokenizer, options, mesh, cache_dir)
+            result = own.evaluate(tasks.get(stream.task), examples, head=inputs.head_name(stream))
             if result.major is None:
                 raise InputError(
                     f"tasks.{key}: the dev rows of {stream.task!r} have no gold labels to choose a checkpoint by; take "

@@ -1,14 +1,7 @@
 """Tasks: what each data set is, and its examples as plain dicts.
 
-Examples by type; gold fields are absent, not None, where the data is unlabelled:
-  classification  {"id": str, "text_a": str, "text_b": str | None, "label": int}
-  choice          {"id": str, "prompt": str, "choices": [str, ...], "label": int (index of the right choice)}
-  tagging         {"id": str, "words": [str, ...], "tags": [str, ...] (one per word; names, not ids)}
-  span            {"id": str, "question": str, "context": str, "answers": [{"text": str, "start": int}, ...]}
-                   (no answer in the context, as in SQuAD v2: "answers": [])
-  retrieval       {"source": [{"id", "text"}, ...], "target": [{"id", "text"}, ...] (English, the queries),
-                   "gold": [(source id, target id), ...]}; Tatoeba is aligned line by line, in BUCC few have a partner
-  text            {"id": str, "text": str}
+What an example is, its form says (`jxstilts.forms`, one class a form); gold is absent, not None, where the data is
+unlabelled.
 A task is a module-level `TaskSpec` in any file of this folder, or in a file of the user's own that the environment
 variable JXSTILTS_TASKS names (several as in PATH); nothing else lists it.
 """
@@ -20,16 +13,15 @@ import logging
 import os
 import pathlib
 import pkgutil
-from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
 from jxstilts import rooms
 from jxstilts.runtime import InputError, suggest
-from jxstilts.tasks import retrieval, sources
+from jxstilts.tasks import sources
 from jxstilts.tasks.spec import Recipe, TaskSpec, Tfds
 
-__all__ = ["INTERMEDIATE", "Recipe", "TaskSpec", "Tfds", "available", "get", "label_set", "load", "names"]
+__all__ = ["INTERMEDIATE", "Recipe", "TaskSpec", "Tfds", "available", "get", "load", "names"]
 
 logger = logging.getLogger(__name__)
 
@@ -97,13 +89,6 @@ def get(name: str) -> TaskSpec:
     return _found()[name]
 
 
-def label_set(spec: TaskSpec, examples: Iterable[dict]) -> tuple[str, ...]:
-    """Returns the class names: those of the task, else (an open tag set) those of the examples, sorted."""
-    if spec.labels or spec.type != "tagging":
-        return spec.labels
-    return tuple(sorted({tag for example in examples for tag in example.get("tags", ())}))
-
-
 def load(
     name: str,
     data_dir: str | os.PathLike,
@@ -118,7 +103,7 @@ def load(
       file of original data in the language is taken before a translated one.
     source: "files" reads under `data_dir`; "tfds" reads what TFDS has prepared in its own folder; "auto" takes the
       files where they are there, else TFDS.
-    limit: keep only the first examples (retrieval: see `retrieval.first`).
+    limit: keep only the first examples (see `TaskSpec.first`).
     Raises InputError for an unknown name, split, language or source, and for missing or malformed data. Logs a
     warning, once, where a split read in full has not as many rows as the official release; of a miniature world, which
     says what it is in its world.json, there is no release.
@@ -138,9 +123,7 @@ def load(
         if len(examples) != official and not (pathlib.Path(data_dir) / "world.json").is_file():
             _warn_of_size(name, split, len(examples), official)
         return examples
-    if spec.type == "retrieval":
-        return retrieval.first(examples, limit)
-    return examples[:limit]
+    return spec.first(examples, limit) if spec.first else examples[:limit]
 
 
 def available(name: str, data_dir: str | os.PathLike, split: str, language: str, source: str = "auto") -> bool:
@@ -151,8 +134,8 @@ def available(name: str, data_dir: str | os.PathLike, split: str, language: str,
     files = source != "tfds" and (
         sources.find_files(spec, data_dir, split, language) or sources.find_translated(spec, data_dir, split, language)
     )
-    if files and spec.type == "retrieval":
-        return retrieval.whole(files[0])
+    if files and spec.companions:
+        return bool(spec.companions(files[0]))
     return bool(files or (source != "files" and sources.find_tfds(spec, split, language)))
 
 

@@ -5,8 +5,9 @@ import io
 import pathlib
 
 from jxstilts.config import shown
+from jxstilts.readers import checked, read_json_lines, read_text
 from jxstilts.runtime import InputError
-from jxstilts.tasks.spec import Recipe, TaskSpec, Tfds, beside, checked, read_json_lines, read_text
+from jxstilts.tasks.spec import Recipe, TaskSpec, Tfds, beside
 
 COSMOS_KEYS = ("id", "context", "question", "answer0", "answer1", "answer2", "answer3")
 
@@ -162,6 +163,7 @@ COSMOSQA = TaskSpec(
     },
     read=read_cosmosqa,
     metric="accuracy",
+    tokens=462,
     train_task="cosmosqa",
     tfds=Tfds(
         names=("cosmos_qa",),
@@ -192,6 +194,8 @@ COMMONSENSEQA = TaskSpec(
     },
     read=read_commonsenseqa,
     metric="accuracy",
+    tokens=113,
+    choices=5,
     train_task="commonsenseqa",
     sizes={"train": 9_741, "dev": 1_221, "test": 1_140},
     recipe=RECIPE,

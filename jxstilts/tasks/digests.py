@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Iterator
 
 from jxstilts import runtime, tasks
-from jxstilts.tasks import retrieval, sources
+from jxstilts.tasks import sources
 
 
 def digests(
@@ -33,7 +33,7 @@ def _files(spec, data_dir, split, language, source) -> Iterator[tuple[pathlib.Pa
         paths = sources.find_files(spec, root, split, language) or sources.find_translated(spec, root, split, language)
         for path in paths:
             yield root, path
-            yield from ((root, other) for other in retrieval.companions(path) if spec.type == "retrieval")
+            yield from ((root, other) for other in (spec.companions(path) if spec.companions else ()))
         if paths:
             return
     if source != "files":

@@ -4,19 +4,9 @@ import logging
 import pathlib
 
 from jxstilts.config import shown
+from jxstilts.readers import checked, class_id, read_json_lines, read_lines, rows_by_header, rows_by_place
 from jxstilts.runtime import InputError
-from jxstilts.tasks.spec import (
-    Recipe,
-    TaskSpec,
-    Tfds,
-    beside,
-    checked,
-    class_id,
-    read_json_lines,
-    read_lines,
-    rows_by_header,
-    rows_by_place,
-)
+from jxstilts.tasks.spec import Recipe, TaskSpec, Tfds, beside
 
 logger = logging.getLogger(__name__)
 
@@ -204,6 +194,7 @@ SNLI = TaskSpec(
     read=read_mnli,
     labels=LABELS,
     metric="accuracy",
+    tokens=30,
     train_task="snli",
     tfds=Tfds(
         names=("snli",),
@@ -229,6 +220,7 @@ ANLI = TaskSpec(
     read=read_anli,
     labels=LABELS,
     metric="accuracy",
+    tokens=100,
     train_task="anli",
     tfds=Tfds(
         names=("anli/r1", "anli/r2", "anli/r3"),

@@ -3,18 +3,9 @@
 import logging
 import pathlib
 
+from jxstilts.readers import checked, class_id, read_lines, rows_by_header, rows_by_place
 from jxstilts.runtime import InputError
-from jxstilts.tasks.spec import (
-    Recipe,
-    TaskSpec,
-    Tfds,
-    beside,
-    checked,
-    class_id,
-    read_lines,
-    rows_by_header,
-    rows_by_place,
-)
+from jxstilts.tasks.spec import Recipe, TaskSpec, Tfds, beside
 
 logger = logging.getLogger(__name__)
 
@@ -123,6 +114,7 @@ QQP = TaskSpec(
     read=read_qqp,
     labels=LABELS,
     metric="paraphrase",
+    tokens=34,
     train_task="qqp",
     tfds=Tfds(
         names=("glue/qqp",),
@@ -155,6 +147,7 @@ PAWSX = TaskSpec(
     labels=LABELS,
     parallel=True,
     metric="accuracy",
+    tokens=62,
     train_task="pawsx",
     tfds=Tfds(
         names=("paws_x_wiki/{language}",),

@@ -18,7 +18,7 @@ class Protocol:
 
     recipes: training task -> Recipe, where it differs from the task's own (`TaskSpec.recipe`, the study's).
     own: are the tasks' own recipes part of it?
-    lengths: task type -> tokens of a row, when it is evaluated.
+    lengths: form -> tokens of a row, when it is evaluated.
     long_sentences: tagging, a sentence longer than a row: "truncate" or "split".
     layers: retrieval task -> hidden state of XLM-R Large's 24 layers, 0 = embeddings.
     """
@@ -40,7 +40,7 @@ PROTOCOLS = {
     "authors": Protocol(
         recipes={},
         own=True,
-        lengths={"classification": 256, "choice": 256, "tagging": 256, "span": 384, "retrieval": 512},
+        lengths={"classification": 256, "choice": 256, "tagging": 256, "span": 384, "retrieval": 512, "mining": 512},
         long_sentences="truncate",
         layers={"bucc2018": 14, "tatoeba": 14},
     ),
@@ -54,7 +54,7 @@ PROTOCOLS = {
             "tydiqa": _QUESTIONS,
         },
         own=False,
-        lengths={"classification": 128, "choice": 128, "tagging": 128, "span": 384, "retrieval": 512},
+        lengths={"classification": 128, "choice": 128, "tagging": 128, "span": 384, "retrieval": 512, "mining": 512},
         long_sentences="split",
         layers={"bucc2018": 20, "tatoeba": 14},
     ),

@@ -5,8 +5,9 @@ import logging
 import pathlib
 from collections.abc import Callable
 
+from jxstilts.readers import parse_json, read_text
 from jxstilts.runtime import InputError
-from jxstilts.tasks.spec import Recipe, TaskSpec, Tfds, beside, parse_json, read_text
+from jxstilts.tasks.spec import Recipe, TaskSpec, Tfds, beside
 
 logger = logging.getLogger(__name__)
 
@@ -150,6 +151,7 @@ SQUAD_V2 = TaskSpec(
     splits={"train": ("intermediate/squad/train-v2.0.json",), "dev": ("intermediate/squad/dev-v2.0.json",)},
     read=read_squad,
     metric="squad_v2",
+    unanswerable=True,
     train_task="squad_v2",
     sizes={"train": 130_319, "dev": 11_873},
     recipe=Recipe(16, 384, 2, "not in the study's release; as SQuAD v1.1 there"),
@@ -281,6 +283,7 @@ TYDIQA = TaskSpec(
     read=read_tydiqa,
     multilingual=True,
     metric="squad",
+    tokens=166,
     train_task="tydiqa",
     sizes={"train": 3_696, "dev": 440},
     recipe=Recipe(16, 384, 2, "the study's release, TyDiQA script"),

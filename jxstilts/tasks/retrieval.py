@@ -3,9 +3,10 @@
 import pathlib
 
 from jxstilts.config import shown
+from jxstilts.readers import read_lines
 from jxstilts.runtime import InputError
 from jxstilts.tasks import languages
-from jxstilts.tasks.spec import TaskSpec, Tfds, read_lines
+from jxstilts.tasks.spec import TaskSpec, Tfds
 
 XTREME = tuple(
     """af ar bg bn de el es et eu fa fi fr he hi hu id it ja jv ka kk ko ml mr nl pt ru sw ta te th tl tr ur vi
@@ -41,14 +42,10 @@ def _beside(path, suffix):
     return english
 
 
-def whole(path: pathlib.Path) -> bool:
-    """Returns whether the English side lies beside a foreign side's file."""
-    return any(path.with_suffix(suffix).is_file() for suffix in (".eng", ".en"))
-
-
 def companions(path: pathlib.Path) -> list[pathlib.Path]:
-    """Returns the other files of a foreign side's: the English side and the gold pairs, as far as they are there."""
-    return [other for suffix in (".eng", ".en", ".gold") if (other := path.with_suffix(suffix)).is_file()]
+    """Returns the other files of a foreign side's, the English side and the gold pairs; none without the English."""
+    there = [other for suffix in (".eng", ".en", ".gold") if (other := path.with_suffix(suffix)).is_file()]
+    return there if any(other.suffix != ".gold" for other in there) else []
 
 
 def read_mining(path: pathlib.Path) -> dict:
@@ -144,6 +141,8 @@ TATOEBA = TaskSpec(
     splits={"test": ("xtreme/tatoeba/tatoeba.{iso3}-eng.{iso3}",)},
     fields=_fields,
     read=read_pairs,
+    companions=companions,
+    first=first,
     metric="retrieval",
     tfds=Tfds(names=("tatoeba/tatoeba_{language}",), splits={"test": "train"}, convert=_from_tfds, languages=XTREME),
     description="Find the translation of an English sentence among up to 1,000 sentences of another language",
@@ -166,10 +165,12 @@ def _bucc_files(split):
 
 BUCC = TaskSpec(
     name="bucc2018",
-    type="retrieval",
+    type="mining",
     languages=("de", "fr", "ru", "zh"),
     splits={split: _bucc_files(split) for split in BUCC_SETS},
     read=read_mining,
+    companions=companions,
+    first=first,
     metric="bucc",
     description="Find the few pairs of translations in two texts, one of them English; 'dev' is the shared task's "
     "sample set and 'test' its training set",

@@ -5,9 +5,10 @@ import logging
 import pathlib
 import re
 
+from jxstilts.readers import checked, read_lines
 from jxstilts.runtime import InputError
 from jxstilts.tasks.languages import LANGUAGES
-from jxstilts.tasks.spec import Recipe, TaskSpec, Tfds, beside, checked, read_lines
+from jxstilts.tasks.spec import Recipe, TaskSpec, Tfds, beside
 
 logger = logging.getLogger(__name__)
 
@@ -142,6 +143,7 @@ PANX = TaskSpec(
     read=functools.partial(read_words, labels=NER, placeholder="O"),
     labels=NER,
     metric="seqeval",
+    tokens=14,
     train_task="panx",
     tfds=Tfds(
         names=("wikiann/{language}",),

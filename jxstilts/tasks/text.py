@@ -2,9 +2,10 @@
 
 import pathlib
 
+from jxstilts.readers import checked, read_lines
 from jxstilts.runtime import InputError
 from jxstilts.tasks import languages
-from jxstilts.tasks.spec import TaskSpec, checked, read_lines
+from jxstilts.tasks.spec import TaskSpec
 
 
 def read_plain(path: pathlib.Path) -> list[dict]:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from jxstilts import tasks
-from jxstilts.data import batching, packing, pipeline, prepare, tokenize
+from jxstilts.data import batching, packing, pipeline, prepare
 from jxstilts.data import tokenizer as tokenizers
+from jxstilts.data.features import Features, concatenate
 from jxstilts.mesh import batch_divisor
 from jxstilts.models import attention
 from jxstilts.models.model import HeadSpec, Model, family_module
@@ -63,13 +64,13 @@ def heads(phase: Any, model: Model, start_heads: tuple[HeadSpec, ...], data_dir:
     for key, stream in phase.tasks.items():
         task, name = tasks.get(stream.task), head_name(stream)
         fixed = objectives.get(stream.objective).HEAD
-        if fixed is None and task.type in ("text", "retrieval"):
+        if fixed is None and not task.form.has_head:
             raise InputError(f"tasks.{key}: {task.name!r} is of type {task.type!r}: it needs another objective, as mlm")
         if name in phase.keep_heads:
             continue
         labels = () if fixed else task.labels
-        if task.type == "tagging" and not fixed and not labels:
-            labels = tasks.label_set(task, training_rows(stream, data_dir))
+        if not fixed and task.form.labelled and not labels:  # an open set: those of the training examples
+            labels = task.form.labels(task, training_rows(stream, data_dir))
         own = HeadSpec(name, fixed or task.type, labels, stream.pooler and not fixed)
         if specs.setdefault(name, own) != own:
             raise InputError(f"tasks.{key}: the head {name!r} is shared by tasks of other types or labels")
@@ -110,7 +111,7 @@ def make(phase: Any, model: Model, tokenizer_dir: Any, place: Any) -> Data:
     made, notes = {}, []
     for key, stream in phase.tasks.items():
         _check(key, stream, phase.accumulation, model, place.mesh)
-        build = _text if tasks.get(stream.task).type == "text" else _task
+        build = _text if tasks.get(stream.task).form.running_text else _task
         made[key] = build(phase, stream, tokenizer, model, place)
         notes += [f"{key}: {note}" if len(phase.tasks) > 1 else note for note in made[key].notes]
     sizes = {key: one.size for key, one in made.items()}
@@ -121,7 +122,7 @@ def make(phase: Any, model: Model, tokenizer_dir: Any, place: Any) -> Data:
     mixed = [key for key in names if phase.tasks[key].mode == "mixed"]
     counts = {key: steps if key in mixed else int((order == i).sum()) for i, key in enumerate(names)}
     sources = {
-        key: pipeline.BatchSource(one.features, one.planner, counts[key], pad_id=model.config.pad_id, **one.options)
+        key: pipeline.BatchSource(one.features, one.planner, counts[key], pad_id=tokenizer.pad_token_id, **one.options)
         for key, one in made.items()
     }
     if len(names) > 1:
@@ -154,7 +155,7 @@ def _check(key, stream, accumulation, model, mesh):
 class _Made:
     """One stream: its features, the plans of an epoch, how batches are assembled, its inputs and steps per epoch."""
 
-    features: tokenize.Features
+    features: Features
     planner: Any
     options: Mapping[str, Any]
     size: int
@@ -166,16 +167,12 @@ class _Made:
 def _task(phase, stream, tokenizer, model, place) -> _Made:
     spec = tasks.get(stream.task)
     rows = [training_rows(stream, place.data_dir, language) for language in stream.languages]
-    options = {"max_length": stream.max_length}
-    if spec.type == "span":
-        options |= {"doc_stride": stream.doc_stride, "max_query_length": stream.max_query_length}
-    if spec.type == "tagging":
-        labels = {head.name: head.labels for head in model.head_specs}
-        options |= {"labels": labels[head_name(stream)], "long_sentences": stream.long_sentences}
+    labels = {head.name: head.labels for head in model.head_specs}[head_name(stream)]
+    more = {"labels": labels} if labels else {}
     features = prepare.features(
-        [row for part in rows for row in part], spec.type, tokenizer, place.cache_dir, **options
+        spec.form, [row for part in rows for row in part], tokenizer, model.template, stream, place.cache_dir, **more
     )
-    groups = batching.groups(features, spec.type)
+    groups = batching.groups(features, spec.form.fields)
     lengths = features.offsets[groups[1:]] - features.offsets[groups[:-1]]  # of what belongs in one row
     choices = int(np.diff(groups).max(initial=1))
     if not len(lengths):
@@ -193,7 +190,7 @@ def _task(phase, stream, tokenizer, model, place) -> _Made:
         f"{len(lengths):,} inputs, {len(first)} steps an epoch, "
         f"{batching.efficiency(first, features.lengths):.1%} of the tokens are real; {shapes}",
     )
-    made = {"type": spec.type, "max_segments": units * choices}
+    made = {"fields": spec.form.batch_fields(model.template), "max_segments": units * choices}
     origin = partial(_origin, stream, [len(part) for part in rows], features.fields.get("example"))
     return _Made(features, planner, made, len(lengths), len(first), notes, origin)
 
@@ -203,7 +200,7 @@ def _origin(stream: Stream, counts: Sequence[int], example: np.ndarray | None, i
     found = np.unique(ids if example is None else example[ids])
     ends = np.cumsum(counts)
     languages = np.searchsorted(ends, found, side="right").tolist()
-    unit = "block" if tasks.get(stream.task).type == "text" and stream.packed else "row"
+    unit = "block" if tasks.get(stream.task).form.running_text and stream.packed else "row"
     return [
         {"task": stream.task, "language": stream.languages[i], unit: int(row - ends[i] + counts[i])}
         for i, row in zip(languages, found, strict=True)
@@ -285,13 +282,13 @@ def _languages(stream, rows, features, groups, lengths):
 
 
 def _text(phase, stream, tokenizer, model, place) -> _Made:
-    parts = {}
+    parts, form = {}, tasks.get(stream.task).form
     for language in stream.languages:
         lines = tasks.load(stream.task, place.data_dir, "train", language, stream.source, limit=stream.limit or None)
         parts[language] = prepare.features(
-            lines, "text", tokenizer, place.cache_dir, max_length=stream.max_length, join_lines=stream.packed
+            form, lines, tokenizer, model.template, stream, place.cache_dir, joined=stream.packed
         )
-    features = tokenize.concatenate(list(parts.values()))
+    features = concatenate(list(parts.values()))
     sizes = {language: len(part.tokens) for language, part in parts.items()}
     shares = pipeline.language_probabilities(sizes, stream.sampling_exponent)
     begins = np.cumsum([0, *(len(part) for part in parts.values())])
@@ -307,6 +304,6 @@ def _text(phase, stream, tokenizer, model, place) -> _Made:
         f"{stream.sampling_exponent}; {len(first)} steps an epoch, "
         f"{batching.efficiency(first, features.lengths):.1%} of the tokens are real",
     )
-    made = {"type": "text", "max_segments": MAX_SEGMENTS}
+    made = {"fields": form.batch_fields(model.template), "max_segments": MAX_SEGMENTS}
     origin = partial(_origin, stream, [len(part) for part in parts.values()], None)
     return _Made(features, planner, made, len(features), len(first), notes, origin)

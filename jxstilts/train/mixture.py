@@ -7,7 +7,7 @@ import numpy as np
 
 from jxstilts import tasks
 from jxstilts.data.pipeline import BatchSource
-from jxstilts.data.words import LONG_SENTENCES
+from jxstilts.forms import Reading
 from jxstilts.runtime import InputError, suggest
 from jxstilts.tasks import protocols
 
@@ -16,7 +16,7 @@ MODES = ("sampled", "alternate", "mixed")
 
 
 @dataclasses.dataclass(frozen=True)
-class Stream:
+class Stream(Reading):
     """One task of a phase. batch_size and max_length 0: as in the protocol's recipe (see `jxstilts tasks`)."""
 
     task: str = ""  # "" = the stream's own name
@@ -29,10 +29,6 @@ class Stream:
     head: str = ""  # "" = the task's name; streams that name the same head share it
     pooler: bool = False  # the head reads the encoder's pooler, as the study's code does
     batch_size: int = 0
-    max_length: int = 0
-    doc_stride: int = 128
-    max_query_length: int = 64
-    long_sentences: str = ""  # tagging: "truncate" or "split"; "" = by the protocol
     packed: bool | None = None  # text: lines are joined to full rows (default: no); tasks: the examples of a batch
     #                             share its rows (default: where that is less to compute, see inputs._planner)
     sort_window: int = 50  # not packed: batches that are sorted by length together; 1 = purely random batches
@@ -55,8 +51,6 @@ class Stream:
             raise InputError("batch_size, max_length, limit and holdout are 0 or more")
         if not self.languages:
             raise InputError("languages is empty")
-        if self.long_sentences and self.long_sentences not in LONG_SENTENCES:
-            raise InputError(suggest("long_sentences", self.long_sentences, LONG_SENTENCES))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,8 +97,8 @@ def resolve(streams: Mapping[str, Stream], protocol: str, where: str) -> dict[st
         filled[name] = dataclasses.replace(
             stream,
             task=spec.name,
-            packed=False if stream.packed is None and spec.type == "text" else stream.packed,
-            sampling_exponent=exponent if exponent is not None else 0.3 if spec.type == "text" else 1.0,
+            packed=False if stream.packed is None and spec.form.running_text else stream.packed,
+            sampling_exponent=exponent if exponent is not None else 0.3 if spec.form.running_text else 1.0,
             long_sentences=stream.long_sentences or protocols.get(protocol).long_sentences,
             **{field: getattr(recipe, field) for field in missing},
         )

@@ -33,6 +33,7 @@ class Paraphrase(Accuracy):
     """GLUE's rule for QQP: accuracy, and F1 of label 1. Values: "accuracy" and "f1"; the major one is their mean."""
 
     name = "paraphrase"
+    headline = ("accuracy", "f1")
 
     def _columns(self, prediction, label):
         return {

@@ -16,10 +16,14 @@ CELLS = 2_000_000  # draws x distinct examples held at once by the bootstrap: so
 class Metric(abc.ABC):
     """A stateless object: `update` gives the state of some examples, `merge` joins two states, `compute` scores one.
 
-    name: how `get` finds it. language: whose rules apply, as the task names it (MLQA: "en" or "en-de").
+    name: how `get` finds it. language: whose rules apply, as the task names it (MLQA: "en" or "en-de"). headline: the
+    values whose mean is a task's score where no benchmark says otherwise. tuned: `at` gives the metric with a threshold
+    that was tuned elsewhere.
     """
 
     name: ClassVar[str]
+    headline: ClassVar[tuple[str, ...]] = ("accuracy",)
+    tuned: ClassVar[bool] = False
 
     def __init__(self, language: str = "en"):
         self.language = language

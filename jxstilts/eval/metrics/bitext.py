@@ -23,6 +23,8 @@ class Bucc(Metric):
     """
 
     name = "bucc"
+    headline = ("f1",)
+    tuned = True
 
     def __init__(self, language: str = "en", threshold: float | None = None):
         super().__init__(language)

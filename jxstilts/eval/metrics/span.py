@@ -29,6 +29,8 @@ HAN_OR_WORD = re.compile(r"[\u4e00-\u9fa5]|[^\s\u4e00-\u9fa5]+")
 class _Span(SumMetric):
     """Token F1 and exact match, the best over the gold answers. Values: "f1" and "exact_match"."""
 
+    headline = ("f1", "exact_match")
+
     @abc.abstractmethod
     def words(self, text: str) -> list[str]:
         """Returns the words of an answer that are compared."""

@@ -65,6 +65,7 @@ class Seqeval(TagAccuracy):
     """
 
     name = "seqeval"
+    headline = ("f1",)
 
     def _counts(self, gold, found):
         columns = super()._counts(gold, found)

@@ -1,0 +1,84 @@
+"""Classification of a text, or of a pair of texts."""
+
+import numpy as np
+
+from jxstilts.data.features import Features, Field, labelled
+from jxstilts.data.tokenizer import encode
+from jxstilts.forms import base, files
+from jxstilts.readers import class_id
+
+
+class Classes(base.Collector):
+    """Logits [C] of each example -> class ids [N]."""
+
+    def prepare(self):
+        self.found = np.zeros(len(self.given.features), np.int64)
+
+    def add(self, index, array):
+        self.found[index] = array.argmax()
+
+    def finish(self):
+        return self.found.tolist()
+
+
+class Classification(base.Form):
+    """Example {"id": str, "text_a": str, "text_b": str | None, "label": int}.
+
+    Pairs that are too long lose tokens at the end of the longer text, one by one, of the first text when they are
+    equally long (jiant's rule; BERT's takes the second).
+    """
+
+    name = "classification"
+    gold = "label"
+    labelled = True
+    fields = (Field("labels", "label", "value", gold=True),)
+    typical = (45, 1)
+    suffix = ".tsv"
+
+    def tokenize(self, examples, tokenizer, template, reading, labels=()) -> Features:
+        """Features have the field label, where the examples have it."""
+        singles, pairs = template.specials(pair=False), template.specials(pair=True)
+        base.check_room(reading, pairs, 2, "two texts")
+        flat, offsets = encode(tokenizer, [e["text_a"] for e in examples] + [e["text_b"] or "" for e in examples])
+        count, lengths = len(examples), np.diff(offsets)
+        is_pair = np.fromiter((e["text_b"] is not None for e in examples), bool, count)
+        room = reading.max_length - np.where(is_pair, pairs, singles)
+        kept_a, kept_b = base.kept(lengths[:count], lengths[count:], room)
+        filled = template.fill(
+            tokenizer, (flat, offsets[:count], kept_a), (flat, offsets[count:-1], kept_b), is_pair=is_pair
+        )
+        fields = {"label": np.array([e["label"] for e in examples], np.int32)} if labelled(examples, "label") else {}
+        return Features(filled.tokens, filled.offsets, fields, filled.token_fields)
+
+    def collector(self, given):
+        return Classes(given)
+
+    def by_id(self, predictions, examples):
+        return dict(zip((example["id"] for example in examples), predictions, strict=True))
+
+    def guesses(self, spec, examples):
+        """Returns the most frequent label for all."""
+        return [[base.most_frequent(example["label"] for example in examples)] * len(examples)]
+
+    def gold_in_words(self, batch, own, labels, tokenizer):
+        return labels[batch["labels"][0, 0]]
+
+    def to_value(self, spec, prediction):
+        return spec.labels[prediction]
+
+    def from_value(self, spec, value, example, where):
+        return class_id(value, spec.labels, where())
+
+    def read_lines(self, file, spec):
+        """Returns label names, one a line."""
+        found = files.lines_of(file)
+        for number, label in enumerate(found, start=1):
+            class_id(label, spec.labels, f"{file}:{number}")
+        return found
+
+    def compared(self, spec, found, gold):
+        examples = [{"id": str(row), "label": spec.labels.index(label)} for row, label in enumerate(gold)]
+        return [spec.labels.index(label) for label in found], examples
+
+
+FORM = Classification()
