@@ -94,7 +94,7 @@ def test_draws_in_chunks_are_bounded_in_memory(monkeypatch):
         return draw(self, columns, weights, n)
 
     monkeypatch.setattr(type(metric), "draw", watch)
-    monkeypatch.setattr("jxstilts.eval.metrics.base.CELLS", 100_000)
+    monkeypatch.setattr("jxstilts.eval.metrics.bootstrap.CELLS", 100_000)
     metric.interval(state)
     assert sum(rows for rows, _ in shapes) == 1000 and max(rows * n for rows, n in shapes) <= 100_000
 

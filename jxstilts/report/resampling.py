@@ -5,16 +5,16 @@ of training seeds changes the draws, as another `seed` does. Temporary arrays ar
 """
 
 import dataclasses
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from scipy import stats
 
+from jxstilts.eval.metrics.bootstrap import chunks, interval
 from jxstilts.report.items import Items, Score, Values
 from jxstilts.runtime import InputError, suggest
 
 LEVELS = ("seeds", "languages", "items")
-CELLS = 2_000_000  # draws x items held at once
 FEW = 8  # multinomial counts are drawn directly where items are more than so many times the distinct ones: faster
 
 
@@ -195,7 +195,7 @@ def _exchanged(items: Items, draws: int, seed: int) -> Significance:
         p = stats.binom.pmf(kept, counts, 0.5).prod(1)[beyond].sum()
     else:
         rng, beyond = _generator(seed), 0
-        for number in _chunks(draws, max(len(counts), both.size)):
+        for number in chunks(draws, max(len(counts), both.size)):
             kept = rng.binomial(counts, 0.5, (number, len(counts)))
             beyond += _beyond(differences(2 * kept - counts), items.value).sum()
         p = (1 + beyond) / (1 + draws)
@@ -227,7 +227,7 @@ def _estimate(items: Items, levels: tuple[str, ...], same_seeds: bool, level: fl
     if same_seeds and len(set(items.seeds)) > 1:
         raise InputError(f"statistics: same_seeds, but the systems have {items.seeds} seeds")
     rng, samples, each = _generator(seed), [], []
-    for number in _chunks(draws, max(items.totals.size, *(group.counts.sum() for group in items.groups))):
+    for number in chunks(draws, max(items.totals.size, *(group.counts.sum() for group in items.groups))):
         totals, sizes = items.totals, items.sizes
         if "items" in levels:
             totals, sizes = items.sums([_multinomial(rng, group.counts, number) for group in items.groups])
@@ -256,13 +256,13 @@ def _summary(value: float, samples: np.ndarray, paired: bool, level: float, rows
     samples = samples[np.isfinite(samples)]
     if not len(samples):
         raise InputError("statistics: the score is defined in no draw; there are too few items")
-    low, high = np.percentile(samples, [50 * (1 - level), 50 * (1 + level)])
+    low, high = interval(samples, level)
     p = None
     if paired:
         slack = 1e-12 * np.abs(samples).max()  # differences that cancel leave some last bits
         least = 1 + min((samples <= slack).sum(), (samples >= -slack).sum())
         p = float(min(1, 2 * least / (1 + len(samples))))
-    return Estimate(value, float(low), float(high), p, rows, clusters, samples)
+    return Estimate(value, low, high, p, rows, clusters, samples)
 
 
 def _multinomial(rng: np.random.Generator, counts: np.ndarray, draws: int) -> np.ndarray:
@@ -284,12 +284,6 @@ def _beyond(found: np.ndarray, value: float) -> np.ndarray:
     """Returns whether each value [m] is at least as far from 0 as the observed one, up to the last bits of sums."""
     far = np.abs(found)
     return ~(far < abs(value) - 1e-9 * np.nanmax(far, initial=0))  # an undefined one counts as beyond
-
-
-def _chunks(draws: int, cells: int) -> Iterator[int]:
-    step = max(1, CELLS // int(cells))
-    for begin in range(0, draws, step):
-        yield min(step, draws - begin)
 
 
 def _check(level: float, draws: int) -> None:

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from jxstilts.eval.metrics.bootstrap import intervals
 from jxstilts.runtime import InputError
 
 State = dict[str, dict[str, float]]
-CELLS = 2_000_000  # draws x distinct examples held at once by the bootstrap: some tens of MB
 
 
 class Metric(abc.ABC):
@@ -74,32 +74,17 @@ class SumMetric(Metric):
         values = self.score({name: math.fsum(column.values()) for name, column in state.items()}, n)
         return {name: float(value) for name, value in values.items()}
 
-    def interval(
-        self, state: State, level: float = 0.95, draws: int = 1000, seed: int = 0
-    ) -> dict[str, tuple[float, float]]:
+    def interval(self, state: State, level: float = 0.95, draws: int = 1000) -> dict[str, tuple[float, float]]:
         """Returns the percentile bootstrap over examples of every value of `compute`; the same for the same state.
 
-        Draws are multinomial counts of the distinct examples, so that 100,000 right-or-wrong answers cost as much as
-        two; a draw in which a value is not defined takes no part in it.
+        A draw in which a value is not defined takes no part in it.
         """
         n, names = self._count(state), sorted(state)
-        ids = sorted(state[names[0]])
-        table = np.array([[state[name][i] for name in names] for i in ids], np.float64)  # [n, columns]
-        distinct, counts = np.unique(table, axis=0, return_counts=True)
+        rows = np.array([[state[name][i] for name in names] for i in sorted(next(iter(state.values())))], np.float64)
+        distinct, counts = np.unique(rows, axis=0, return_counts=True)
         columns = dict(zip(names, distinct.T, strict=True))
-        rng = np.random.default_rng(seed)
-        step = max(1, CELLS // len(distinct))
-        parts = []
-        for begin in range(0, draws, step):
-            weights = rng.multinomial(n, counts / n, min(step, draws - begin)).astype(np.float64)
-            parts.append(self.draw(columns, weights, n))
-        tails = [50 * (1 - level), 50 * (1 + level)]
-        found = {}
-        for name in self.compute(state):
-            values = np.concatenate([part[name] for part in parts])
-            low, high = np.percentile(values[~np.isnan(values)], tails)
-            found[name] = (float(low), float(high))
-        return found
+        draw = lambda weights: self.draw(columns, weights, n)  # noqa: E731
+        return intervals(self.compute(state), counts, draw, len(distinct), level, draws)
 
     def draw(self, columns: Mapping[str, np.ndarray], weights: np.ndarray, n: int) -> dict[str, np.ndarray]:
         """Returns each value [draws] of weighted examples; columns [distinct examples], weights [draws, distinct]."""

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jxstilts.eval.metrics.base import CELLS, Metric, State, ratio
+from jxstilts.eval.metrics.base import Metric, State, ratio
+from jxstilts.eval.metrics.bootstrap import intervals
 from jxstilts.runtime import InputError
 
 
@@ -59,27 +60,17 @@ class Bucc(Metric):
             return table.values(threshold) | {"threshold": threshold}
         return table.values(self.threshold) | {"threshold": self.threshold, "oracle_f1": tuned}
 
-    def interval(
-        self, state: State, level: float = 0.95, draws: int = 1000, seed: int = 0
-    ) -> dict[str, tuple[float, float]]:
+    def interval(self, state: State, level: float = 0.95, draws: int = 1000) -> dict[str, tuple[float, float]]:
         """Returns the percentile bootstrap over source sentences of every value of `compute`.
 
         A source sentence brings its gold and its mined pairs along; those without either change no value. Every draw
         tunes its own threshold; a given one stays. A draw without any gold pair takes no part.
         """
         table = _Table(state)
-        rng = np.random.default_rng(seed)
-        step, units = max(1, CELLS // max(table.units, len(table.scores))), np.full(table.units, 1 / table.units)
-        parts = []
-        for begin in range(0, draws, step):
-            weights = rng.multinomial(table.units, units, min(step, draws - begin)).astype(np.float64)
-            parts.append(table.draw(weights[weights @ table.gold > 0], self.threshold))
-        tails = [50 * (1 - level), 50 * (1 + level)]
-        found = {}
-        for name in self.compute(state):
-            low, high = np.percentile(np.concatenate([part[name] for part in parts]), tails)
-            found[name] = (float(low), float(high))
-        return found
+        draw = lambda weights: table.draw(weights[weights @ table.gold > 0], self.threshold)  # noqa: E731
+        return intervals(
+            self.compute(state), np.ones(table.units), draw, max(table.units, len(table.scores)), level, draws
+        )
 
     def major(self, values: Mapping[str, float]) -> float:
         """Returns F1."""
