@@ -1,6 +1,7 @@
 """The contract of a form, with what most forms do alike."""
 
 import abc
+import collections
 import dataclasses
 import importlib
 import pathlib
@@ -157,8 +158,10 @@ class Form(abc.ABC):
         return any(self.gold in example for example in examples)
 
     def by_id(self, predictions: Any, examples: Any) -> Any:
-        """Returns predictions as a `Result` keeps them: by example id."""
-        return predictions
+        """Returns predictions as a `Result` keeps them: by example id. A list is one for each example, in order."""
+        if not isinstance(predictions, list):
+            return predictions
+        return dict(zip((example["id"] for example in examples), predictions, strict=True))
 
     def baseline(self, spec: Any, metric: Any, examples: Any) -> dict[str, float] | None:
         """Returns {value name: 0-100} of a trivial rule by the task's metric: the best of `guesses`; None: none."""
@@ -246,10 +249,13 @@ class Form(abc.ABC):
 
 def most_frequent(items: Iterable) -> Any:
     """Returns the most frequent item, of equals the one that sorts first; None if there is none."""
-    counts: dict[Any, int] = {}
-    for item in items:
-        counts[item] = counts.get(item, 0) + 1
+    counts = collections.Counter(items)
     return min(counts, key=lambda item: (-counts[item], item), default=None)
+
+
+def most_frequent_label(examples: Sequence[Mapping]) -> list[int]:
+    """Returns the most frequent label, or place of the right choice, once for each example."""
+    return [most_frequent(example["label"] for example in examples)] * len(examples)
 
 
 def kept(length_a: np.ndarray, length_b: np.ndarray, room: np.ndarray | int) -> tuple[np.ndarray, np.ndarray]:

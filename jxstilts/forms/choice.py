@@ -65,12 +65,9 @@ class Choice(base.Form):
     def collector(self, given):
         return Choices(given)
 
-    def by_id(self, predictions, examples):
-        return dict(zip((example["id"] for example in examples), predictions, strict=True))
-
     def guesses(self, spec, examples):
         """Returns the most frequent place of the right choice for all."""
-        return [[base.most_frequent(example["label"] for example in examples)] * len(examples)]
+        return [base.most_frequent_label(examples)]
 
     def gold_in_words(self, batch, own, labels, tokenizer):
         return f"choice {int(batch['labels'][0][own].argmax()) + 1}"

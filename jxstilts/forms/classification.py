@@ -53,12 +53,9 @@ class Classification(base.Form):
     def collector(self, given):
         return Classes(given)
 
-    def by_id(self, predictions, examples):
-        return dict(zip((example["id"] for example in examples), predictions, strict=True))
-
     def guesses(self, spec, examples):
         """Returns the most frequent label for all."""
-        return [[base.most_frequent(example["label"] for example in examples)] * len(examples)]
+        return [base.most_frequent_label(examples)]
 
     def gold_in_words(self, batch, own, labels, tokenizer):
         return labels[batch["labels"][0, 0]]

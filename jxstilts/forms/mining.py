@@ -20,6 +20,9 @@ class Mining(Retrieval):
         """Returns [(source id, target id, margin), ...], the best first."""
         return expand(given.search.mine(vectors["source"], vectors["target"]), given.examples)
 
+    def by_id(self, predictions, examples):
+        return predictions  # a pair has two ids
+
     def baseline(self, spec, metric, examples):
         return None
 
