@@ -23,8 +23,9 @@ from jxstilts.eval.options import Options, layer_of
 from jxstilts.eval.retrieval import Search
 from jxstilts.forms import Collector, Given, retrieval, text
 from jxstilts.models.model import HeadSpec, Model, Params
-from jxstilts.runtime import InputError
+from jxstilts.runtime import InputError, suggest
 from jxstilts.tasks import TaskSpec
+from jxstilts.tasks.languages import LANGUAGES
 
 __all__ = ["Evaluator", "Options", "Result", "pick_head"]
 
@@ -202,7 +203,11 @@ def _group(run: _Run, items: Iterator) -> list[tuple[str, Any, Features]]:
     """Reads and tokenises languages until they make a group: [(language, examples, features), ...]."""
     group, tokens = [], 0
     form, options = run.task.form, run.evaluator.options
+    known = {*run.task.languages, *run.task.more_languages, *LANGUAGES}
     for language, examples in items:
+        if language not in known:
+            raise InputError(suggest(f"language of task {run.task.name!r}", language, known))
+        form.check(run.task, examples)
         if form.has_head and not form.counts_features:
             examples = examples[: options.max_features or None]
         features = run.features(examples)

@@ -86,6 +86,7 @@ class Form(abc.ABC):
     """
 
     name: ClassVar[str]
+    keys: ClassVar[Mapping[str, tuple[type, ...]]] = {}  # of an example, beside "id" and its gold, and their types
     gold: ClassVar[str] = ""  # the key of an example that holds what is right
     fields: ClassVar[tuple[Field, ...]] = ()
     output: ClassVar[str] = "logits"
@@ -98,6 +99,22 @@ class Form(abc.ABC):
     counts_features: ClassVar[bool] = False  # does `Options.max_features` count features, not examples?
     once: ClassVar[bool] = False  # are equal inputs of several languages encoded once?
     suffix: ClassVar[str] = ".json"  # of a benchmark's file; other tasks have JSON objects
+
+    # Examples
+
+    def check(self, spec: Any, examples: Any) -> None:
+        """Raises InputError, naming the example, unless examples are of this form and of the task, each id once."""
+        if isinstance(examples, str | Mapping) or not isinstance(examples, Sequence):
+            raise InputError(f"task {spec.name!r}: expected a list of examples, got {examples!r:.60}")
+        seen: set[str] = set()
+        for place, example in enumerate(examples):
+            where = f"task {spec.name!r}, example {place}"
+            check_example(example, self.keys, seen, where)
+            if self.gold in example:
+                self.check_gold(spec, example, where)
+
+    def check_gold(self, spec: Any, example: Mapping, where: str) -> None:  # noqa: B027  (raw text has none)
+        """Raises InputError, beginning with `where`, unless the example's gold is one that the task can have."""
 
     # Inputs
 
@@ -245,6 +262,29 @@ class Form(abc.ABC):
     def compared(self, spec: Any, found: list[Any], gold: list[Any]) -> tuple[Any, Any]:
         """Returns (predictions, examples with gold) of the values of two files of as many lines."""
         raise InputError(f"the form {self.name!r} has no files of a benchmark")
+
+
+def check_example(example: Any, keys: Mapping[str, tuple[type, ...]], seen: set[str], where: str) -> None:
+    """Raises InputError unless an example has an id that is not in `seen`, where it goes, and `keys` of these types."""
+    if not isinstance(example, Mapping):
+        raise InputError(f"{where}: expected a dict with {', '.join(('id', *keys))}, got {example!r:.60}")
+    identifier = example.get("id")
+    if not isinstance(identifier, str):
+        raise InputError(f"{where}: expected a text as 'id', got {identifier!r:.60}")
+    if identifier in seen:
+        raise InputError(f"{where}: the id {identifier!r:.60} is there twice")
+    seen.add(identifier)
+    for key, kinds in keys.items():
+        if not isinstance(example.get(key, seen), kinds):  # `seen` is of no kind that is asked for
+            names = " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)
+            given = repr(example[key])[:60] if key in example else "nothing"
+            raise InputError(f"{where} ({identifier!r:.60}): expected {key!r} to be a {names}, got {given}")
+
+
+def check_place(label: Any, count: int, what: str, where: str) -> None:
+    """Raises InputError unless a label is a whole number from 0 to below `count`."""
+    if isinstance(label, bool) or not isinstance(label, int | np.integer) or not 0 <= label < count:
+        raise InputError(f"{where}: the label is {label!r:.60}; expected {what}, a number from 0 to {count - 1}")
 
 
 def most_frequent(items: Iterable) -> Any:

@@ -33,9 +33,13 @@ class Choice(base.Form):
     """
 
     name = "choice"
+    keys = {"prompt": (str,), "choices": (list, tuple)}  # noqa: RUF012
     gold = "label"
     fields = (Field("group", "example", "group", empty=-1), Field("labels", "label", "value", gold=True))
     typical = (195, 4)
+
+    def check_gold(self, spec, example, where):
+        base.check_place(example["label"], len(example["choices"]), "the place of the right choice", where)
 
     def tokenize(self, examples, tokenizer, template, reading, labels=()) -> Features:
         """A feature per choice, those of a question one after the other.

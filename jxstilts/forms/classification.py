@@ -29,11 +29,15 @@ class Classification(base.Form):
     """
 
     name = "classification"
+    keys = {"text_a": (str,), "text_b": (str, type(None))}  # noqa: RUF012
     gold = "label"
     labelled = True
     fields = (Field("labels", "label", "value", gold=True),)
     typical = (45, 1)
     suffix = ".tsv"
+
+    def check_gold(self, spec, example, where):
+        base.check_place(example["label"], len(spec.labels), f"the place of one of {', '.join(spec.labels)}", where)
 
     def tokenize(self, examples, tokenizer, template, reading, labels=()) -> Features:
         """Features have the field label, where the examples have it."""

@@ -66,6 +66,14 @@ class Retrieval(base.Form):
         queries = given.examples["target"]
         return {sentence["id"]: names[place] for sentence, place in zip(queries, places, strict=True)}
 
+    def check(self, spec, examples):
+        if not isinstance(examples, Mapping) or not all(isinstance(examples.get(side), list) for side in SIDES):
+            raise InputError(f"task {spec.name!r}: expected {{'source': [...], 'target': [...]}}, got {examples!r:.60}")
+        for side in SIDES:
+            seen: set[str] = set()
+            for place, sentence in enumerate(examples[side]):
+                base.check_example(sentence, {"text": (str,)}, seen, f"task {spec.name!r}, {side} {place}")
+
     def parts(self, examples):
         return list(self.sides(examples).values())
 

@@ -57,6 +57,7 @@ class Span(base.Form):
     """
 
     name = "span"
+    keys = {"question": (str,), "context": (str,)}  # noqa: RUF012
     gold = "answers"
     fields = (Field("start", "start", "index", gold=True), Field("end", "end", "index", gold=True))
     per_token = True
@@ -67,6 +68,19 @@ class Span(base.Form):
         return super().options(reading) | {
             "doc_stride": reading.doc_stride, "max_query_length": reading.max_query_length
         }  # fmt: skip
+
+    def check_gold(self, spec, example, where):
+        answers = example["answers"]
+        fits = isinstance(answers, list | tuple) and all(
+            isinstance(each, Mapping) and isinstance(each.get("text"), str) and isinstance(each.get("start"), int)
+            for each in answers
+        )
+        if not fits:
+            raise InputError(f'{where}: expected answers [{{"text": str, "start": int}}, ...], got {answers!r:.60}')
+        if not answers and not spec.unanswerable:
+            raise InputError(
+                f"{where}: no answer, but every question of {spec.name!r} has one; squad_v2 takes such rows"
+            )
 
     def tokenize(self, examples, tokenizer, template, reading, labels=()) -> Features:
         """Fields example and, of labelled examples, start and end.

@@ -42,6 +42,7 @@ class Tagging(base.Form):
     """
 
     name = "tagging"
+    keys = {"words": (list, tuple)}  # noqa: RUF012
     gold = "tags"
     labelled = True
     fields = (Field("tags", "tag", "token", empty=-1, gold=True),)
@@ -52,6 +53,13 @@ class Tagging(base.Form):
 
     def options(self, reading):
         return super().options(reading) | {"long_sentences": reading.long_sentences}
+
+    def check_gold(self, spec, example, where):
+        tags, words = example["tags"], example["words"]
+        if not isinstance(tags, list | tuple) or not all(isinstance(tag, str) for tag in tags):
+            raise InputError(f"{where}: expected tags by name, one for each word, got {tags!r:.60}")
+        if len(tags) != len(words):
+            raise InputError(f"{where} ({example['id']!r:.60}) has {len(words)} words but {len(tags)} tags")
 
     def tokenize(self, examples, tokenizer, template, reading, labels=()) -> Features:
         """labels: the tags, in the order of their ids; without them the features have no tags.

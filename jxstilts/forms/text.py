@@ -12,6 +12,7 @@ class Text(base.Form):
     """Example {"id": str, "text": str}. A feature per line, cut to max_length."""
 
     name = "text"
+    keys = {"text": (str,)}  # noqa: RUF012
     scored = False
     has_head = False
     running_text = True
