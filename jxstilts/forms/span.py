@@ -78,9 +78,7 @@ class Span(base.Form):
         if not fits:
             raise InputError(f'{where}: expected answers [{{"text": str, "start": int}}, ...], got {answers!r:.60}')
         if not answers and not spec.unanswerable:
-            raise InputError(
-                f"{where}: no answer, but every question of {spec.name!r} has one; squad_v2 takes such rows"
-            )
+            raise InputError(f"{where}: no answer, but every question of {spec.name!r} has one")
 
     def tokenize(self, examples, tokenizer, template, reading, labels=()) -> Features:
         """Fields example and, of labelled examples, start and end.
