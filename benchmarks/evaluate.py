@@ -120,8 +120,8 @@ def _model(preset: str, vocabulary: int, names: tuple[str, ...]) -> tuple[Any, A
     """Returns a random model with a head for every task, and its parameters."""
     import jax
 
+    from jxstilts.models.families.xlmr import PRESETS
     from jxstilts.models.model import HeadSpec, Model, make_config
-    from jxstilts.models.xlmr import PRESETS
 
     if preset not in PRESETS:
         raise InputError(f"--model: {suggest('preset', preset, PRESETS)}")

@@ -258,8 +258,8 @@ def _loader(features: Any, words: Any, batch_size: int, steps: int, again: int) 
 
 def _need(preset: str, lengths: np.ndarray, length: int) -> dict[str, dict[str, float]]:
     """Returns {device: examples/s of training at MFU of its peak}: "real" these lengths alone, "full" full rows."""
+    from jxstilts.models.families.xlmr import training_flops
     from jxstilts.models.model import make_config
-    from jxstilts.models.xlmr import training_flops
 
     config = make_config("xlmr", preset)
     sizes, counts = np.unique(lengths, return_counts=True)

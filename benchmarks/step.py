@@ -270,7 +270,7 @@ def _batches(options: argparse.Namespace, features: tokenize.Features, model: An
 
 
 def _preset(name: str) -> dict:
-    from jxstilts.models.xlmr import PRESETS
+    from jxstilts.models.families.xlmr import PRESETS
 
     if name not in PRESETS:
         raise InputError(f"--model: {suggest('preset', name, PRESETS)}")

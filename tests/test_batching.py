@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jxstilts.data.tokenize import Features
 
 from jxstilts.data import batching, packing
 from jxstilts.data.batching import Plan
-from jxstilts.data.tokenize import Features
 from jxstilts.runtime import InputError
 
 LENGTHS = st.lists(st.integers(1, 64), max_size=120).map(lambda sizes: np.array(sizes, np.int32))

@@ -5,9 +5,9 @@ import threading
 
 import numpy as np
 import pytest
+from jxstilts.data.tokenize import Features
 
 from jxstilts.data import batching, packing, pipeline
-from jxstilts.data.tokenize import Features
 from jxstilts.runtime import InputError
 
 LENGTHS = np.random.default_rng(0).integers(3, 33, 61)

@@ -80,12 +80,12 @@ def test_arrays_and_tensors_are_read_without_pickle():
 def test_code_comes_from_configs_and_task_files_only():
     """Files are run by their path in one place; modules are imported by name from this package only."""
     files = {file for file, name, _ in calls() if name.endswith("spec_from_file_location")}
-    assert files == {"tasks/__init__.py"}  # JXSTILTS_TASKS, which the user sets
+    assert files == {"rooms.py"}  # JXSTILTS_TASKS and the like, which the user sets
     for file, name, call in calls():
         if name == "importlib.import_module":
             argument = ast.unparse(call.args[0])
             own = argument.startswith(("'jxstilts.", "f'jxstilts.", "f'{__name__}.", "name"))
-            assert own, (file, argument)
+            assert own or file == "rooms.py", (file, argument)  # a room's package, and its parts by `_inside`
 
 
 def test_a_pickle_in_the_cache_is_made_anew(tmp_path):

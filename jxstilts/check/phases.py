@@ -9,7 +9,7 @@ from jxstilts import tasks
 from jxstilts.check import examples
 from jxstilts.check.program import BatchShape, Program
 from jxstilts.models import bundle
-from jxstilts.models.model import HeadSpec, Model, make_config
+from jxstilts.models.model import HeadSpec, Model, make_config, published
 from jxstilts.study import plan
 from jxstilts.study.config import Study
 from jxstilts.train import frozen, inputs, step
@@ -110,8 +110,7 @@ def model_of(study: Study, name: str) -> Model | None:
     if start is None:
         return None
     own: tuple[HeadSpec, ...] = start.head_specs
-    published = phase.init in plan.HUB and not own
-    if published and "mlm" in phase.keep_heads:
+    if published(phase.init) and not own and "mlm" in phase.keep_heads:
         own = (HeadSpec("mlm", "mlm"),)
     kept = phase.keep_heads
     for stream in phase.tasks.values():

@@ -1,4 +1,4 @@
 """Model families, heads, attention, and the folders they are stored in.
 
-A family is one module of this package that defines `Config`, `PRESETS`, `Encoder`, `huggingface_keys`.
+layers, attention, initial and heads know no model: families are made of them (see families/base.py).
 """

@@ -9,6 +9,7 @@ The Hugging Face counterpart is `models/huggingface.py`; `load` and `read_meta` 
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -20,15 +21,16 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from jxstilts import checkpoint, processes
+from jxstilts import checkpoint, forms, processes
 from jxstilts.config import shown
 from jxstilts.mesh import param_shardings
 from jxstilts.models import huggingface
 from jxstilts.models.checks import check_labels, check_values
+from jxstilts.models.heads import HeadSpec
 from jxstilts.models.heads import types as head_types
 from jxstilts.models.huggingface import Loaded
 from jxstilts.models.layers import Compute
-from jxstilts.models.model import HeadSpec, Model, Params, make_config
+from jxstilts.models.model import Model, Params, make_config
 from jxstilts.models.tensor_files import check_tokenizer, copy_tokenizer, read_json
 from jxstilts.runtime import InputError, atomic_write, sha256_file, suggest, versions
 
@@ -51,7 +53,7 @@ def save(
 
     Args:
         folder: appears, or changes, only when everything is written.
-        params: of `model`, exactly; may be sharded.
+        params: of `model`, exactly, and a branch "extra" where there is one; may be sharded.
         tokenizer_files: folder whose tokenizer is copied.
         provenance: where the parameters come from; anything that is JSON.
     Returns: the SHA-256 of all parameters.
@@ -62,7 +64,8 @@ def save(
         raise InputError(f"{folder} exists and is not a bundle; it is left alone, give another folder")
     abstract, _ = model.abstract()
     expected = {path: tuple(leaf.shape) for path, leaf in checkpoint.leaves(abstract).items()}
-    given = {path: tuple(leaf.shape) for path, leaf in checkpoint.leaves(params).items()}
+    own = {branch: part for branch, part in params.items() if branch != "extra"}
+    given = {path: tuple(leaf.shape) for path, leaf in checkpoint.leaves(own).items()}
     if expected != given:
         wrong = sorted(path for path in expected | given if expected.get(path) != given.get(path))
         lines = [f"{path}: expected {expected.get(path)}, found {given.get(path)}" for path in wrong]
@@ -127,8 +130,9 @@ def load(
 
     meta = read_meta(folder)
     model = huggingface.select_heads(_model(meta, folder, compute), heads, folder)
-    abstract, axes = model.abstract()
-    asked = _as_stored(abstract, checkpoint.stored_shapes(folder / "params"))
+    stored = checkpoint.stored_shapes(folder / "params")
+    abstract, axes = _with_extra(*model.abstract(), stored)
+    asked = _as_stored(abstract, stored)
     shardings = None if mesh is None else param_shardings(axes, abstract, mesh)[0]
     if mesh is not None:
         asked = jax.tree.map(lambda leaf, sharding: leaf.update(sharding=sharding), asked, shardings)
@@ -187,10 +191,22 @@ def _head(given: dict) -> HeadSpec:
     kinds = [type(value) for value in (spec.name, spec.type, given["labels"], spec.pooler)]
     if kinds != [str, str, list, bool] or "/" in spec.name or not spec.name.isprintable():
         raise InputError(f"heads: not a head: {given!r:.200}")
-    if spec.type not in head_types():
-        raise InputError(f"heads: {suggest('head type', spec.type, head_types())}")
+    known = {*head_types(), *forms.names()}
+    if spec.type not in known:
+        raise InputError(f"heads: {suggest('head type', spec.type, known)}")
     check_labels(spec.labels, f"heads: {spec.name!r:.60}")
     return spec
+
+
+def _with_extra(abstract: Params, axes: Params, stored: dict[str, tuple]) -> tuple[Params, Params]:
+    """Adds the branch "extra", which no model describes, as it is stored; every device has the whole of it."""
+    shapes, whole = {}, {}
+    for path, (shape, dtype) in stored.items():
+        *branches, name = path.split("/")
+        if branches[:1] == ["extra"]:
+            for tree, leaf in ((shapes, jax.ShapeDtypeStruct(shape, dtype)), (whole, (None,) * len(shape))):
+                functools.reduce(lambda inner, branch: inner.setdefault(branch, {}), branches, tree)[name] = leaf
+    return {**abstract, **shapes}, {**axes, **whole}
 
 
 def _as_stored(abstract: Params, stored: dict[str, tuple]) -> Params:

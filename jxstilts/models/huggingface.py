@@ -1,7 +1,7 @@
 """Hugging Face folders: config.json and weights <-> a Model and its parameters.
 
-The family's `huggingface_keys` and the heads' say which tensor is which parameter; every tensor of a folder is mapped
-exactly once, is listed here as known and not needed, or is an error.
+A family says which tensor is which parameter (`families/base.py`); every tensor of a folder is mapped exactly once, is
+listed by the family as known and not needed, or is an error.
 """
 
 import dataclasses
@@ -9,16 +9,18 @@ import json
 import os
 import pathlib
 import shutil
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 import numpy as np
 
 from jxstilts.checkpoint import leaves
-from jxstilts.models import heads as head_types
 from jxstilts.models.checks import check_labels, check_values
+from jxstilts.models.families.base import HuggingFace
+from jxstilts.models.heads import HeadSpec, kind
 from jxstilts.models.layers import Compute
-from jxstilts.models.model import HeadSpec, Model, Params, family_module, make_config
+from jxstilts.models.model import Model, Params, families, family_module, make_config
 from jxstilts.models.tensor_files import (
     FLOATS,
     Tensor,
@@ -31,43 +33,8 @@ from jxstilts.models.tensor_files import (
 )
 from jxstilts.runtime import InputError, suggest
 
-# model_type -> (family, class prefix, fields of the family's Config that it implies)
-MODEL_TYPES = {
-    "xlm-roberta": ("xlmr", "XLMRoberta", {"prenorm": False}),
-    "xlm-roberta-xl": ("xlmr", "XLMRobertaXL", {"prenorm": True}),
-    "roberta": ("xlmr", "Roberta", {"prenorm": False}),
-}
-FIELDS = {  # Config field -> key of config.json
-    "vocab_size": "vocab_size",
-    "width": "hidden_size",
-    "layers": "num_hidden_layers",
-    "heads": "num_attention_heads",
-    "mlp": "intermediate_size",
-    "max_positions": "max_position_embeddings",
-    "norm_eps": "layer_norm_eps",
-    "pad_id": "pad_token_id",
-    "hidden_dropout": "hidden_dropout_prob",
-    "attention_dropout": "attention_probs_dropout_prob",
-    "init_std": "initializer_range",
-}
-REQUIRED = ("vocab_size", "width", "layers", "heads", "mlp", "max_positions", "norm_eps")
-ALLOWED: dict[str, tuple] = {  # what the encoder computes; a config.json that says anything else is refused
-    "hidden_act": ("gelu",),
-    "position_embedding_type": ("absolute",),
-    "type_vocab_size": (1,),
-    "is_decoder": (False,),
-    "add_cross_attention": (False,),
-    "problem_type": (None, "single_label_classification"),
-}
+PROBLEMS = (None, "single_label_classification")  # what a head here may be trained for
 NAMED = 30  # tensors that one message names
-LABELLED = ("classification", "tagging")  # head types with one output per label
-NOT_COMPUTED = ("ForMultipleChoice",)  # classes whose head has the tensors of one listed here, but is another
-BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")  # constants that old versions stored
-TIED = {  # a second name of the same array
-    "lm_head.decoder.weight": "embeddings.word_embeddings.weight",
-    "lm_head.decoder.bias": "lm_head.bias",
-}
-ANCHOR = "embeddings.position_embeddings.weight"  # in every encoder, under one name only: shows the prefix
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,11 +81,12 @@ def load(
     model = select_heads(model, heads, folder)
     if hash_files:
         meta["provenance"]["files"] = file_hashes(tensors)
-    prefix = _prefix(tensors, folder)
+    prefix = _prefix(_names(model).anchor, tensors, folder)
     abstract, _ = model.abstract()
     arrays = {path: np.empty(leaf.shape, np.float32) for path, leaf in leaves(abstract).items()}
-    for place in places(model, prefix, _outer(prefix)):
-        array = tensors[_stored_name(place.name, tensors, prefix)].read()
+    tied = _tied(model, prefix)
+    for place in places(model, prefix):
+        array = tensors[_stored_name(place.name, tensors, tied)].read()
         arrays[place.path][... if place.layer is None else place.layer] = array.T if place.transposed else array
     params = jax.tree_util.tree_map_with_path(
         lambda path, _: arrays[jax.tree_util.keystr(path, simple=True, separator="/")], abstract
@@ -136,7 +104,7 @@ def export(loaded: Loaded, folder: str | pathlib.Path, *, head: str | None = Non
     """Writes config.json, model.safetensors and the tokenizer's files, for `AutoModel...from_pretrained`.
 
     An encoder alone is for `AutoModel` (without a pooler: `add_pooling_layer=False`); with a head, for the head's
-    `AutoModelFor...`, which has no pooler.
+    `AutoModelFor...`, which has no pooler unless the head reads it.
 
     Args:
         folder: must not exist, or be empty.
@@ -149,12 +117,15 @@ def export(loaded: Loaded, folder: str | pathlib.Path, *, head: str | None = Non
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists; export writes to a new folder")
     spec = None if encoder_only else _exported_head(loaded.model, head)
-    config = loaded.model.config if spec is None else dataclasses.replace(loaded.model.config, pooler=False)
-    model = dataclasses.replace(loaded.model, config=config, head_specs=() if spec is None else (spec,))
+    model = loaded.model.with_heads(*() if spec is None else (spec,))
+    names = _names(model)
+    if spec is not None and model.head(spec.name).layout.pooling != "pooler":
+        bare = dataclasses.replace(model.config, **dict.fromkeys(names.optional, False))
+        model = dataclasses.replace(model, config=bare)
 
     stored = {path: np.asarray(leaf) for path, leaf in leaves(loaded.params).items()}
     tensors = {}
-    written = places(model, *(("", "") if spec is None else ("roberta.", "")))
+    written = places(model, "" if spec is None else names.prefix)
     for place in written:
         array = stored[place.path] if place.layer is None else stored[place.path][place.layer]
         tensors[place.name] = np.ascontiguousarray(array.T if place.transposed else array)
@@ -172,15 +143,13 @@ def export(loaded: Loaded, folder: str | pathlib.Path, *, head: str | None = Non
     return sorted(set(stored) - {place.path for place in written})
 
 
-def places(model: Model, prefix: str, outer: str) -> list[Place]:
-    """Returns where each parameter of a model is stored; `prefix` and `outer` begin encoder and head names."""
-    keys = {
-        f"encoder/{own}": prefix + name
-        for own, name in family_module(model.family).huggingface_keys(model.config).items()
-    }
+def places(model: Model, prefix: str) -> list[Place]:
+    """Returns where each parameter of a model is stored; `prefix` begins the encoder's names."""
+    body = family_module(model.family).huggingface_keys(model.config)
+    keys = {f"encoder/{own}": prefix + name for own, name in body.items()}
     for spec in model.head_specs:
-        names = model.head(spec.name).huggingface_keys
-        keys |= {f"heads/{spec.name}/{own}": outer + name for own, name in names.items()}
+        names = model.head(spec.name).layout.names
+        keys |= {f"heads/{spec.name}/{own}": _beside(name, prefix) for own, name in names.items()}
     abstract, _ = model.abstract()
     found = []
     for path, leaf in leaves(abstract).items():
@@ -194,27 +163,39 @@ def places(model: Model, prefix: str, outer: str) -> list[Place]:
 
 
 def read_config(config: dict, path: pathlib.Path) -> tuple[str, Any]:
-    """config.json -> (family, Config), without the pooler. Raises InputError for what is unknown or not computed."""
-    model_type = str(config.get("model_type"))[:60]
-    if model_type not in MODEL_TYPES:
-        raise InputError(f"{path}: {suggest('model_type', model_type, MODEL_TYPES)}")
-    for key, allowed in ALLOWED.items():
-        if key in config and config[key] not in allowed:
-            raise InputError(f"{path}: {key}={config[key]!r:.60} is not supported, only {allowed[-1]!r}")
-    missing = [FIELDS[field] for field in REQUIRED if config.get(FIELDS[field]) is None]
-    if missing:
-        raise InputError(f"{path}: no value for {', '.join(missing)}")
-    family, _, implied = MODEL_TYPES[model_type]
-    values = {field: config[key] for field, key in FIELDS.items() if config.get(key) is not None}
-    check_values(family, values, f"{path}: ", FIELDS)
-    values["max_positions"] -= values.get("pad_id", 1) + 1  # the table's rows up to pad_id stand for no position
-    if values["max_positions"] < 1:
-        given = f"{FIELDS['max_positions']}={config[FIELDS['max_positions']]}"
-        raise InputError(f"{path}: {given} leaves no position beside the rows up to pad_token_id")
+    """config.json -> (family, Config), without what only the tensors show. Raises InputError for what is not computed.
+
+    path: of config.json, for messages.
+    """
+    known = {key: family for family in families() for key in family_module(family).HUGGINGFACE.model_types}
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or model_type not in known:
+        types = ", ".join(f"{key} (family {family})" for key, family in sorted(known.items()))
+        raise InputError(f"{path}: no family computes model_type={model_type!r:.60}. Those that are known: {types}")
+    family = known[model_type]
+    module, names = family_module(family), family_module(family).HUGGINGFACE
     try:
-        return family, make_config(family, **values, **implied)
+        config = names.read(config)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+    for key, allowed in {**names.allowed, "problem_type": PROBLEMS}.items():
+        if key in config and config[key] not in allowed:
+            raise InputError(f"{path}: {key}={config[key]!r:.60} is not supported, only {allowed[-1]!r}")
+    missing = [names.fields[field] for field in names.required if config.get(names.fields[field]) is None]
+    if missing:
+        raise InputError(f"{path}: no value for {', '.join(missing)}")
+    _, implied = names.model_types[model_type]
+    values = {field: config[key] for field, key in names.fields.items() if config.get(key) is not None}
+    check_values(family, values, f"{path}: ", names.fields)
+    try:
+        made = make_config(family, **values, **implied)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    positions = made.max_positions - module.first_position(made)
+    if positions < 1:
+        given = f"{names.fields['max_positions']}={made.max_positions}"
+        raise InputError(f"{path}: {given} leaves no position beside the rows up to pad_token_id")
+    return family, dataclasses.replace(made, max_positions=positions)
 
 
 def select_heads(model: Model, names: tuple[str, ...] | None, where: object) -> Model:
@@ -243,19 +224,35 @@ def _open(source) -> tuple[pathlib.Path, Model, dict[str, Tensor], dict]:
     path = folder / "config.json"
     config_json = read_json(path)
     family, config = read_config(config_json, path)
-    tensors = open_tensors(folder)
-    prefix = _prefix(tensors, folder)
+    names = family_module(family).HUGGINGFACE
+    tensors = _renamed(open_tensors(folder), names.renamed, folder)
+    prefix = _prefix(names.anchor, tensors, folder)
     if config.layers > len(tensors):  # not worth a line for each that is missing
-        raise InputError(f"{path}: {FIELDS['layers']}={config.layers}, but the weights are {len(tensors)} tensors")
-    outer = _outer(prefix)
-    config = dataclasses.replace(config, pooler=any(name.startswith(f"{prefix}pooler.") for name in tensors))
-    model = Model(config, _find_heads(config_json, path, tensors, outer), family=family)
+        given = f"{names.fields['layers']}={config.layers}"
+        raise InputError(f"{path}: {given}, but the weights are {len(tensors)} tensors")
+    shown_by = {field: prefix + begin for field, begin in names.optional.items()}
+    there = {field: any(name.startswith(begin) for name in tensors) for field, begin in shown_by.items()}
+    config = dataclasses.replace(config, **there)
+    model = Model(config, _find_heads(config_json, path, (family, config), tensors, prefix), family=family)
 
-    known = [prefix + name for name in BUFFERS]
-    wrong = []
-    for place in places(model, prefix, outer):
-        name = _stored_name(place.name, tensors, prefix)
-        known.append(name)
+    unused = {prefix + name for name in names.buffers} | {_beside(name, prefix) for name in names.unused}
+    wrong = _misfits(model, prefix, tensors, unused)
+    if wrong:
+        more = f"; and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
+        shown = "; ".join(wrong[:NAMED]) + more
+        raise InputError(f"{folder}: the weights do not fit {path.name} in {len(wrong)} places: {shown}")
+    ignored, rate = sorted(set(tensors) & unused), config_json.get("classifier_dropout")
+    if "classifier_dropout" not in names.fields.values() and rate not in (None, config.hidden_dropout):
+        ignored.append(f"classifier_dropout={rate} (heads use hidden_dropout)")
+    return folder, model, tensors, {**describe(model), "provenance": {**provenance, "ignored": ignored}}
+
+
+def _misfits(model: Model, prefix: str, tensors: dict[str, Tensor], unused: set[str]) -> list[str]:
+    """Returns a line for each tensor that is not as the model has it, or that no part of the model has."""
+    known, wrong, tied = set(unused), [], _tied(model, prefix)
+    for place in places(model, prefix):
+        name = _stored_name(place.name, tensors, tied)
+        known.add(name)
         found = tensors.get(name)
         if found is None:
             wrong.append(f"{name}: expected {place.shape}, found nothing")
@@ -263,41 +260,40 @@ def _open(source) -> tuple[pathlib.Path, Model, dict[str, Tensor], dict]:
             wrong.append(f"{name}: expected {place.shape}, found {found.shape}")
         elif found.dtype not in FLOATS:
             wrong.append(f"{name}: expected a type of {', '.join(FLOATS)}, found {found.dtype}")
-    if any(spec.type == "mlm" for spec in model.head_specs):
-        for second, first in _tied(prefix).items():
-            if second in tensors and second not in known:
-                known.append(second)
-                if first in tensors and not np.array_equal(tensors[second].read(), tensors[first].read()):
-                    wrong.append(f"{second}: expected the values of {first} (they are tied), found others")
-    wrong += [f"{name}: not expected, found {tensors[name].shape}" for name in sorted(set(tensors) - set(known))]
-    if wrong:
-        more = f"; and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
-        shown = "; ".join(wrong[:NAMED]) + more
-        raise InputError(f"{folder}: the weights do not fit {path.name} in {len(wrong)} places: {shown}")
-    ignored = sorted(set(tensors) & {prefix + name for name in BUFFERS})
-    if config_json.get("classifier_dropout") not in (None, config.hidden_dropout):
-        ignored.append(f"classifier_dropout={config_json['classifier_dropout']} (heads use hidden_dropout)")
-    return folder, model, tensors, {**describe(model), "provenance": {**provenance, "ignored": ignored}}
+    for second, first in tied.items():
+        if second in tensors and second not in known:
+            known.add(second)
+            if first in tensors and not np.array_equal(tensors[second].read(), tensors[first].read()):
+                wrong.append(f"{second}: expected the values of {first} (they are tied), found others")
+    return wrong + [f"{name}: not expected, found {tensors[name].shape}" for name in sorted(set(tensors) - known)]
 
 
-def _find_heads(config_json: dict, path: pathlib.Path, tensors: dict, outer: str) -> tuple[HeadSpec, ...]:
-    """The head types that have a tensor in the file; `architectures` decides between types that share names."""
-    kinds = {type: head_types.make(HeadSpec(type, type), None, Compute()) for type in head_types.types()}
+def _find_heads(
+    config_json: dict, path: pathlib.Path, encoder: tuple[str, Any], tensors: Iterable[str], prefix: str
+) -> tuple[HeadSpec, ...]:
+    """The head types that have a tensor in the file; `architectures` decides between types that share names.
+
+    encoder: family and config.
+    """
+    family, config = encoder
+    module = family_module(family)
+    layouts = {type: layout for type, layout in module.heads(config).items() if layout.architecture}
     found = {
-        type: {outer + name for name in kind.huggingface_keys.values()} & set(tensors) for type, kind in kinds.items()
+        type: {_beside(name, prefix) for name in layout.names.values()} & set(tensors)
+        for type, layout in layouts.items()
     }
     architectures = config_json.get("architectures") or []
     if not isinstance(architectures, list) or not all(isinstance(name, str) for name in architectures):
         raise InputError(f"{path}: architectures={architectures!r:.60}: expected a list of names")
     for name in architectures:
-        if name.endswith(NOT_COMPUTED) and any(found.values()):
+        if name.endswith(module.HUGGINGFACE.uncomputed) and any(found.values()):
             raise InputError(f"{path}: the head of {name} is not computed here; save its encoder alone and read that")
     specs = []
     for type, names in found.items():
         rivals = any(names & others for other, others in found.items() if other != type)
-        if names and (not rivals or any(name.endswith(kinds[type].architecture) for name in architectures)):
-            specs.append(HeadSpec(type, type, _labels(config_json, path) if type in LABELLED else ()))
-    return tuple(specs)
+        if names and (not rivals or any(name.endswith(layouts[type].architecture) for name in architectures)):
+            specs.append(HeadSpec(type, type, _labels(config_json, path) if kind(type).labelled else ()))
+    return tuple(sorted(specs, key=lambda spec: spec.type))
 
 
 def _labels(config_json: dict, path: pathlib.Path) -> tuple[str, ...]:
@@ -311,32 +307,50 @@ def _labels(config_json: dict, path: pathlib.Path) -> tuple[str, ...]:
     return found
 
 
-def _prefix(tensors: dict, folder: pathlib.Path) -> str:
-    found = sorted(name.removesuffix(ANCHOR) for name in tensors if name == ANCHOR or name.endswith(f".{ANCHOR}"))
+def _names(model: Model) -> HuggingFace:
+    return family_module(model.family).HUGGINGFACE
+
+
+def _prefix(anchor: str, tensors: Iterable[str], folder: pathlib.Path) -> str:
+    found = sorted(name.removesuffix(anchor) for name in tensors if name == anchor or name.endswith(f".{anchor}"))
     if len(found) != 1:
-        what = f"encoders under {found}" if found else f"no tensor named {ANCHOR}, with or without a prefix"
+        what = f"encoders under {found}" if found else f"no tensor named {anchor}, with or without a prefix"
         raise InputError(f"{folder}: expected the weights of one encoder, found {what}")
     return found[0]
 
 
-def _outer(prefix: str) -> str:
-    """Heads stand beside the encoder: "roberta." -> "", "model.roberta." -> "model."."""
-    return prefix[: prefix.rstrip(".").rfind(".") + 1]
+def _beside(name: str, prefix: str) -> str:
+    """The full name of a head's tensor. Heads stand beside the encoder: that of "model.bert." under "model."."""
+    inside = name.removeprefix("{body}")
+    return prefix + inside if inside != name else prefix[: prefix.rstrip(".").rfind(".") + 1] + name
 
 
-def _tied(prefix: str) -> dict[str, str]:
-    outer = _outer(prefix)
-    return {outer + a: (prefix if b.startswith("embeddings.") else outer) + b for a, b in TIED.items()}
+def _tied(model: Model, prefix: str) -> dict[str, str]:
+    """{second name of a tensor: its first} of all heads."""
+    pairs = {second: first for spec in model.head_specs for second, first in model.head(spec.name).layout.tied.items()}
+    return {_beside(second, prefix): _beside(first, prefix) for second, first in pairs.items()}
 
 
-def _stored_name(name: str, tensors: dict, prefix: str) -> str:
-    """The name under which a tensor is in the file: its own, or the one that it is tied to."""
-    others = [second for second, first in _tied(prefix).items() if first == name and second in tensors]
+def _stored_name(name: str, tensors: Iterable[str], tied: dict[str, str]) -> str:
+    """The name under which a tensor is in the file: its own, or one that is tied to it."""
+    others = [second for second, first in tied.items() if first == name and second in tensors]
     return others[0] if others and name not in tensors else name
 
 
+def _renamed(tensors: dict[str, Tensor], ends: dict[str, str], folder: pathlib.Path) -> dict[str, Tensor]:
+    """Gives tensors of an older version the names of today's."""
+    found = {}
+    for name, tensor in tensors.items():
+        old = next((end for end in ends if name.endswith(end)), "")
+        today = name.removesuffix(old) + ends.get(old, "")
+        if today != name and today in tensors:
+            raise InputError(f"{folder}: {name} and {today} are the same tensor, and both are there")
+        found[today] = tensor
+    return found
+
+
 def _exported_head(model: Model, name: str | None) -> HeadSpec | None:
-    specs = {spec.name: spec for spec in model.head_specs if model.head(spec.name).architecture}
+    specs = {spec.name: spec for spec in model.head_specs if model.head(spec.name).layout.architecture}
     if name is None and len(specs) > 1:
         raise InputError(
             f"the model has several heads ({', '.join(specs)}); choose one (head), or the encoder alone (encoder_only)"
@@ -350,7 +364,7 @@ def _exported_head(model: Model, name: str | None) -> HeadSpec | None:
     if name is not None and name not in specs:
         raise InputError(suggest("head with a Hugging Face class", name, specs))
     spec = next(iter(specs.values()), None) if name is None else specs[name]
-    if spec is not None and spec.pooler:
+    if spec is not None and spec.pooler and model.head(spec.name).layout.pooling != "pooler":
         raise InputError(
             f"the head {spec.name!r} reads the pooler's output, which no Hugging Face class computes; "
             "export the encoder alone (encoder_only)"
@@ -359,25 +373,21 @@ def _exported_head(model: Model, name: str | None) -> HeadSpec | None:
 
 
 def _config_json(model: Model, dtype: str) -> dict:
-    config = model.config
-    fitting = [
-        (name, prefix)
-        for name, (family, prefix, implied) in MODEL_TYPES.items()
-        if family == model.family and all(getattr(config, field) == value for field, value in implied.items())
-    ]
-    if not fitting:
-        raise InputError(f"the family {model.family!r} has no Hugging Face class with this config")
-    model_type, prefix = fitting[0]
+    config, names = model.config, _names(model)
+    model_type, prefix = next(
+        (model_type, prefix)
+        for model_type, (prefix, implied) in names.model_types.items()
+        if all(getattr(config, field) == value for field, value in implied.items())
+    )
     spec = model.head_specs[0] if model.head_specs else None
-    values = {key: getattr(config, field) for field, key in FIELDS.items()}
-    values["max_position_embeddings"] += config.pad_id + 1
+    values = {key: getattr(config, field) for field, key in names.fields.items()}
+    values[names.fields["max_positions"]] += family_module(model.family).first_position(config)
     content = {
-        "architectures": [prefix + ("Model" if spec is None else model.head(spec.name).architecture)],
+        "architectures": [prefix + ("Model" if spec is None else model.head(spec.name).layout.architecture)],
         "model_type": model_type,
         **values,
-        **{key: allowed[0] for key, allowed in ALLOWED.items() if allowed[0] is not None},
-        "bos_token_id": 0,
-        "eos_token_id": 2,
+        **{key: allowed[0] for key, allowed in names.allowed.items()},
+        **names.write(config),
         "tie_word_embeddings": True,
         "dtype": dtype,
     }

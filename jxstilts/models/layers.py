@@ -1,12 +1,13 @@
 """The parts that every family is made of: dense, LayerNorm, GELU, and how they are computed."""
 
 import dataclasses
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jxstilts.models.attention import NAMES
+from jxstilts.models.attention import NAMES, drop
 from jxstilts.models.initial import matrix
 from jxstilts.runtime import InputError, suggest
 
@@ -63,15 +64,17 @@ class Dense(nn.Module):
     std: float
     dtype: str
     param_dtype: str
+    rate: float = 0.0  # of dropout on x, where a key is given
+    biased: bool = True
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x, key=None):
         init = nn.with_logical_partitioning(matrix(self, self.std), self.axes)
         kernel = self.param("kernel", init, (x.shape[-1], self.features), self.param_dtype)
-        bias_init = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[1:])
-        bias = self.param("bias", bias_init, (self.features,), self.param_dtype)
-        flat = x.astype(self.dtype).reshape(-1, x.shape[-1])
-        out = flat @ kernel.astype(self.dtype) + bias.astype(self.dtype)
+        out = drop(x, self.rate, key).astype(self.dtype).reshape(-1, x.shape[-1]) @ kernel.astype(self.dtype)
+        if self.biased:
+            bias_init = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[1:])
+            out += self.param("bias", bias_init, (self.features,), self.param_dtype).astype(self.dtype)
         return out.reshape(*x.shape[:-1], self.features)
 
 
@@ -81,14 +84,41 @@ class LayerNorm(nn.Module):
     eps: float
     dtype: str
     param_dtype: str
+    biased: bool = True
 
     @nn.compact
     def __call__(self, x):
         ones = nn.with_logical_partitioning(nn.initializers.ones, ("norm",))
         zeros = nn.with_logical_partitioning(nn.initializers.zeros, ("norm",))
         scale = self.param("scale", ones, (x.shape[-1],), self.param_dtype)
-        bias = self.param("bias", zeros, (x.shape[-1],), self.param_dtype)
+        bias = self.param("bias", zeros, (x.shape[-1],), self.param_dtype) if self.biased else 0.0
         x = x.astype(jnp.float32)
         centred = x - x.mean(-1, keepdims=True)
         normal = centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + self.eps)
         return (normal * scale + bias).astype(self.dtype)
+
+
+class Perceptron(nn.Module):
+    """[..., D] -> [..., F]: dropout, dense, activation, LayerNorm where `eps` is given, dropout, linear.
+
+    rates: of the two dropouts. biased: have the dense layer and the norm a bias?
+    """
+
+    outputs: int
+    std: float
+    rates: tuple[float, float]
+    activation: Callable[[jax.Array], jax.Array]
+    dtype: str
+    param_dtype: str
+    eps: float | None = None
+    biased: bool = True
+
+    @nn.compact
+    def __call__(self, x, rng=None):
+        kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        keys = (None, None) if rng is None else jax.random.split(rng)
+        inner = {"rate": self.rates[0], "biased": self.biased, **kinds}
+        x = self.activation(Dense(x.shape[-1], ("embed", None), self.std, name="dense", **inner)(x, keys[0]))
+        if self.eps is not None:
+            x = LayerNorm(self.eps, name="norm", biased=self.biased, **kinds)(x)
+        return Dense(self.outputs, ("embed", "classes"), self.std, rate=self.rates[1], name="out", **kinds)(x, keys[1])

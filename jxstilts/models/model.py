@@ -1,12 +1,11 @@
 """A model: one family's encoder and named heads, as pure functions of a plain nested dict of parameters.
 
-params = {"encoder": {...}, "heads": {"mnli": {...}}}
+params = {"encoder": {...}, "heads": {"mnli": {...}}}, and beside them, where an objective has parameters of its own,
+"extra": {name: {...}}, which a model does not read.
 """
 
 import dataclasses
 import functools
-import importlib
-import pkgutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +15,9 @@ import jax.numpy as jnp
 
 from jxstilts import forms
 from jxstilts.models import heads
+from jxstilts.models.families import ROOM
+from jxstilts.models.families.base import Family, missing
+from jxstilts.models.heads import HeadSpec
 from jxstilts.models.layers import Compute
 from jxstilts.runtime import InputError, suggest
 
@@ -24,16 +26,22 @@ Batch = Mapping[str, jax.Array]
 
 
 def families() -> list[str]:
-    """Names of the model families: the modules of this package that define `PRESETS`."""
-    package = importlib.import_module("jxstilts.models")
-    names = [module.name for module in pkgutil.iter_modules(package.__path__) if not module.ispkg]
-    return [name for name in names if hasattr(importlib.import_module(f"jxstilts.models.{name}"), "PRESETS")]
+    """Names of the model families, those of the user's own files included."""
+    return ROOM.names()
 
 
-def family_module(family: str):
-    if family not in families():
-        raise InputError(f"config.model.family: {suggest('model family', family, families())}")
-    return importlib.import_module(f"jxstilts.models.{family}")
+def family_module(family: str) -> Family:
+    """Returns a family. Raises InputError for an unknown name, and for a file that lacks a part of the contract."""
+    module = ROOM.get(family, "config.model.family")
+    if lacking := missing(module):
+        raise InputError(f"{module.__file__}: a family also defines {', '.join(lacking)} (models/families/base.py)")
+    return module
+
+
+def published(name: str) -> tuple[str, str] | None:
+    """Returns (family, preset) of a hub id whose weights are known, with or without a revision; None of another."""
+    name = name.partition("@")[0]
+    return next(((own, hub[name]) for own in families() if name in (hub := family_module(own).HUB)), None)
 
 
 def make_config(family: str, preset: str | None = None, **changes):
@@ -50,16 +58,6 @@ def make_config(family: str, preset: str | None = None, **changes):
     if missing:
         raise InputError(f"config.model: no value for {', '.join(sorted(missing))}; give them or a preset")
     return module.Config(**values)
-
-
-@dataclasses.dataclass(frozen=True)
-class HeadSpec:
-    """What a bundle stores of a head: its name, its type (a module of `models/heads`) and the labels it predicts."""
-
-    name: str
-    type: str
-    labels: tuple[str, ...] = ()
-    pooler: bool = False  # classification and choice: read the encoder's pooler output, as the study's code does
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,9 +80,9 @@ class Model:
         if name not in specs:
             raise InputError(suggest("head", name, specs))
         spec = specs[name]
-        if spec.type in heads.types():
-            return heads.make(spec, self.config, self.compute)
-        return forms.get(spec.type).head_class()(spec, self.config, self.compute)
+        kind = heads.kind(spec.type) if spec.type in heads.types() else forms.get(spec.type).head_class()
+        layout = family_module(self.family).heads(self.config).get(spec.type, heads.Layout())
+        return kind(spec, self.config, self.compute, layout)
 
     @property
     def template(self):
@@ -95,12 +93,12 @@ class Model:
         return family_module(self.family).Encoder(self.config, self.compute, train, all_hidden)
 
     def encode(self, params: Params, batch: Batch, rng: jax.Array | None = None, all_hidden: bool = False) -> jax.Array:
-        """tokens, segments, positions [B, T] -> hidden [B, T, D] (or [L + 1, B, T, D]); with `rng`: with dropout."""
-        return self.encoder(rng is not None, all_hidden).apply(
-            {"params": params["encoder"]},
-            batch["tokens"], batch["segments"], batch["positions"],
-            rngs={} if rng is None else {"dropout": rng},
-        )  # fmt: skip
+        """tokens, segments, positions [B, T] -> hidden [B, T, D] (or [L + 1, B, T, D]); with `rng`: with dropout.
+
+        The family may read more of the batch.
+        """
+        rngs = {} if rng is None else {"dropout": rng}
+        return self.encoder(rng is not None, all_hidden).apply({"params": params["encoder"]}, batch, rngs=rngs)
 
     def loss(self, params: Params, head: str, batch: Batch, rng: jax.Array | None = None) -> dict[str, tuple]:
         """Returns {name: (sum, weight)} of a head on a batch; divide once, after adding over everything."""
@@ -117,7 +115,8 @@ class Model:
     @functools.partial(jax.jit, static_argnums=0)
     def _init_encoder(self, rng: jax.Array) -> Any:
         row = jnp.zeros((1, 8), jnp.int32)
-        return self.encoder().init({"params": jax.random.split(rng)[0]}, row, row + 1, row)["params"]
+        batch = {"tokens": row, "segments": row + 1, "positions": row}
+        return self.encoder().init({"params": jax.random.split(rng)[0]}, batch)["params"]
 
     @functools.partial(jax.jit, static_argnums=0)
     def _init_heads(self, rng: jax.Array) -> dict[str, Any]:

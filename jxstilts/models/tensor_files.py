@@ -46,8 +46,7 @@ def fetch(source: str | pathlib.Path) -> tuple[pathlib.Path, dict]:
     name, _, revision = str(source).partition("@")
     if path.exists() or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name):
         raise InputError(
-            f"{source}: not a folder and not a hub id; give a bundle, a Hugging Face folder or an id such as "
-            "FacebookAI/xlm-roberta-base"
+            f"{source}: not a folder and not a hub id; give a bundle, a Hugging Face folder or an id (owner/name)"
         )
     from huggingface_hub import snapshot_download
 

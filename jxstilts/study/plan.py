@@ -18,18 +18,12 @@ from jxstilts.checkpoint import leaves
 from jxstilts.config import differences, fingerprint, plain
 from jxstilts.models import bundle
 from jxstilts.models.layers import Compute
-from jxstilts.models.model import Model, family_module, make_config
+from jxstilts.models.model import Model, family_module, make_config, published
 from jxstilts.runtime import InputError
 from jxstilts.study.config import Study, order
 from jxstilts.train import identity, mixture
 from jxstilts.train.mixture import Stream
 
-HUB = {  # the published weights whose architecture is a preset, so that planning needs no network
-    "FacebookAI/xlm-roberta-base": ("xlmr", "base"),
-    "FacebookAI/xlm-roberta-large": ("xlmr", "large"),
-    "facebook/xlm-roberta-xl": ("xlmr", "xl"),
-    "facebook/xlm-roberta-xxl": ("xlmr", "xxl"),
-}
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 FLOPS_LENGTH = 128  # tokens of the row whose FLOPs stand for a model: attention is a few per cent of them
 
@@ -111,8 +105,8 @@ def architecture(study: Study, name: str) -> tuple[str, Any] | None:
     if bundle.is_bundle(init):
         meta = bundle.read_meta(init)
         return meta["family"], make_config(meta["family"], **meta["config"])
-    published = HUB.get(init.partition("@")[0])  # without a revision
-    return (published[0], make_config(*published)) if published else None
+    known = published(init)
+    return (known[0], make_config(*known)) if known else None
 
 
 def memory(family: str, config: Any, compute: Compute) -> dict[str, int]:

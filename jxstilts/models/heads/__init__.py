@@ -1,19 +1,20 @@
 """Heads: the output layer and loss of each task type, one module per type, found by its name.
 
 A module defines `Head`, a subclass of `HeadBase` with
-    init(key) -> its parameters (boxed with logical axis names)
     loss(params, hidden, batch, rng) -> {name: (sum, weight)}
     predict(params, hidden, batch) -> {name: array}
-    huggingface: the `AutoModelFor...` architecture that has this head, and the names of its tensors
-`params` is the whole tree {"encoder", "heads"}, because some heads share parameters with the encoder.
+`params` is the whole tree {"encoder", "heads"}, because some heads share parameters with the encoder. Which layers a
+head has is its family's matter: a `Layout`.
 """
 
 import dataclasses
 import functools
 import importlib
 import pkgutil
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -21,31 +22,91 @@ from jxstilts.models.layers import Compute
 from jxstilts.runtime import InputError, suggest
 
 
+@dataclasses.dataclass(frozen=True)
+class HeadSpec:
+    """What a bundle stores of a head: its name, its type (a module of this package) and the labels it predicts."""
+
+    name: str
+    type: str
+    labels: tuple[str, ...] = ()
+    pooler: bool = False  # classification and choice: read the encoder's pooler output, as the study's code does
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How a family lays out the head of one type; the default is a head without parameters.
+
+    layers: (outputs, dtypes as in `Compute.kinds`) -> a Flax module, called with [..., D] and a dropout key or None.
+    pooling: what stands for a segment where the head reads one vector of it: the state of its "first" token, the
+        encoder's "pooler" over that, or the "mean" of its tokens.
+    architecture: Hugging Face's class suffix, e.g. "ForQuestionAnswering"; "" = no class has these layers.
+    names: own path -> Hugging Face's name beside the encoder, or inside it where it begins with "{body}".
+    tied: a second name of a tensor -> its first; names as above.
+    """
+
+    layers: Callable[[int, Mapping[str, str]], nn.Module] | None = None
+    pooling: str = "first"
+    architecture: str = ""
+    names: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    tied: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
 @functools.cache  # it lists a folder, and every batch that is predicted asks
 def types() -> tuple[str, ...]:
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
 
 
-def make(spec: Any, config: Any, compute: Compute) -> "HeadBase":
-    """Returns the head of a HeadSpec for an encoder config."""
-    if spec.type not in types():
-        raise InputError(suggest("head type", spec.type, types()))
-    return importlib.import_module(f"{__name__}.{spec.type}").Head(spec, config, compute)
+def kind(type: str) -> type["HeadBase"]:
+    """Returns the class of the heads of a type. Raises InputError for an unknown one."""
+    if type not in types():
+        raise InputError(suggest("head type", type, types()))
+    return importlib.import_module(f"{__name__}.{type}").Head
 
 
 @dataclasses.dataclass(frozen=True)
 class HeadBase:
-    """What the heads share. `own` is the head's part of the parameters."""
+    """What the heads share. config: of the encoder."""
 
-    spec: Any
+    spec: HeadSpec
     config: Any
     compute: Compute
+    layout: Layout
     all_hidden: ClassVar[bool] = False  # does `predict` read every hidden state?
-    architecture: ClassVar[str] = ""  # Hugging Face class suffix, e.g. "ForQuestionAnswering"
-    huggingface_keys: ClassVar[dict[str, str]] = {}  # own path -> Hugging Face name
+    labelled: ClassVar[bool] = False  # has it an output for each label?
 
-    def own(self, params: dict) -> dict:
-        return params["heads"][self.spec.name]
+    @property
+    def outputs(self) -> int:
+        if not self.spec.labels:
+            raise InputError(f"the {self.spec.type} head {self.spec.name!r} needs labels")
+        return len(self.spec.labels)
+
+    @property
+    def layers(self) -> nn.Module:
+        if self.layout.layers is None:
+            raise InputError(f"this model's family has no {self.spec.type} head (head {self.spec.name!r})")
+        return self.layout.layers(self.outputs, self.compute.kinds)
+
+    def init(self, key: jax.Array) -> dict:
+        """Returns the head's own parameters, boxed with logical axis names."""
+        return self.layers.init(key, jnp.zeros((1, self.config.width)))["params"]
+
+    def apply(self, params: dict, x: jax.Array, rng: jax.Array | None = None):
+        """x [..., D] -> what the head's layers give; with `rng`: with dropout."""
+        return self.layers.apply({"params": params["heads"][self.spec.name]}, x, rng)
+
+    def pooled(self, params: dict, hidden: jax.Array, batch) -> jax.Array:
+        """hidden [B, T, D] -> a vector for each segment, [B, S, D]."""
+        if self.layout.pooling == "mean":
+            members = segment_members(batch).astype(jnp.float32)
+            sums = jnp.einsum("bst,btd->bsd", members, hidden.astype(jnp.float32))
+            return (sums / jnp.maximum(members.sum(-1), 1.0)[..., None]).astype(hidden.dtype)
+        first = first_tokens(hidden, batch)
+        if not self.spec.pooler and self.layout.pooling != "pooler":
+            return first
+        if "pooler" not in params["encoder"]:
+            raise InputError("the head reads the pooler, but the encoder has none; set config.model.pooler=True")
+        pooler = params["encoder"]["pooler"]
+        return jnp.tanh(first @ pooler["kernel"].astype(first.dtype) + pooler["bias"].astype(first.dtype))
 
 
 def first_tokens(hidden: jax.Array, batch) -> jax.Array:

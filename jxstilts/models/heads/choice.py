@@ -14,8 +14,7 @@ from jxstilts.models.heads import classification
 
 @dataclasses.dataclass(frozen=True)
 class Head(classification.Head):
-    architecture = ""  # Hugging Face's ForMultipleChoice is another head: dropout and linear on the pooler
-    huggingface_keys = {}  # noqa: RUF012
+    labelled = False
     outputs = 1
 
     def logits(self, params, hidden, batch, rng=None) -> jax.Array:

@@ -9,8 +9,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from jxstilts.models.heads import HeadBase, first_tokens, segment_members
-from jxstilts.models.model import HeadSpec
+from jxstilts.models.heads import HeadBase, HeadSpec, first_tokens, segment_members
 from jxstilts.runtime import InputError, suggest
 
 POOLINGS = ("mean", "mean_without_specials", "first")
@@ -21,7 +20,7 @@ class EmbeddingSpec(HeadSpec):
     """An embedding head that does not give the mean of every hidden state.
 
     pooling: "mean" over all tokens, the special ones included, as in the study; "mean_without_specials", without the
-    first and the last token of the segment (`<s>` and `</s>`); or the "first" token.
+    first and the last token of the segment; or the "first" token.
     layers: hidden states, 0 to L; () = all.
     """
 

@@ -19,18 +19,22 @@ LARGE = 2**30  # bytes of float32 logits of a device; below, their tiles save le
 TILE = 2**29  # bytes of a tile
 
 
-class _Layers(nn.Module):
-    """[..., D] -> (what the words are compared with [..., D], the words' bias [V])."""
+class Layers(nn.Module):
+    """[..., D] -> (what the words are compared with [..., D], the words' bias [V]).
+
+    biased: have the dense layer and the norm a bias?
+    """
 
     vocab: int
     std: float
     eps: float
     dtype: str
     param_dtype: str
+    biased: bool = True
 
     @nn.compact
-    def __call__(self, x):
-        kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+    def __call__(self, x, rng=None):
+        kinds = {"biased": self.biased, "dtype": self.dtype, "param_dtype": self.param_dtype}
         x = gelu(Dense(x.shape[-1], ("embed", None), self.std, name="dense", **kinds)(x))
         x = LayerNorm(self.eps, name="norm", **kinds)(x)
         bias_init = nn.with_logical_partitioning(nn.initializers.zeros, ("vocab",))
@@ -39,27 +43,14 @@ class _Layers(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Head(HeadBase):
-    architecture = "ForMaskedLM"
-    huggingface_keys = {  # noqa: RUF012
-        "dense/kernel": "lm_head.dense.weight",
-        "dense/bias": "lm_head.dense.bias",
-        "norm/scale": "lm_head.layer_norm.weight",
-        "norm/bias": "lm_head.layer_norm.bias",
-        "bias": "lm_head.bias",
-    }
-
     @property
-    def _layers(self) -> _Layers:
-        config = self.config
-        return _Layers(config.vocab_size, config.init_std, config.norm_eps, **self.compute.kinds)
-
-    def init(self, key: jax.Array):
-        return self._layers.init(key, jnp.zeros((1, self.config.width)))["params"]
+    def outputs(self) -> int:
+        return self.config.vocab_size
 
     def _inputs(self, params, hidden, batch):
         """hidden [B, T, D], mlm_positions [B, K] -> [B, K, D], and the words [V, D] and their bias [V]."""
         picked = jnp.take_along_axis(hidden, batch["mlm_positions"][:, :, None], axis=1)
-        x, bias = self._layers.apply({"params": self.own(params)}, picked)
+        x, bias = self.apply(params, picked)
         return x, params["encoder"]["embeddings"]["tokens"].astype(x.dtype), bias.astype(x.dtype)
 
     def logits(self, params, hidden, batch, rng=None) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Extractive question answering: a start and an end score for every token (SQuAD; no dropout, as in the study)."""
+"""Extractive question answering: a start and an end score for every token (SQuAD)."""
 
 import dataclasses
 
@@ -6,24 +6,15 @@ import jax
 import jax.numpy as jnp
 
 from jxstilts.models.heads import HeadBase, segment_members
-from jxstilts.models.layers import Dense
 
 
 @dataclasses.dataclass(frozen=True)
 class Head(HeadBase):
-    architecture = "ForQuestionAnswering"
-    huggingface_keys = {"kernel": "qa_outputs.weight", "bias": "qa_outputs.bias"}  # noqa: RUF012
-
-    @property
-    def _dense(self) -> Dense:
-        return Dense(2, ("embed", "classes"), self.config.init_std, **self.compute.kinds)
-
-    def init(self, key: jax.Array):
-        return self._dense.init(key, jnp.zeros((1, self.config.width)))["params"]
+    outputs = 2
 
     def logits(self, params, hidden, batch=None, rng=None) -> jax.Array:
         """hidden [B, T, D] -> [B, T, 2] (start, end), float32."""
-        return self._dense.apply({"params": self.own(params)}, hidden).astype(jnp.float32)
+        return self.apply(params, hidden, rng).astype(jnp.float32)
 
     def loss(self, params, hidden, batch, rng=None) -> dict:
         """batch: start, end [B, S] int (token index in the row), weights [B, S], segments, first.
@@ -31,7 +22,7 @@ class Head(HeadBase):
         Mean of the start's and the end's cross-entropy, in nats per example. Each softmax runs over the tokens of the
         example's own segment, so padding and neighbours take no part in it.
         """
-        logits = self.logits(params, hidden)  # [B, T, 2]
+        logits = self.logits(params, hidden, batch, rng)  # [B, T, 2]
         scores = jnp.moveaxis(logits, -1, 1)[:, None]  # [B, 1, 2, T]
         scores = jnp.where(segment_members(batch)[:, :, None, :], scores, jnp.finfo(jnp.float32).min)  # [B, S, 2, T]
         gold = jnp.stack([batch["start"], batch["end"]], axis=-1)  # [B, S, 2]

@@ -1,33 +1,20 @@
-"""Tagging: dropout and a linear layer on every token (POS, NER, CCG); a word's tag is that of its first sub-word."""
+"""Tagging: a class for every token (POS, NER, CCG); a word's tag is that of its first sub-word."""
 
 import dataclasses
 
 import jax
 import jax.numpy as jnp
 
-from jxstilts.models.attention import drop
 from jxstilts.models.heads import HeadBase, cross_entropy
-from jxstilts.models.layers import Dense
-from jxstilts.runtime import InputError
 
 
 @dataclasses.dataclass(frozen=True)
 class Head(HeadBase):
-    architecture = "ForTokenClassification"
-    huggingface_keys = {"kernel": "classifier.weight", "bias": "classifier.bias"}  # noqa: RUF012
-
-    @property
-    def _dense(self) -> Dense:
-        if not self.spec.labels:
-            raise InputError(f"the tagging head {self.spec.name!r} needs labels")
-        return Dense(len(self.spec.labels), ("embed", "classes"), self.config.init_std, **self.compute.kinds)
-
-    def init(self, key: jax.Array):
-        return self._dense.init(key, jnp.zeros((1, self.config.width)))["params"]
+    labelled = True
 
     def logits(self, params, hidden, batch=None, rng=None) -> jax.Array:
         """hidden [B, T, D] -> [B, T, C]."""
-        return self._dense.apply({"params": self.own(params)}, drop(hidden, self.config.hidden_dropout, rng))
+        return self.apply(params, hidden, rng)
 
     def loss(self, params, hidden, batch, rng=None) -> dict:
         """batch: tags [B, T] int, -1 = none. Cross-entropy in nats per tagged token, and accuracy."""

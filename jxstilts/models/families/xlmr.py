@@ -13,8 +13,10 @@ import jax.numpy as jnp
 from jxstilts.data.template import Template
 from jxstilts.mesh import constrain_rows
 from jxstilts.models.attention import attend, drop
+from jxstilts.models.families.base import HuggingFace, tensors
+from jxstilts.models.heads import Layout, mlm
 from jxstilts.models.initial import matrix
-from jxstilts.models.layers import REMAT, Compute, Dense, LayerNorm, gelu
+from jxstilts.models.layers import REMAT, Compute, Dense, LayerNorm, Perceptron, gelu
 from jxstilts.runtime import InputError
 
 
@@ -53,9 +55,38 @@ PRESETS = {
     "xl": {"vocab_size": 250880, "width": 2560, "layers": 36, "heads": 32, "mlp": 10240, "prenorm": True},
     "xxl": {"vocab_size": 250880, "width": 4096, "layers": 48, "heads": 32, "mlp": 16384, "prenorm": True},
 }
-
-
+HUB = {
+    "FacebookAI/xlm-roberta-base": "base",
+    "FacebookAI/xlm-roberta-large": "large",
+    "facebook/xlm-roberta-xl": "xl",
+    "facebook/xlm-roberta-xxl": "xxl",
+}
 TEMPLATE = Template(pair=("cls", "A", "sep", "sep", "B", "sep"))
+SENTENCE = "mean"
+HUGGINGFACE = HuggingFace(
+    model_types={
+        "xlm-roberta": ("XLMRoberta", {"prenorm": False}),
+        "xlm-roberta-xl": ("XLMRobertaXL", {"prenorm": True}),
+        "roberta": ("Roberta", {"prenorm": False}),
+    },
+    fields={
+        "vocab_size": "vocab_size", "width": "hidden_size", "layers": "num_hidden_layers",
+        "heads": "num_attention_heads", "mlp": "intermediate_size", "max_positions": "max_position_embeddings",
+        "norm_eps": "layer_norm_eps", "pad_id": "pad_token_id", "hidden_dropout": "hidden_dropout_prob",
+        "attention_dropout": "attention_probs_dropout_prob", "init_std": "initializer_range",
+    },
+    required=("vocab_size", "width", "layers", "heads", "mlp", "max_positions", "norm_eps"),
+    allowed={
+        "hidden_act": ("gelu",), "position_embedding_type": ("absolute",), "type_vocab_size": (1,),
+        "is_decoder": (False,), "add_cross_attention": (False,),
+    },
+    write=lambda config: {"bos_token_id": 0, "eos_token_id": 2},
+    prefix="roberta.",
+    anchor="embeddings.position_embeddings.weight",
+    optional={"pooler": "pooler."},
+    buffers=("embeddings.position_ids", "embeddings.token_type_ids"),
+    uncomputed=("ForMultipleChoice",),
+)  # fmt: skip
 
 
 class Block(nn.Module):
@@ -114,7 +145,7 @@ class Embeddings(nn.Module):
             init = nn.with_logical_partitioning(matrix(self, config.init_std), (axis, "embed"))
             return self.param(name, init, (rows, config.width), self.compute.param_dtype)
 
-        offset = config.pad_id + 1
+        offset = first_position(config)
         words = table("tokens", config.vocab_size, "vocab")[tokens]
         places = table("positions", config.max_positions + offset, "positions")[positions + offset]
         x = words + places + table("types", 1, None)[0]
@@ -125,7 +156,7 @@ class Embeddings(nn.Module):
 
 
 class Encoder(nn.Module):
-    """tokens, segments, positions [B, T] -> hidden [B, T, D], or all of them [L + 1, B, T, D] (0 = embeddings)."""
+    """See `base.Family`."""
 
     config: Config
     compute: Compute
@@ -133,9 +164,9 @@ class Encoder(nn.Module):
     all_hidden: bool = False
 
     @nn.compact
-    def __call__(self, tokens, segments, positions):
+    def __call__(self, batch):
         config, compute = self.config, self.compute
-        x = Embeddings(config, compute, self.train, name="embeddings")(tokens, positions)
+        x = Embeddings(config, compute, self.train, name="embeddings")(batch["tokens"], batch["positions"])
         block = Block
         if compute.remat != "none":
             block = nn.remat(Block, policy=REMAT[compute.remat], prevent_cse=False)
@@ -147,7 +178,7 @@ class Encoder(nn.Module):
             length=config.layers,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
-        last, each = stack(config, compute, self.train, self.all_hidden, name="layers")(x, segments)
+        last, each = stack(config, compute, self.train, self.all_hidden, name="layers")(x, batch["segments"])
         if config.prenorm:
             last = LayerNorm(config.norm_eps, name="final_norm", **compute.kinds)(last)
             if self.all_hidden:
@@ -159,20 +190,45 @@ class Encoder(nn.Module):
         return jnp.concatenate([x[None], each]) if self.all_hidden else last
 
 
-def training_flops(config: Config, length: int) -> float:
-    """Floating-point operations per token of a forward and backward pass in rows of `length` tokens.
+def first_position(config: Config) -> int:
+    return config.pad_id + 1  # the rows up to pad_id stand for no position
 
-    6 per matrix parameter of the layers, 12 L D T for the attention products; embeddings, heads, norms not counted.
-    """
+
+def heads(config: Config) -> dict[str, Layout]:
+    std, rate = config.init_std, config.hidden_dropout
+
+    def linear(rate):
+        return lambda outputs, kinds: Dense(outputs, ("embed", "classes"), std, rate=rate, **kinds)
+
+    def classifier(outputs, kinds):
+        return Perceptron(outputs, std, (rate, rate), jnp.tanh, **kinds)
+
+    def words(outputs, kinds):
+        return mlm.Layers(outputs, std, config.norm_eps, **kinds)
+
+    single, span = tensors({"": "classifier"}), tensors({"": "qa_outputs"})
+    double = tensors({"dense": "classifier.dense", "out": "classifier.out_proj"})
+    lm_head = {**tensors({"dense": "lm_head.dense", "norm": "lm_head.layer_norm"}), "bias": "lm_head.bias"}
+    words_too = {
+        "lm_head.decoder.weight": "{body}embeddings.word_embeddings.weight",
+        "lm_head.decoder.bias": "lm_head.bias",
+    }
+    return {
+        "classification": Layout(classifier, architecture="ForSequenceClassification", names=double),
+        "choice": Layout(classifier),  # Hugging Face's ForMultipleChoice is another head: linear, on the pooler
+        "tagging": Layout(linear(rate), architecture="ForTokenClassification", names=single),
+        "span": Layout(linear(0.0), architecture="ForQuestionAnswering", names=span),  # no dropout, as in the study
+        "mlm": Layout(words, architecture="ForMaskedLM", names=lm_head, tied=words_too),
+    }
+
+
+def training_flops(config: Config, length: int) -> float:
+    """6 per matrix parameter of the layers, 12 L D T for the attention products."""
     matrices = config.layers * (4 * config.width**2 + 2 * config.width * config.mlp)
     return 6.0 * matrices + 12.0 * config.layers * config.width * length
 
 
 def huggingface_keys(config: Config) -> dict[str, str]:
-    """Encoder parameter path -> Hugging Face name without prefix; `{layer}` marks a parameter stacked over layers.
-
-    Read by `models/huggingface.py`. Paths that end in `kernel` are stored transposed there.
-    """
     layer = "encoder.layer.{layer}."
     modules = {
         "embeddings/norm": "embeddings.LayerNorm",
@@ -194,12 +250,9 @@ def huggingface_keys(config: Config) -> dict[str, str]:
         }
     if config.pooler:
         modules["pooler"] = "pooler.dense"
-    keys = {
+    return {
         "embeddings/tokens": "embeddings.word_embeddings.weight",
         "embeddings/positions": "embeddings.position_embeddings.weight",
         "embeddings/types": "embeddings.token_type_embeddings.weight",
+        **tensors(modules),
     }
-    for path, name in modules.items():
-        keys[f"{path}/{'scale' if path.endswith('norm') else 'kernel'}"] = f"{name}.weight"
-        keys[f"{path}/bias"] = f"{name}.bias"
-    return keys
