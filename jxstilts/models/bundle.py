@@ -4,6 +4,7 @@
     params/       the parameters (Orbax)
     tokenizer/    the tokenizer's files, if there is one
 
+Parameters beside encoder and heads (params["extra"]) are read back as they are: bundle.json has their shapes, "extra".
 The Hugging Face counterpart is `models/huggingface.py`; `load` and `read_meta` take either.
 """
 
@@ -82,6 +83,7 @@ def save(
         meta = {
             "format": FORMAT,
             **huggingface.describe(model),
+            **({"extra": _shapes(params["extra"])} if "extra" in params else {}),
             "provenance": {**(provenance or {}), "versions": versions()},
             "sha256": checkpoint.combined_digest(parts),
             "leaves": parts,
@@ -176,7 +178,8 @@ def _model(meta: dict, folder: pathlib.Path, compute: Compute) -> Model:
     try:
         check_values(meta["family"], meta["config"], "config: ")
         config = make_config(meta["family"], **meta["config"])
-        return Model(config, tuple(map(_head, meta["heads"])), compute, meta["family"])
+        extra = tuple(map(_branch, meta.get("extra", {}).items()))
+        return Model(config, tuple(map(_head, meta["heads"])), compute, meta["family"], extra)
     except (InputError, TypeError, KeyError) as error:
         raise InputError(f"{folder / META}: {shown(str(error), 2000)}") from error
 
@@ -191,6 +194,33 @@ def _head(given: dict) -> HeadSpec:
         raise InputError(f"heads: {suggest('head type', spec.type, head_types())}")
     check_labels(spec.labels, f"heads: {spec.name!r:.60}")
     return spec
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """A branch of a bundle's parameters whose meaning the objective that made it knows: paths and shapes alone."""
+
+    shapes: tuple[tuple[str, tuple[int, ...]], ...]
+
+    def init(self, model: Model, key: jax.Array) -> Params:
+        """Zeros: the values are read."""
+        return checkpoint.nested({path: np.zeros(shape, np.float32) for path, shape in self.shapes})
+
+
+def _shapes(extra: Params) -> dict[str, dict[str, list[int]]]:
+    return {
+        name: {path: list(leaf.shape) for path, leaf in checkpoint.leaves(branch).items()}
+        for name, branch in extra.items()
+    }
+
+
+def _branch(entry: tuple[str, Any]) -> tuple[str, Stored]:
+    """Returns the branch that an entry of a bundle.json's "extra" describes."""
+    name, shapes = entry
+    sizes = [size for shape in shapes.values() for size in shape] if isinstance(shapes, dict) else [None]
+    if not shapes or "/" in name or not all(type(size) is int and size > 0 for size in sizes):
+        raise InputError(f"extra: not parameters with their shapes: {name!r:.60}: {shapes!r:.200}")
+    return name, Stored(tuple((path, tuple(shape)) for path, shape in shapes.items()))
 
 
 def _as_stored(abstract: Params, stored: dict[str, tuple]) -> Params:

@@ -46,11 +46,12 @@ class Data:
 
 def head_name(stream: Stream) -> str:
     """Returns the name of the head that a stream trains."""
-    return stream.head or objectives.get(stream.objective).HEAD or stream.task
+    kind = objectives.get(stream.objective).HEAD
+    return stream.head or (stream.task if kind in (None, objectives.OWN) else kind)
 
 
 def heads(phase: Any, model: Model, start_heads: tuple[HeadSpec, ...], data_dir: str) -> Model:
-    """Returns the model with the phase's heads and dropout.
+    """Returns the model with the phase's heads, the branches that its further objectives add, and its dropout.
 
     start_heads: the starting point's; the phase's `keep_heads` are taken from them, with their labels. A task with an
     open label set (CCG) gets the labels of its training examples; the bundle keeps them.
@@ -62,7 +63,10 @@ def heads(phase: Any, model: Model, start_heads: tuple[HeadSpec, ...], data_dir:
     specs = {spec.name: spec for spec in start_heads if spec.name in phase.keep_heads}
     for key, stream in phase.tasks.items():
         task, name = tasks.get(stream.task), head_name(stream)
-        fixed = objectives.get(stream.objective).HEAD
+        kind = objectives.get(stream.objective).HEAD
+        if kind is None:
+            continue
+        fixed = None if kind == objectives.OWN else kind
         if fixed is None and task.type in ("text", "retrieval"):
             raise InputError(f"tasks.{key}: {task.name!r} is of type {task.type!r}: it needs another objective, as mlm")
         if name in phase.keep_heads:
@@ -73,7 +77,11 @@ def heads(phase: Any, model: Model, start_heads: tuple[HeadSpec, ...], data_dir:
         own = HeadSpec(name, fixed or task.type, labels, stream.pooler and not fixed)
         if specs.setdefault(name, own) != own:
             raise InputError(f"tasks.{key}: the head {name!r} is shared by tasks of other types or labels")
-    return model.with_heads(*specs.values())
+    further = {name: entry.signal for name, entry in phase.objectives.items() if entry.weight}
+    for signal in further.values():
+        if signal.HEAD is not None:
+            specs.setdefault(signal.head, HeadSpec(signal.head, signal.HEAD))
+    return dataclasses.replace(model.with_heads(*specs.values()), extra=tuple(further.items()))
 
 
 def training_rows(stream: Stream, data_dir: str, language: str = "en") -> list[dict]:
