@@ -12,7 +12,7 @@ import logging
 import os
 import pathlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent import futures
 from typing import Any
 
@@ -38,6 +38,18 @@ def leaves(tree: Any) -> dict[str, Any]:
     """Flattens a tree to {"encoder/layers/query/kernel": leaf}."""
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in flat}
+
+
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the tree of dicts that `leaves` flattened."""
+    tree: dict[str, Any] = {}
+    for path, leaf in flat.items():
+        *inner, last = path.split("/")
+        node = tree
+        for key in inner:
+            node = node.setdefault(key, {})
+        node[last] = leaf
+    return tree
 
 
 def digests(params: Any) -> dict[str, str]:

@@ -83,8 +83,9 @@ def test_a_family_in_a_file_outside_the_package(tmp_path, monkeypatch):
         make_config("lacking")
 
 
-def test_a_bundle_takes_parameters_that_no_model_has(tmp_path):
-    made = Model(make_config("xlmr", "tiny"), SPECS)
+def test_a_bundle_takes_parameters_of_an_objective(tmp_path):
+    shapes = (("bias", (2,)), ("dense/kernel", (3, 2)))
+    made = Model(make_config("xlmr", "tiny"), SPECS, extra=(("critic", bundle.Stored(shapes)),))
     extra = {"critic": {"dense": {"kernel": np.ones((3, 2), np.float32)}, "bias": np.zeros(2, np.float32)}}
     params = {**jax.jit(made.init)(jax.random.key(0)), "extra": extra}
     digest = bundle.save(tmp_path / "bundle", made, params)

@@ -31,7 +31,7 @@ def batch(rng, rows, length):
 @given(st.integers(0, 10**6))
 def test_only_ordinary_tokens_are_masked(seed):
     given_batch = batch(np.random.default_rng(seed), rows=6, length=32)
-    made = mlm.prepare(given_batch, jax.random.key(seed), CONTEXT)
+    made = mlm.mask(given_batch, jax.random.key(seed), CONTEXT)
     tokens, masked = np.asarray(given_batch["tokens"]), np.asarray(made["tokens"])
     positions, weights = np.asarray(made["mlm_positions"]), np.asarray(made["mlm_weights"])
     assert positions.shape == (6, 5)  # ceil(0.15 * 32)
@@ -48,7 +48,7 @@ def test_only_ordinary_tokens_are_masked(seed):
 def test_eighty_ten_ten_and_uniform_places():
     rng = np.random.default_rng(0)
     given_batch = batch(rng, rows=4000, length=40)
-    made = mlm.prepare(given_batch, jax.random.key(1), CONTEXT)
+    made = mlm.mask(given_batch, jax.random.key(1), CONTEXT)
     weights = np.asarray(made["mlm_weights"]) > 0
     labels = np.asarray(made["mlm_labels"])[weights]
     new = np.take_along_axis(np.asarray(made["tokens"]), np.asarray(made["mlm_positions"]), 1)[weights]
@@ -64,7 +64,7 @@ def test_eighty_ten_ten_and_uniform_places():
 
 def test_masks_differ_from_step_to_step_and_repeat_with_the_key():
     given_batch = batch(np.random.default_rng(0), rows=8, length=32)
-    one, again, other = (mlm.prepare(given_batch, jax.random.key(k), CONTEXT)["tokens"] for k in (1, 1, 2))
+    one, again, other = (mlm.mask(given_batch, jax.random.key(k), CONTEXT)["tokens"] for k in (1, 1, 2))
     np.testing.assert_array_equal(one, again)
     assert (one != other).any()
 

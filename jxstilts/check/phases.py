@@ -12,7 +12,7 @@ from jxstilts.models import bundle
 from jxstilts.models.model import HeadSpec, Model, make_config, published
 from jxstilts.study import plan
 from jxstilts.study.config import Study
-from jxstilts.train import frozen, inputs, step
+from jxstilts.train import frozen, inputs, terms
 from jxstilts.train.mixture import Stream
 
 OPEN_LABELS = 512  # stands in for the size of an open label set (CCG) whose data is not at hand
@@ -58,10 +58,7 @@ def steps(study: Study) -> tuple[list[Step], list[str]]:
 
 def programs(phase: Any, model: Model, shapes: Mapping[str, BatchShape]) -> list[Program]:
     """Returns the steps that a phase compiles at its longest rows: one per stream, with the mixed ones beside it."""
-    losses = {
-        key: step.Loss(inputs.head_name(stream), stream.objective, stream.amount if stream.mode == "mixed" else 1.0)
-        for key, stream in phase.tasks.items()
-    }
+    losses = terms.losses(phase)
     mixed = {key: shapes[key] for key, stream in phase.tasks.items() if stream.mode == "mixed"}
     made = [
         Program(

@@ -18,7 +18,7 @@ from jxstilts.data.features import Features, Field
 from jxstilts.mesh import batch_divisor
 from jxstilts.models.model import Model, family_module
 from jxstilts.runtime import InputError
-from jxstilts.train import frozen, objectives, step
+from jxstilts.train import frozen, objectives, step, terms
 from jxstilts.train import optimizer as optimizers
 
 STEPS = 1000  # of the schedule, which is state: any number gives the same program
@@ -60,12 +60,22 @@ class Program:
     def key(self) -> tuple:
         """Equal for programs that differ in names and in what is state."""
         heads = {spec.name: (spec.type, len(spec.labels), spec.pooler) for spec in self.model.head_specs}
-        taken = tuple(
-            (shape, self.losses[name].objective, heads[self.losses[name].head]) for name, shape in self.shapes.items()
-        )
+        places = {name: place for place, name in enumerate(self.shapes)}
         rates = {"learning_rate": 0.0, "warmup": 0.0, "weight_decay": 0.0}
+
+        def term(loss):
+            read = tuple(places[name] for name in loss.streams if name in places)
+            signal = loss.signal
+            if signal.HEAD is not None:
+                signal = dataclasses.replace(signal, head="")
+            own = loss.optimizer and dataclasses.replace(loss.optimizer, **rates)
+            return loss.objective, signal, heads.get(loss.head), read, own
+
+        taken = tuple((shape, term(self.losses[name])) for name, shape in self.shapes.items())
+        taken += tuple(term(loss) for loss in self.losses.values() if places.keys() & set(loss.streams))
         optimizer = repr(dataclasses.replace(self.optimizer, **rates))
-        model = (self.model.family, self.model.config, self.model.compute, tuple(sorted(heads.values())))
+        extra = tuple(branch for _, branch in self.model.extra)
+        model = (self.model.family, self.model.config, self.model.compute, tuple(sorted(heads.values())), extra)
         return model, taken, optimizer, self.accumulation, self.freeze, self.skip_nonfinite
 
     @property
@@ -168,7 +178,7 @@ def compile(program: Program, mesh: Mesh) -> Compiled:
         program = dataclasses.replace(program, model=dataclasses.replace(program.model, compute=compute))
     config = program.model.config
     context = objectives.Context(config.vocab_size, config.vocab_size - 1, tuple(range(4)))
-    optimizer = optimizers.make(program.optimizer, STEPS)
+    optimizer = terms.optimizer(program.optimizer, program.losses, STEPS, program.model)
     train_step = step.make_train_step(
         program.model, program.losses, optimizer, mesh, context=context, accumulation=program.accumulation,
         freeze=program.freeze, skip_nonfinite=program.skip_nonfinite,

@@ -4,12 +4,12 @@
     params/       the parameters (Orbax)
     tokenizer/    the tokenizer's files, if there is one
 
+Parameters beside encoder and heads (params["extra"]) are read back as they are: bundle.json has their shapes, "extra".
 The Hugging Face counterpart is `models/huggingface.py`; `load` and `read_meta` take either.
 """
 
 import contextlib
 import dataclasses
-import functools
 import json
 import os
 import pathlib
@@ -53,7 +53,7 @@ def save(
 
     Args:
         folder: appears, or changes, only when everything is written.
-        params: of `model`, exactly, and a branch "extra" where there is one; may be sharded.
+        params: of `model`, exactly; may be sharded.
         tokenizer_files: folder whose tokenizer is copied.
         provenance: where the parameters come from; anything that is JSON.
     Returns: the SHA-256 of all parameters.
@@ -64,8 +64,7 @@ def save(
         raise InputError(f"{folder} exists and is not a bundle; it is left alone, give another folder")
     abstract, _ = model.abstract()
     expected = {path: tuple(leaf.shape) for path, leaf in checkpoint.leaves(abstract).items()}
-    own = {branch: part for branch, part in params.items() if branch != "extra"}
-    given = {path: tuple(leaf.shape) for path, leaf in checkpoint.leaves(own).items()}
+    given = {path: tuple(leaf.shape) for path, leaf in checkpoint.leaves(params).items()}
     if expected != given:
         wrong = sorted(path for path in expected | given if expected.get(path) != given.get(path))
         lines = [f"{path}: expected {expected.get(path)}, found {given.get(path)}" for path in wrong]
@@ -85,6 +84,7 @@ def save(
         meta = {
             "format": FORMAT,
             **huggingface.describe(model),
+            **({"extra": _shapes(params["extra"])} if "extra" in params else {}),
             "provenance": {**(provenance or {}), "versions": versions()},
             "sha256": checkpoint.combined_digest(parts),
             "leaves": parts,
@@ -130,9 +130,8 @@ def load(
 
     meta = read_meta(folder)
     model = huggingface.select_heads(_model(meta, folder, compute), heads, folder)
-    stored = checkpoint.stored_shapes(folder / "params")
-    abstract, axes = _with_extra(*model.abstract(), stored)
-    asked = _as_stored(abstract, stored)
+    abstract, axes = model.abstract()
+    asked = _as_stored(abstract, checkpoint.stored_shapes(folder / "params"))
     shardings = None if mesh is None else param_shardings(axes, abstract, mesh)[0]
     if mesh is not None:
         asked = jax.tree.map(lambda leaf, sharding: leaf.update(sharding=sharding), asked, shardings)
@@ -180,7 +179,8 @@ def _model(meta: dict, folder: pathlib.Path, compute: Compute) -> Model:
     try:
         check_values(meta["family"], meta["config"], "config: ")
         config = make_config(meta["family"], **meta["config"])
-        return Model(config, tuple(map(_head, meta["heads"])), compute, meta["family"])
+        extra = tuple(map(_branch, meta.get("extra", {}).items()))
+        return Model(config, tuple(map(_head, meta["heads"])), compute, meta["family"], extra)
     except (InputError, TypeError, KeyError) as error:
         raise InputError(f"{folder / META}: {shown(str(error), 2000)}") from error
 
@@ -198,15 +198,31 @@ def _head(given: dict) -> HeadSpec:
     return spec
 
 
-def _with_extra(abstract: Params, axes: Params, stored: dict[str, tuple]) -> tuple[Params, Params]:
-    """Adds the branch "extra", which no model describes, as it is stored; every device has the whole of it."""
-    shapes, whole = {}, {}
-    for path, (shape, dtype) in stored.items():
-        *branches, name = path.split("/")
-        if branches[:1] == ["extra"]:
-            for tree, leaf in ((shapes, jax.ShapeDtypeStruct(shape, dtype)), (whole, (None,) * len(shape))):
-                functools.reduce(lambda inner, branch: inner.setdefault(branch, {}), branches, tree)[name] = leaf
-    return {**abstract, **shapes}, {**axes, **whole}
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """A branch of a bundle's parameters whose meaning the objective that made it knows: paths and shapes alone."""
+
+    shapes: tuple[tuple[str, tuple[int, ...]], ...]
+
+    def init(self, model: Model, key: jax.Array) -> Params:
+        """Zeros: the values are read."""
+        return checkpoint.nested({path: np.zeros(shape, np.float32) for path, shape in self.shapes})
+
+
+def _shapes(extra: Params) -> dict[str, dict[str, list[int]]]:
+    return {
+        name: {path: list(leaf.shape) for path, leaf in checkpoint.leaves(branch).items()}
+        for name, branch in extra.items()
+    }
+
+
+def _branch(entry: tuple[str, Any]) -> tuple[str, Stored]:
+    """Returns the branch that an entry of a bundle.json's "extra" describes."""
+    name, shapes = entry
+    sizes = [size for shape in shapes.values() for size in shape] if isinstance(shapes, dict) else [None]
+    if not shapes or "/" in name or not all(type(size) is int and size > 0 for size in sizes):
+        raise InputError(f"extra: not parameters with their shapes: {name!r:.60}: {shapes!r:.200}")
+    return name, Stored(tuple((path, tuple(shape)) for path, shape in shapes.items()))
 
 
 def _as_stored(abstract: Params, stored: dict[str, tuple]) -> Params:

@@ -1,7 +1,6 @@
 """A model: one family's encoder and named heads, as pure functions of a plain nested dict of parameters.
 
-params = {"encoder": {...}, "heads": {"mnli": {...}}}, and beside them, where an objective has parameters of its own,
-"extra": {name: {...}}, which a model does not read.
+params = {"encoder": {...}, "heads": {"mnli": {...}}}; where there are branches beside them, "extra": {NAME: {...}}, too
 """
 
 import dataclasses
@@ -62,12 +61,16 @@ def make_config(family: str, preset: str | None = None, **changes):
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """Encoder + heads. Hashable, so it can be a static argument of jitted functions."""
+    """Encoder + heads. Hashable, so it can be a static argument of jitted functions.
+
+    extra: branches of parameters beside them, (name, anything hashable with `init(model, key)`); {} = no branch.
+    """
 
     config: Any
     head_specs: tuple[HeadSpec, ...] = ()
     compute: Compute = dataclasses.field(default_factory=Compute)
     family: str = "xlmr"
+    extra: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self):
         names = [spec.name for spec in self.head_specs]
@@ -120,20 +123,27 @@ class Model:
 
     @functools.partial(jax.jit, static_argnums=0)
     def _init_heads(self, rng: jax.Array) -> dict[str, Any]:
-        made, own = {}, jax.random.split(rng)[1]
-        for spec in self.head_specs:
-            # A head's key depends on its name, not on its place, so adding a head leaves the others as they were.
-            key = jax.random.fold_in(own, sum(ord(c) * 257**i for i, c in enumerate(spec.name)) % 2**31)
-            made[spec.name] = self.head(spec.name).init(key)
-        return made
+        own = jax.random.split(rng)[1]
+        return {spec.name: self.head(spec.name).init(_named(own, spec.name)) for spec in self.head_specs}
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def _init_extra(self, rng: jax.Array) -> dict[str, Any]:
+        own = jax.random.fold_in(rng, 1)
+        made = {name: branch.init(self, _named(own, name)) for name, branch in self.extra}
+        return {name: branch for name, branch in made.items() if branch}
 
     def init(self, rng: jax.Array) -> Params:
         """Random parameters: normal(init_std) matrices, zero biases, unit LayerNorms. Jittable."""
-        return nn.unbox({"encoder": self.with_heads()._init_encoder(rng), "heads": self._init_heads(rng)})
+        return nn.unbox({"encoder": self._bare._init_encoder(rng)}) | self.init_beside(rng)
 
-    def init_heads(self, rng: jax.Array) -> dict[str, Params]:
-        """The heads of `init`, without the work for the encoder."""
-        return nn.unbox(self._init_heads(rng))
+    def init_beside(self, rng: jax.Array) -> Params:
+        """The heads and extra branches of `init`, without the work for the encoder."""
+        extra = self._init_extra(rng) if self.extra else {}
+        return nn.unbox({"heads": self._init_heads(rng), **({"extra": extra} if extra else {})})
+
+    @property
+    def _bare(self) -> "Model":
+        return dataclasses.replace(self, head_specs=(), extra=())
 
     def abstract(self) -> tuple[Params, Params]:
         """Returns (ShapeDtypeStructs, logical axes) of the parameters; the axes are tuples of names per dimension."""
@@ -143,13 +153,19 @@ class Model:
         return dataclasses.replace(self, head_specs=tuple(specs))
 
 
+def _named(rng: jax.Array, name: str) -> jax.Array:
+    """A key that depends on a name, not on its place: adding a head or a branch leaves the others as they were."""
+    return jax.random.fold_in(rng, sum(ord(c) * 257**i for i, c in enumerate(name)) % 2**31)
+
+
 @functools.lru_cache(maxsize=64)  # a phase asks five times
 def _abstract(model: Model) -> tuple[Params, Params]:
-    if not model.head_specs:
+    if model == model._bare:
         return _shapes({"encoder": model._init_encoder, "heads": model._init_heads})
-    encoder, axes = _abstract(model.with_heads())  # whose trace is nearly all of the time, whatever the heads
-    heads, own = _shapes({"heads": model._init_heads})
-    return {**encoder, **heads}, {**axes, **own}
+    encoder, axes = _abstract(model._bare)  # whose trace is nearly all of the time, whatever stands beside it
+    made = {"heads": model._init_heads} | ({"extra": model._init_extra} if model.extra else {})
+    beside, own = ({name: tree for name, tree in trees.items() if tree or name == "heads"} for trees in _shapes(made))
+    return {**encoder, **beside}, {**axes, **own}
 
 
 def _shapes(made: dict[str, Callable[[jax.Array], Any]]) -> tuple[Params, Params]:

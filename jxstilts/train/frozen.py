@@ -1,37 +1,36 @@
 """Parameters that a phase leaves as they are: no gradient, no optimizer state, no update, nothing sent.
 
-They are named by paths: of the encoder's parts, such as embeddings, embeddings/tokens or layers/mlp_in, all of it as
-encoder, and heads as heads/NAME. A part has its layers in one array, so single layers cannot be frozen.
+They are named by their paths or the beginning of them, in which * stands for anything (fnmatch): encoder, heads/NAME,
+encoder/layers/*/kernel, extra/NAME. The encoder's own parts need no encoder/ before them: embeddings, layers/mlp_in. A
+part has its layers in one array, so single layers cannot be frozen.
 """
 
+import fnmatch
 from collections.abc import Sequence
 from typing import Any
 
-from jxstilts.checkpoint import leaves
+from jxstilts.checkpoint import leaves, nested
 from jxstilts.runtime import InputError, suggest
 
 
 def check(params: Any, freeze: Sequence[str], where: str = "freeze") -> None:
-    """Raises InputError for a path that names nothing, and where nothing is left to train."""
-    known = {prefix for path in leaves(params) for prefix in _prefixes(path)}
-    for name in freeze:
-        if name not in known:
-            raise InputError(f"{where}: {suggest('parameters', name, known)}")
+    """Raises InputError for a pattern that matches nothing, and where nothing is left to train."""
+    paths = list(leaves(params))
+    for pattern in freeze:
+        if not any(_matches(path, [pattern]) for path in paths):
+            known = {prefix for path in paths for prefix in _prefixes(path)}
+            shown = {name for name in known if name.count("/") < 2 and not name.startswith("encoder/")}
+            raise InputError(f"{where}: {suggest('parameters', pattern, known if '*' in pattern else shown)}")
     if not leaves(split(params, freeze)[0]):
         raise InputError(f"{where}={tuple(freeze)}: nothing is left to train")
 
 
 def split(params: Any, freeze: Sequence[str]) -> tuple[dict, dict]:
     """Returns (what is trained, what is frozen): two trees without each other's leaves."""
-    trained: dict[str, Any] = {}
-    frozen: dict[str, Any] = {}
-    for path, leaf in leaves(params).items():
-        node = trained if _prefixes(path).isdisjoint(freeze) else frozen
-        *inner, last = path.split("/")
-        for key in inner:
-            node = node.setdefault(key, {})
-        node[last] = leaf
-    return trained, frozen
+    flat = leaves(params)
+    named = {path for path in flat if _matches(path, freeze)}
+    trained = nested({path: leaf for path, leaf in flat.items() if path not in named})
+    return trained, nested({path: leaf for path, leaf in flat.items() if path in named})
 
 
 def merge(one: Any, other: Any) -> Any:
@@ -42,9 +41,12 @@ def merge(one: Any, other: Any) -> Any:
     return {key: merge(one[key], other[key]) if key in one and key in other else both[key] for key in both}
 
 
+def _matches(path: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(prefix, pattern) for pattern in patterns for prefix in _prefixes(path))
+
+
 def _prefixes(path: str) -> set[str]:
-    """encoder/layers/query/kernel -> encoder, layers, layers/query; heads/mnli/dense/bias -> heads/mnli."""
-    room, *inner = path.split("/")
-    if room == "heads":
-        return {f"heads/{inner[0]}"}
-    return {room, inner[0], "/".join(inner[:2])}
+    """encoder/pooler/bias -> encoder, encoder/pooler, encoder/pooler/bias, pooler, pooler/bias."""
+    parts = path.split("/")
+    whole = {"/".join(parts[:count]) for count in range(1, len(parts) + 1)}
+    return whole | {prefix.removeprefix("encoder/") for prefix in whole if prefix != "encoder"}

@@ -1,4 +1,6 @@
-"""What a phase takes over from the one before it: the encoder, and heads only when they are asked for by name."""
+"""What a phase takes over from the one before it: the encoder; heads only when they are asked for by name; and the
+parameters of further objectives where they are a part of the model (`objectives`, KEPT) and both have them.
+"""
 
 import dataclasses
 from typing import Any
@@ -46,11 +48,15 @@ def take_over(
                 f"keep_heads: no head {head!r} to take over; the starting point has "
                 f"{', '.join(sorted(start['heads'])) or 'none'}, this phase uses {', '.join(sorted(shapes['heads']))}"
             )
-    heads = jax.jit(model.init_heads, out_shardings=shardings["heads"])(key)
-    params = {"encoder": _replace("encoder", shapes["encoder"], start["encoder"], shardings["encoder"]), "heads": heads}
-    for head in keep_heads:
-        heads[head] = _replace(f"heads/{head}", shapes["heads"][head], start["heads"][head], shardings["heads"][head])
-    loaded = ["encoder", *(f"heads/{name}" for name in sorted(keep_heads))]
+    places = {room: shardings[room] for room in shardings if room != "encoder"}
+    params = {"encoder": _replace("encoder", shapes["encoder"], start["encoder"], shardings["encoder"])}
+    params |= jax.jit(model.init_beside, out_shardings=places)(key)
+    taken = [("heads", name) for name in sorted(keep_heads)]
+    taken += [("extra", name) for name in sorted(shapes.get("extra", {})) if name in start.get("extra", {})]
+    for room, name in taken:
+        own, given = shapes[room][name], start[room][name]
+        params[room][name] = _replace(f"{room}/{name}", own, given, shardings[room][name])
+    loaded = ["encoder", *map("/".join, taken)]
     lists = Handover(
         tuple(loaded),
         tuple(name for name in _groups(params) if name not in loaded),
@@ -60,7 +66,7 @@ def take_over(
 
 
 def _groups(params: Params) -> list[str]:
-    return ["encoder", *(f"heads/{name}" for name in sorted(params["heads"]))]
+    return ["encoder", *(f"{room}/{name}" for room in ("heads", "extra") for name in sorted(params.get(room, {})))]
 
 
 def _replace(group: str, own: Any, given: Any, shardings: Any) -> Any:

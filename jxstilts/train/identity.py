@@ -19,7 +19,7 @@ from jxstilts.tasks.digests import digests
 SUPERSEDED = ".superseded"
 # Keys that a phase's config has not always had, and what a phase did without them: there they are not recorded, so
 # that folders of before stay what they are.
-ADDED = {"freeze": [], "skip_nonfinite": 0}
+ADDED = {"freeze": [], "skip_nonfinite": 0, "objectives": {}}
 
 
 def identity(

@@ -47,11 +47,12 @@ class Data:
 
 def head_name(stream: Stream) -> str:
     """Returns the name of the head that a stream trains."""
-    return stream.head or objectives.get(stream.objective).HEAD or stream.task
+    kind = objectives.get(stream.objective).HEAD
+    return stream.head or (stream.task if kind in (None, objectives.OWN) else kind)
 
 
 def heads(phase: Any, model: Model, start_heads: tuple[HeadSpec, ...], data_dir: str) -> Model:
-    """Returns the model with the phase's heads and dropout.
+    """Returns the model with the phase's heads, the branches that its further objectives add, and its dropout.
 
     start_heads: the starting point's; the phase's `keep_heads` are taken from them, with their labels. A task with an
     open label set (CCG) gets the labels of its training examples; the bundle keeps them.
@@ -63,7 +64,10 @@ def heads(phase: Any, model: Model, start_heads: tuple[HeadSpec, ...], data_dir:
     specs = {spec.name: spec for spec in start_heads if spec.name in phase.keep_heads}
     for key, stream in phase.tasks.items():
         task, name = tasks.get(stream.task), head_name(stream)
-        fixed = objectives.get(stream.objective).HEAD
+        kind = objectives.get(stream.objective).HEAD
+        if kind is None:
+            continue
+        fixed = None if kind == objectives.OWN else kind
         if fixed is None and not task.form.has_head:
             raise InputError(f"tasks.{key}: {task.name!r} is of type {task.type!r}: it needs another objective, as mlm")
         if name in phase.keep_heads:
@@ -74,7 +78,11 @@ def heads(phase: Any, model: Model, start_heads: tuple[HeadSpec, ...], data_dir:
         own = HeadSpec(name, fixed or task.type, labels, stream.pooler and not fixed)
         if specs.setdefault(name, own) != own:
             raise InputError(f"tasks.{key}: the head {name!r} is shared by tasks of other types or labels")
-    return model.with_heads(*specs.values())
+    further = {name: entry.signal for name, entry in phase.objectives.items() if entry.weight}
+    for signal in further.values():
+        if signal.HEAD is not None:
+            specs.setdefault(signal.head, HeadSpec(signal.head, signal.HEAD))
+    return dataclasses.replace(model.with_heads(*specs.values()), extra=tuple(further.items()))
 
 
 def training_rows(stream: Stream, data_dir: str, language: str = "en") -> list[dict]:
@@ -167,7 +175,7 @@ class _Made:
 def _task(phase, stream, tokenizer, model, place) -> _Made:
     spec = tasks.get(stream.task)
     rows = [training_rows(stream, place.data_dir, language) for language in stream.languages]
-    labels = {head.name: head.labels for head in model.head_specs}[head_name(stream)]
+    labels = {head.name: head.labels for head in model.head_specs}.get(head_name(stream), ())
     more = {"labels": labels} if labels else {}
     features = prepare.features(
         spec.form, [row for part in rows for row in part], tokenizer, model.template, stream, place.cache_dir, **more

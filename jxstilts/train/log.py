@@ -59,7 +59,8 @@ class Log:
         self.waiting = []
         finite = []
         for number, value in zip(numbers, values, strict=True):
-            if math.isfinite(value["loss"]) and math.isfinite(value["gradient_norm"]):
+            norms = [entry for key, entry in value.items() if key.rpartition("/")[2] == "gradient_norm"]
+            if all(map(math.isfinite, (value["loss"], *norms))):
                 finite.append(value)
             else:
                 self._not_finite(number, {key: float(entry) for key, entry in value.items()})

@@ -1,6 +1,7 @@
 """AdamW with linear warm-up and decay, as in the study (protocol 3.3)."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -95,3 +96,35 @@ def make(config: Optimizer, steps: int) -> optax.GradientTransformation:
         _scale_by_rate(config, steps),
     )
     return optax.chain(_clip(config.clip), adamw) if config.clip else adamw
+
+
+def grouped(
+    main: optax.GradientTransformation, groups: Mapping[str, optax.GradientTransformation]
+) -> optax.GradientTransformation:
+    """Returns an optimizer that treats params["extra"][NAME] by groups[NAME] and all else by `main`.
+
+    Each group has its own state and clips by its own norm.
+    """
+
+    def labels(tree: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: path[1].key if path and path[0].key == "extra" else "", tree
+        )
+
+    return optax.partition({"": main, **groups}, labels)
+
+
+def progress(state: Any, step: jax.Array) -> jax.Array:
+    """Returns the share of all steps that are done, float32, when `step` of them are; state: of an optimizer of `make`.
+
+    The number of all steps is state, too, so phases of other lengths share a compiled step. NaN where the optimizer is
+    another, which has no such number.
+    """
+    schedules = [
+        each
+        for each in jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, Schedule))
+        if isinstance(each, Schedule)
+    ]
+    if not schedules:
+        return jnp.full((), jnp.nan, jnp.float32)
+    return step.astype(jnp.float32) / jnp.maximum(schedules[0].steps, 1)

@@ -24,7 +24,7 @@ from jxstilts.models import attention, bundle
 from jxstilts.models.model import Model, Params
 from jxstilts.runtime import InputError
 from jxstilts.tasks import protocols
-from jxstilts.train import frozen, handover, inputs, mixture, step
+from jxstilts.train import frozen, handover, inputs, mixture, step, terms
 from jxstilts.train import optimizer as optimizers
 from jxstilts.train.log import Log
 from jxstilts.train.mixture import Sampling, Stream
@@ -58,7 +58,8 @@ class Phase:
     protocol: str = "authors"  # whose recipes are the defaults: "authors" or "xtreme"
     sampling: Sampling = dataclasses.field(default_factory=Sampling)  # several tasks: which one a step takes
     keep_heads: tuple[str, ...] = ()
-    freeze: tuple[str, ...] = ()  # parameters that stay as they are: embeddings, layers/mlp_in, heads/NAME (`frozen`)
+    objectives: dict[str, terms.Further] = dataclasses.field(default_factory=dict)  # beside the tasks' own ones
+    freeze: tuple[str, ...] = ()  # parameters that stay as they are: embeddings, layers/*/bias, heads/NAME (`frozen`)
     dropout: float | None = None  # overrides the model's hidden and attention dropout
     epochs: float = 0.0
     steps: int = 0
@@ -79,6 +80,8 @@ class Phase:
             raise InputError(f"a phase has epochs or steps, not both: epochs={self.epochs}, steps={self.steps}")
         if (self.epochs > 0 or self.steps > 0) and not self.tasks:
             raise InputError("a phase that trains needs tasks")
+        if self.objectives and not self.tasks:
+            raise InputError(f"objectives={', '.join(self.objectives)}: a phase with objectives needs tasks")
         for name, stream in self.tasks.items():
             if self.accumulation < 1 or stream.batch_size % self.accumulation:
                 raise InputError(
@@ -112,7 +115,8 @@ class Phase:
                     raise InputError(f"{where}.optimizer.{field}: give it; {why} in the protocol {self.protocol!r}")
                 rates[field] = values.pop()
         optimizer = dataclasses.replace(self.optimizer, **rates)
-        return dataclasses.replace(self, tasks=streams, epochs=float(epochs), optimizer=optimizer)
+        further = terms.resolve(self.objectives, streams, optimizer, where)
+        return dataclasses.replace(self, tasks=streams, epochs=float(epochs), optimizer=optimizer, objectives=further)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,13 +192,10 @@ def run(
     # 2. The data and the step.
     data = inputs.make(phase, model, tokenizer_dir, place)
     progress.steps = data.steps
-    optim = optimizers.make(phase.optimizer, data.steps)
+    losses = terms.losses(phase)
+    optim = terms.optimizer(phase.optimizer, losses, data.steps, model)
     frozen.check(params, phase.freeze, f"config.phases.{name}.freeze")
     shardings, notes = step.state_shardings(model, optim, place.mesh, phase.freeze)
-    losses = {
-        key: step.Loss(inputs.head_name(stream), stream.objective, stream.amount if stream.mode == "mixed" else 1.0)
-        for key, stream in phase.tasks.items()
-    }
     train_step = step.make_train_step(
         model, losses, optim, place.mesh, context=data.context, accumulation=phase.accumulation,
         freeze=phase.freeze, skip_nonfinite=phase.skip_nonfinite > 0,
@@ -287,7 +288,14 @@ def _judge(select: Select, values: dict[str, float], now: int, meta: dict) -> bo
 
 
 def _finish(folder, model, tokenizer_dir, provenance, params, record) -> dict:
-    """Writes best/ and then DONE."""
+    """Writes best/ and then DONE. Of the objectives' parameters, best/ has those that are a part of the model."""
+    kept = tuple((name, signal) for name, signal in model.extra if signal.KEPT)
+    model, extra = dataclasses.replace(model, extra=kept), params.get("extra", {})
+    left_out = sorted(set(extra) - set(dict(kept)))
+    if extra:
+        rest = {name: branch for name, branch in extra.items() if name not in left_out}
+        params = {**params, "extra": rest} if rest else {room: params[room] for room in ("encoder", "heads")}
+        provenance = {**provenance, "left_out": [f"extra/{name}" for name in left_out]}
     provenance = {**provenance, **record}
     sha = bundle.save(folder / "best", model, params, tokenizer_files=tokenizer_dir, provenance=provenance)
     record = {**record, "checkpoint_sha256": sha, "fingerprint": fingerprint(provenance["identity"])}

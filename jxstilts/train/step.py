@@ -4,7 +4,9 @@ state = {"params", "opt_state", "step" int32, "rng" uint32 key data}
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,6 +19,8 @@ from jxstilts.mesh import batch_sharding, param_shardings, replicated, spread
 from jxstilts.models.model import Model
 from jxstilts.runtime import InputError
 from jxstilts.train import frozen, objectives
+from jxstilts.train import optimizer as optimizers
+from jxstilts.train.terms import Loss
 
 State = dict[str, Any]
 
@@ -40,10 +44,11 @@ def state_shardings(
     whole = replicated(mesh)
     moments = optax.tree_utils.tree_map_params(
         optimizer,
-        lambda _, sharding: sharding,
+        lambda leaf, sharding: leaf if isinstance(leaf, optax.MaskedNode) else sharding,  # those of another group
         jax.eval_shape(optimizer.init, frozen.split(shapes, freeze)[0]),
         gradient_shardings(model, mesh, freeze),
         transform_non_params=lambda _: whole,
+        is_leaf=lambda leaf: isinstance(leaf, optax.MaskedNode),
     )
     return {"params": placed, "opt_state": moments, "step": whole, "rng": whole}, notes
 
@@ -54,124 +59,194 @@ def gradient_shardings(model: Model, mesh: Mesh, freeze: Sequence[str] = ()) -> 
     return frozen.split(spread(param_shardings(axes, shapes, mesh)[0], shapes, mesh), freeze)[0]
 
 
-@dataclasses.dataclass(frozen=True)
-class Loss:
-    """What one stream of batches trains: a head of the model, by an objective; `weight` scales its mean loss."""
-
-    head: str
-    objective: str = "task"
-    weight: float = 1.0
-
-
 def make_train_step(
-    model: Model,
-    losses: Mapping[str, Loss],
-    optimizer: optax.GradientTransformation,
-    mesh: Mesh,
-    *,
-    context: objectives.Context,
-    accumulation: int = 1,
-    freeze: Sequence[str] = (),
-    skip_nonfinite: bool = False,
-):
+    model: Model, losses: Mapping[str, Loss], optimizer: optax.GradientTransformation, mesh: Mesh, **options: Any
+) -> Callable[[State, Mapping[str, Any]], tuple[State, dict[str, jax.Array]]]:
     """Returns `train_step(state, batches) -> (state, metrics)`, jitted with explicit shardings.
 
     batches: stream name -> batch, for one stream or several of `losses`; what is minimised is the sum of their mean
-    losses times their weights. A batch's rows are split into `accumulation` micro-batches; sums of losses, weights
-    and gradients are added over them and over the devices and divided once, so the loss does not depend on how the
-    batch is cut. metrics: loss, accuracy, gradient_norm, tokens (real), padded_tokens (with the padding), examples;
-    where there is more than one stream in `losses`, STREAM/loss and STREAM/accuracy instead of accuracy. Device
-    scalars, nothing is read back. What `freeze` names (see `frozen`) has no gradient and stays as it is, to the bit.
-    skip_nonfinite: a step whose loss or gradient norm is not finite leaves parameters, moments and schedule as they
-    were.
+    losses times their weights, and of those of the further objectives (terms that name their streams) on them. A
+    batch's rows are split into `accumulation` micro-batches; sums of losses, weights and gradients are added over them
+    and over the devices and divided once, so the loss does not depend on how the batch is cut. metrics: loss, accuracy,
+    gradient_norm, tokens (real), padded_tokens (with the padding), examples; where there is more than one term in
+    `losses`, NAME/loss and NAME/accuracy instead of accuracy; NAME/gradient_norm of the parameters that NAME adds,
+    which are not in gradient_norm. Device scalars, nothing is read back.
+    options: those of `_Step`.
     """
-    shardings, _ = state_shardings(model, optimizer, mesh, freeze)
-    split = gradient_shardings(model, mesh, freeze)
-    order = list(losses)
-    prepare = {name: objectives.get(loss.objective).prepare for name, loss in losses.items()}
-
-    def scale(name, sums):
-        return losses[name].weight / jnp.maximum(jax.lax.stop_gradient(sums["loss"][1]), 1e-6)
-
-    def micro(params, name, batch, key, mean=False):
-        """-> (gradients of the sum of the losses, or of their weighted mean, sums)"""
-        trained, kept = frozen.split(params, freeze)
-
-        def total(trained):
-            sums = model.loss(frozen.merge(trained, kept), losses[name].head, batch, key)
-            return sums["loss"][0] * (scale(name, sums) if mean else 1.0), sums
-
-        (_, sums), gradients = jax.value_and_grad(total, has_aux=True)(trained)
-        return jax.lax.with_sharding_constraint(gradients, split), sums
-
-    def of_stream(params, name, batch, key):
-        """-> (gradients of the weighted mean loss, metrics, the prepared batch's tokens and examples)"""
-        prepare_key, dropout_key = jax.random.split(key)
-        batch = prepare[name](batch, prepare_key, context)
-        if accumulation == 1:  # scaled before the backward pass, not after it in one more pass over all gradients
-            gradients, sums = micro(params, name, batch, dropout_key, mean=True)
-        else:
-            gradients, sums = _accumulate(partial(micro, name=name), params, batch, dropout_key, accumulation)
-            gradients = jax.tree.map(lambda g: g * scale(name, sums), gradients)
-        values = {key: total / jnp.maximum(count, 1e-6) for key, (total, count) in sums.items()}
-        counts = {
-            "tokens": (batch["segments"] > 0).sum(),
-            "padded_tokens": jnp.asarray(batch["segments"].size),
-            "examples": (batch["weights"] > 0).sum(),
-        }
-        return gradients, values, counts
-
-    def train_step(state, batches):
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # which `mesh.constrain_rows` reads
-            return one_step(state, batches)
-
-    def one_step(state, batches):
-        params = state["params"]
-        key = jax.random.fold_in(jax.random.wrap_key_data(state["rng"]), state["step"])
-        parts = [
-            of_stream(params, name, batch, jax.random.fold_in(key, order.index(name)))
-            for name, batch in batches.items()
-        ]
-        gradients = jax.tree.map(lambda *leaves: sum(leaves), *(part[0] for part in parts))
-        trained, kept = frozen.split(params, freeze)
-        updates, opt_state = optimizer.update(gradients, state["opt_state"], trained)
-        metrics = {key: sum(part[2][key] for part in parts) for key in ("tokens", "padded_tokens", "examples")}
-        metrics["gradient_norm"] = optax.tree_utils.tree_norm(gradients)
-        metrics["loss"] = sum(losses[name].weight * part[1]["loss"] for name, part in zip(batches, parts, strict=True))
-        for name, (_, values, _) in zip(batches, parts, strict=True):
-            if len(losses) > 1:
-                metrics |= {f"{name}/{key}": value for key, value in values.items()}
-            else:
-                metrics |= {key: value for key, value in values.items() if key != "loss"}
-        # The tree of the argument again: donated buffers are matched to results in order, without copies.
-        params = frozen.merge(optax.apply_updates(trained, updates), kept)
-        if skip_nonfinite:
-            finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
-            before = state["params"], state["opt_state"]
-            params, opt_state = jax.tree.map(partial(jnp.where, finite), (params, opt_state), before)
-        return {"params": params, "opt_state": opt_state, "step": state["step"] + 1, "rng": state["rng"]}, metrics
-
+    shardings, _ = state_shardings(model, optimizer, mesh, options.get("freeze", ()))
+    made = _Step(model, dict(losses), optimizer, mesh, **options)
     return jax.jit(
-        train_step,
+        made.train_step,
         in_shardings=(shardings, batch_sharding(mesh)),
         out_shardings=(shardings, replicated(mesh)),
         donate_argnums=0,
     )
 
 
-def _accumulate(micro, params, batch, key, count):
-    """Scans over `count` micro-batches and adds gradients and (sum, weight) pairs."""
-    rows = batch["tokens"].shape[0]
-    if rows % count:
-        raise InputError(f"batch_size={rows} is not a multiple of accumulation={count}")
-    # Row i goes to micro-batch i % count: each device keeps its own rows, nothing moves between devices.
-    parts = jax.tree.map(lambda x: x.reshape(rows // count, count, *x.shape[1:]).swapaxes(0, 1), batch)
+@dataclasses.dataclass(frozen=True)
+class _Step:
+    """The training step, in parts.
 
-    def body(total, part):
-        index, part = part
-        found = micro(params, batch=part, key=jax.random.fold_in(key, index))
-        return jax.tree.map(jnp.add, total, found), None
+    accumulation: micro-batches of a batch. What `freeze` names (see `frozen`) has no gradient and stays as it is, to
+    the bit. skip_nonfinite: a step whose loss or gradient norm is not finite leaves parameters, moments and schedule
+    as they were.
+    """
 
-    shapes = jax.eval_shape(lambda p, b, k: micro(p, batch=b, key=k), params, jax.tree.map(lambda x: x[0], parts), key)
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    return jax.lax.scan(body, zeros, (jnp.arange(count), parts))[0]
+    model: Model
+    losses: Mapping[str, Loss]
+    optimizer: optax.GradientTransformation
+    mesh: Mesh
+    _: dataclasses.KW_ONLY
+    context: objectives.Context
+    accumulation: int = 1
+    freeze: Sequence[str] = ()
+    skip_nonfinite: bool = False
+
+    def train_step(self, state, batches):
+        with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):  # which `mesh.constrain_rows` reads
+            return self._step(state, batches)
+
+    def _step(self, state, batches):
+        params = state["params"]
+        key = jax.random.fold_in(jax.random.wrap_key_data(state["rng"]), state["step"])
+        progress = optimizers.progress(state["opt_state"], state["step"])
+        parts = [self._joint(params, progress, group, key) for group in self._groups(batches)]
+        gradients = jax.tree.map(lambda *leaves: sum(leaves), *(part[0] for part in parts))
+        trained, kept = frozen.split(params, self.freeze)
+        updates, opt_state = self.optimizer.update(gradients, state["opt_state"], trained)
+        metrics = {name: sum(part[2][name] for part in parts) for name in parts[0][2]}
+        norms = _norms(gradients)
+        metrics |= norms | self._values({name: sums for part in parts for name, sums in part[1].items()})
+        # The tree of the argument again: donated buffers are matched to results in order, without copies.
+        params = frozen.merge(optax.apply_updates(trained, updates), kept)
+        if self.skip_nonfinite:
+            finite = functools.reduce(operator.and_, map(jnp.isfinite, (metrics["loss"], *norms.values())))
+            before = state["params"], state["opt_state"]
+            params, opt_state = jax.tree.map(partial(jnp.where, finite), (params, opt_state), before)
+        return {"params": params, "opt_state": opt_state, "step": state["step"] + 1, "rng": state["rng"]}, metrics
+
+    def _groups(self, batches):
+        """Parts a step's batches into those that no objective joins: one group's memory is free before the next."""
+        groups = [{name} for name in batches]
+        for read in self._terms(batches).values():
+            joined = [group for group in groups if group & set(read)]
+            groups = [group for group in groups if group not in joined] + [set().union(*joined)]
+        return [{name: batches[name] for name in sorted(group)} for group in sorted(groups, key=min)]
+
+    def _terms(self, batches):
+        """-> {term: which of its streams are here}, of the terms with one at least"""
+        read = {term: set(loss.streams or (term,)) & set(batches) for term, loss in self.losses.items()}
+        return {term: sorted(names) for term, names in read.items() if names}
+
+    def _joint(self, params, progress, batches, key):
+        """-> (gradients of the sum of the weighted mean losses, {term: {name: (sum, weight)}}, counts)"""
+        place = {name: i for i, name in enumerate(self.losses)}
+        terms, batches = self._terms(batches), dict(batches)
+        keys = {}
+        for term, read in terms.items():
+            first, keys[term] = jax.random.split(jax.random.fold_in(key, place[term]))
+            for name in read:
+                own = first if name == term else jax.random.fold_in(first, place[name])
+                batches[name] = self.losses[term].signal.prepare(batches[name], own, self.context)
+        micro = partial(self._micro, params, progress)
+        if self.accumulation == 1:  # scaled before the backward pass, not after it in one more pass over all gradients
+            gradients, sums = micro(batches, keys, self._scales)
+        elif len(terms) == 1:
+            gradients, sums = self._accumulate(
+                partial(micro, scales=lambda sums: dict.fromkeys(sums, 1.0)), batches, keys
+            )
+            (scale,) = self._scales(sums).values()
+            gradients = jax.tree.map(lambda g: g * scale, gradients)
+        else:  # each with a scale of its own in one backward pass, so their weights come first
+            whole = self._accumulate(partial(self._weights, params, progress), batches, keys)
+            gradients, sums = self._accumulate(partial(micro, scales=lambda _: self._scales(whole)), batches, keys)
+        counts = {
+            "tokens": sum((batch["segments"] > 0).sum() for batch in batches.values()),
+            "padded_tokens": sum(jnp.asarray(batch["segments"].size) for batch in batches.values()),
+            "examples": sum((batch["weights"] > 0).sum() for batch in batches.values()),
+        }
+        return gradients, sums, counts
+
+    def _micro(self, params, progress, batches, keys, scales):
+        """-> (gradients of the sum of the losses, each times its scale; sums). scales: sums -> {term: scale}"""
+        trained, kept = frozen.split(params, self.freeze)
+
+        def total(trained):
+            sums = self._sums(frozen.merge(trained, kept), progress, batches, keys)
+            factors = scales(sums)
+            return functools.reduce(operator.add, (sums[term]["loss"][0] * factors[term] for term in sums)), sums
+
+        (_, sums), gradients = jax.value_and_grad(total, has_aux=True)(trained)
+        return jax.lax.with_sharding_constraint(gradients, self._placed), sums
+
+    @functools.cached_property
+    def _placed(self):
+        return gradient_shardings(self.model, self.mesh, self.freeze)
+
+    def _sums(self, params, progress, batches, keys):
+        """-> {term: {"loss": (sum, weight), and its logs}} of a micro-batch of each stream, each encoded once"""
+        terms = self._terms(batches)
+        signals = {term: self.losses[term].signal for term in terms}
+        every = {name for term, read in terms.items() if signals[term].ALL_HIDDEN for name in read}
+        passes = {
+            name: objectives.Forward(self.model, params, batch, keys[name], name in every)
+            for name, batch in batches.items()
+        }
+        found = {}
+        for term, read in terms.items():
+            here = {name: passes[name] for name in read}
+            rng = passes[term].rng if term in passes else keys[term]
+            total, weight, logs = signals[term].loss(self.model, params, here, rng, progress)
+            found[term] = {**logs, "loss": (total, weight)}
+        return found
+
+    def _weights(self, params, progress, batches, keys):
+        """`_sums` with the losses' weights alone. Those come from the batch, so the compiler drops the passes."""
+        sums = self._sums(params, progress, batches, keys)
+        return {term: {"loss": (jnp.zeros(()), found["loss"][1])} for term, found in sums.items()}
+
+    def _scales(self, sums):
+        return {
+            term: self.losses[term].weight / jnp.maximum(jax.lax.stop_gradient(found["loss"][1]), 1e-6)
+            for term, found in sums.items()
+        }
+
+    def _values(self, sums):
+        """-> metrics: the weighted sum of the terms' mean losses, and each term's own means"""
+        values = {
+            term: {name: total / jnp.maximum(weight, 1e-6) for name, (total, weight) in found.items()}
+            for term, found in sums.items()
+        }
+        metrics = {"loss": sum(self.losses[term].weight * found["loss"] for term, found in values.items())}
+        for term, found in values.items():
+            if len(self.losses) > 1:
+                metrics |= {f"{term}/{name}": value for name, value in found.items()}
+            else:
+                metrics |= {name: value for name, value in found.items() if name != "loss"}
+        return metrics
+
+    def _accumulate(self, function, batches, keys):
+        """Scans over micro-batches and adds what function(batches=, keys=) gives."""
+        count = self.accumulation
+        for name, batch in batches.items():
+            if len(batch["tokens"]) % count:
+                raise InputError(f"{name}: batch_size={len(batch['tokens'])} is not a multiple of accumulation={count}")
+        # Row i goes to micro-batch i % count: each device keeps its own rows, nothing moves between devices.
+        parts = jax.tree.map(lambda x: x.reshape(len(x) // count, count, *x.shape[1:]).swapaxes(0, 1), batches)
+
+        def one(index, part):
+            return function(batches=part, keys=jax.tree.map(lambda key: jax.random.fold_in(key, index), keys))
+
+        def body(total, part):
+            return jax.tree.map(jnp.add, total, one(*part)), None
+
+        shapes = jax.eval_shape(one, 0, jax.tree.map(lambda x: x[0], parts))
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        return jax.lax.scan(body, zeros, (jnp.arange(count), parts))[0]
+
+
+def _norms(gradients):
+    """-> gradient_norm, and NAME/gradient_norm of each branch of "extra", whose optimizer is apart"""
+    extra = {f"{name}/gradient_norm": branch for name, branch in gradients.get("extra", {}).items()}
+    parts = {"gradient_norm": {room: tree for room, tree in gradients.items() if room != "extra"}, **extra}
+    return {name: optax.tree_utils.tree_norm(part) for name, part in parts.items()}

@@ -1,15 +1,29 @@
 """Masked language modelling with dynamic masking (Devlin et al. 2019; Liu et al. 2019): 15 %, 80/10/10."""
 
+import dataclasses
 import math
 
 import jax
 import jax.numpy as jnp
 
-HEAD = "mlm"
+from jxstilts.train.objectives import task
+
 RATE = 0.15
 
 
-def prepare(batch, rng, context):
+@dataclasses.dataclass(frozen=True)
+class Objective(task.Objective):
+    """head: of type mlm."""
+
+    HEAD = "mlm"
+    head: str = "mlm"
+
+    def prepare(self, batch, rng, context):
+        """See `mask`."""
+        return mask(batch, rng, context)
+
+
+def mask(batch, rng, context):
     """Masks a batch: tokens [B, T] -> masked tokens and mlm_positions, mlm_labels, mlm_weights [B, K].
 
     K = ceil(0.15 T) is static. A row with m maskable tokens gets round(0.15 m) of them, at least one if m > 0; special

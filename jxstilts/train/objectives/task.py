@@ -1,8 +1,19 @@
 """The task's own loss, on its own head."""
 
-HEAD = None
+import dataclasses
+
+from jxstilts.train.objectives import base
 
 
-def prepare(batch, rng, context):
-    """The batch as it is."""
-    return batch
+@dataclasses.dataclass(frozen=True)
+class Objective(base.Objective):
+    """head: a head of the model."""
+
+    HEAD = base.OWN
+    head: str = ""
+
+    def loss(self, model, params, batches, rng, progress):
+        """The head's loss on its stream; logs: what else the head says, as accuracy."""
+        (forward,) = batches.values()
+        sums = model.head(self.head).loss(params, forward.hidden, forward.batch, rng)
+        return *sums["loss"], {name: pair for name, pair in sums.items() if name != "loss"}
