@@ -117,7 +117,7 @@ def export(loaded: Loaded, folder: str | pathlib.Path, *, head: str | None = Non
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists; export writes to a new folder")
     spec = None if encoder_only else _exported_head(loaded.model, head)
-    model = loaded.model.with_heads(*() if spec is None else (spec,))
+    model = dataclasses.replace(loaded.model, head_specs=() if spec is None else (spec,), extra=())
     names = _names(model)
     if spec is not None and model.head(spec.name).layout.pooling != "pooler":
         bare = dataclasses.replace(model.config, **dict.fromkeys(names.optional, False))
