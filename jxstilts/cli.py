@@ -2,6 +2,7 @@
 the same command again to go on)."""
 
 import argparse
+import dataclasses
 import gc
 import json
 import os
@@ -98,6 +99,10 @@ def _parser() -> argparse.ArgumentParser:
         default="",
         help="retrieval: hidden state (0 = embeddings, -1 = last), or all for a curve; default: by protocol",
     )
+    evaluate.add_argument(
+        "--sentence", default="", help='retrieval: "protocol" takes its hidden state of an embedding model too'
+    )
+    evaluate.add_argument("--prefix", help="retrieval: text before each sentence; default: by the model's recipe")
     evaluate.add_argument("--pooling", default="mean", help="retrieval: mean, mean_without_specials or first")
     evaluate.add_argument(
         "--subtract_means", action="store_true", help="retrieval: take from each side the mean of its embeddings first"
@@ -109,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     load = add("import", _import, "a Hugging Face folder or hub id -> a bundle")
     load.add_argument("source", help="folder, or hub id owner/name[@revision]")
     load.add_argument("target")
+    load.add_argument("--prefix", help='of an embedding model: text before each sentence, such as "query: "')
 
     export = add("export", _export, "a bundle -> a folder that Hugging Face's AutoModelFor... loads")
     export.add_argument("bundle")
@@ -220,7 +226,8 @@ def _evaluate(options) -> None:
         all_layers=options.layer == "all",
         options=evaluator.Options(
             protocol=options.protocol, max_length=options.max_length, layer=_layer(options.layer),
-            pooling=options.pooling, subtract_means=options.subtract_means, tokens_per_batch=options.tokens_per_batch,
+            pooling=options.pooling, sentence=options.sentence, prefix=options.prefix,
+            subtract_means=options.subtract_means, tokens_per_batch=options.tokens_per_batch,
         ),
     )  # fmt: skip
     results.check(request, "--tasks", "--languages")
@@ -269,12 +276,16 @@ def _import(options) -> None:
     from jxstilts.models import bundle
 
     loaded = bundle.load(options.source)
+    if options.prefix is not None:
+        loaded = dataclasses.replace(loaded, model=loaded.model.with_prefix(options.prefix))
     sha = bundle.save(
         options.target, loaded.model, loaded.params,
         tokenizer_files=loaded.tokenizer_dir, provenance=loaded.meta["provenance"],
     )  # fmt: skip
     heads = ", ".join(f"{spec.name} ({spec.type})" for spec in loaded.model.head_specs) or "none"
     print(f"{options.target}: {loaded.model.family}, heads: {heads}, sha256 {sha}")
+    if loaded.model.recipe:
+        print(f"sentence vectors: {loaded.model.recipe}")
 
 
 def _export(options) -> None:

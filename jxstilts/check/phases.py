@@ -9,7 +9,7 @@ from jxstilts import tasks
 from jxstilts.check import examples
 from jxstilts.check.program import BatchShape, Program
 from jxstilts.models import bundle
-from jxstilts.models.model import HeadSpec, Model, make_config, published
+from jxstilts.models.model import HeadSpec, Model, published
 from jxstilts.study import plan
 from jxstilts.study.config import Study
 from jxstilts.train import frozen, inputs, terms
@@ -122,9 +122,7 @@ def model_of(study: Study, name: str) -> Model | None:
 def _start(study: Study, name: str) -> Model | None:
     init = study.phases[name].init
     if init != "random" and pathlib.Path(init).expanduser().is_dir():
-        meta = bundle.read_meta(init)
-        heads = tuple(HeadSpec(**{**spec, "labels": tuple(spec["labels"])}) for spec in meta["heads"])
-        return Model(make_config(meta["family"], **meta["config"]), heads, study.compute, meta["family"])
+        return bundle.model_of(init, study.compute)
     known = plan.architecture(study, name)
     return Model(known[1], (), study.compute, known[0]) if known else None
 

@@ -21,7 +21,7 @@ from jxstilts.data.features import Features, concatenate
 from jxstilts.eval import metrics, predict
 from jxstilts.eval.options import Options, layer_of
 from jxstilts.eval.retrieval import Search
-from jxstilts.forms import Collector, Given, retrieval, text
+from jxstilts.forms import Collector, Given, retrieval
 from jxstilts.models.model import HeadSpec, Model, Params
 from jxstilts.runtime import InputError, suggest
 from jxstilts.tasks import TaskSpec
@@ -126,26 +126,44 @@ class Evaluator:
         if form.has_head:
             spec = pick_head(model, task, head)
         else:
-            layers = tuple(range(model.config.layers + 1)) if all_layers else (options.layer,)
-            spec = form.reader(options, layers)
+            recipe = model.recipe if options.layer is None else None
+            every = all_layers or recipe is not None  # what an embedding model would score otherwise stands beside it
+            layers = tuple(range(model.config.layers + 1)) if every else (options.layer,)
+            spec = form.reader(options, layers, recipe)
             model = model.with_heads(spec)
         return _Run(dataclasses.replace(self, model=model, options=options), task, spec, layers)
 
     def embed(self, sentences: Sequence[Mapping], layers: Sequence[int] | None = None) -> np.ndarray:
         """Returns embeddings of [{"id", "text"}, ...] in some hidden states, [layers, N, D] float32, from one pass.
 
-        Of the options max_length, tokens_per_batch and pooling are read. layers: which hidden states, 0 = embeddings,
-        -1 = last; default: all L + 1; only these reach the host. Equal sentences are encoded once.
+        Of the options max_length, tokens_per_batch, pooling and prefix are read. layers: which hidden states, 0 =
+        embeddings, -1 = last; default: all L + 1; only these reach the host. Equal sentences are encoded once.
         Raises InputError for a layer or a max_length that the model does not reach.
         """
-        form, options = retrieval.FORM, self.options.fit(retrieval.FORM, self.model)
         layers = range(self.model.config.layers + 1) if layers is None else layers
-        head = form.reader(options, [layer_of(self.model, layer) for layer in layers])
-        run = dataclasses.replace(self, model=self.model.with_heads(head), options=options)
-        features = prepare.features(
-            text.FORM, list(sentences), self.tokenizer, self.model.template, options, self.cache_dir
-        )
-        found = np.zeros((len(layers), len(features), self.model.config.width), np.float32)
+        layers = [layer_of(self.model, layer) for layer in layers]
+        options = self.options.fit(retrieval.FORM, self.model).by(None)
+        return self._embed(sentences, options, retrieval.FORM.reader(options, layers, None), len(layers))
+
+    def vectors(self, sentences: Sequence[Mapping]) -> np.ndarray:
+        """Returns a vector for each of [{"id", "text"}, ...], [N, D] float32, by an embedding model's own recipe.
+
+        Raises InputError for a model without one, or options that ask for something else.
+        """
+        recipe = self.options.recipe(self.model)
+        if recipe is None:
+            raise InputError(
+                "vectors: this model has no recipe of its own, or the options ask for another one; see `embed`"
+            )
+        options = self.options.fit(retrieval.FORM, self.model).by(recipe)
+        return self._embed(sentences, options, retrieval.FORM.reader(options, [0], recipe), 2)[1]
+
+    def _embed(self, sentences: Sequence[Mapping], options: Options, head: HeadSpec, count: int) -> np.ndarray:
+        form, run = retrieval.FORM, dataclasses.replace(self, model=self.model.with_heads(head), options=options)
+        given = {"source": list(sentences), "target": []}
+        features = prepare.features(form, given, self.tokenizer, self.model.template, options, self.cache_dir)
+        width = max(self.model.config.width, head.recipe.dense if head.recipe else 0)
+        found = np.zeros((count, len(features), width), np.float32)
         for places, vectors in _arrays(run, head, features, form):
             found[:, places] = vectors[:, None]
         return found

@@ -5,11 +5,13 @@ import dataclasses
 import jax
 
 from jxstilts.forms import Form, Reading
+from jxstilts.models.heads.embedding import Recipe
 from jxstilts.models.model import Model
-from jxstilts.runtime import InputError
+from jxstilts.runtime import InputError, suggest
 from jxstilts.tasks import TaskSpec, protocols
 
 # A CPU needs no larger batch to be busy, and of a small one the last leaves less empty: 3 rows of 384, or 9 of 128.
+SENTENCES = ("", "protocol")
 TOKENS = {"cpu": 1152}
 
 
@@ -23,6 +25,8 @@ class Options(Reading):
     tokens_per_batch: int = 0  # rows times their length; 0 = as suits the device
     layer: int | None = None  # retrieval: which hidden state, 0 = embeddings, -1 = last
     pooling: str = "mean"  # retrieval: "mean" (special tokens included), "mean_without_specials" or "first" (token)
+    sentence: str = ""  # retrieval: "" = an embedding model's own recipe, "protocol" = the protocol's hidden state
+    prefix: str | None = None  # retrieval: text before each sentence; None = by the model's own recipe
     subtract_means: bool = False  # retrieval: take from each side its mean, what all sentences of a language share
     max_features: int = 0  # only the first N rows, windows, questions or sentences (dev selection: 500); 0 = all
 
@@ -47,14 +51,40 @@ class Options(Reading):
 
         Raises InputError for an unknown protocol or rule, and a length or layer that the model does not reach.
         """
-        layer = self.layer
-        if layer is None and not task.form.has_head:
-            layer = protocols.layer(self.protocol, task.name, model.config.layers)
+        if self.sentence not in SENTENCES:
+            raise InputError(suggest("sentence", self.sentence, SENTENCES))
+        decided = self.fit(task.form, model)
+        layer = None
+        if not task.form.has_head:
+            recipe = decided.recipe(model)
+            decided = decided.by(recipe)
+            layer = self.layer
+            if layer is None and recipe is None:
+                layer = protocols.layer(self.protocol, task.name, model.config.layers)
         return dataclasses.replace(
-            self.fit(task.form, model),
+            decided,
             layer=None if layer is None else layer_of(model, layer),
             long_sentences=self.long_sentences or protocols.get(self.protocol).long_sentences,
         )
+
+    def recipe(self, model: Model) -> Recipe | None:
+        """Returns the model's own recipe where it counts: no hidden state and no other rule is asked for."""
+        return model.recipe if self.layer is None and not self.sentence else None
+
+    def by(self, recipe: Recipe | None) -> "Options":
+        """Returns the options with the prefix, the pooling and the length of a recipe, where it says something."""
+        if recipe is None:
+            return dataclasses.replace(self, prefix=self.prefix or "")
+        length = min(self.max_length, recipe.max_length or self.max_length)
+        prefix = recipe.prefix if self.prefix is None else self.prefix
+        return dataclasses.replace(self, prefix=prefix, pooling=recipe.pooling, max_length=length)
+
+    def in_words(self, model: Model) -> str:
+        """Says how sentences become vectors, of options that are decided."""
+        if self.layer is None:
+            return f"the model's own recipe, {dataclasses.replace(model.recipe, prefix=self.prefix)}"
+        prefix = f"prefix {self.prefix!r}, " if self.prefix else ""
+        return f"{prefix}{self.pooling} of hidden state {self.layer} of {model.config.layers}"
 
 
 def layer_of(model: Model, layer: int) -> int:

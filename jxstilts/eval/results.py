@@ -22,6 +22,10 @@ from jxstilts.models import bundle
 from jxstilts.runtime import InputError, suggest
 from jxstilts.tasks.digests import digests
 
+# Options that there have not always been, and what was done without them: there they are not recorded, so that
+# evaluations of before stay what they are.
+ADDED = {"sentence": "", "prefix": None}
+
 
 @dataclasses.dataclass(frozen=True)
 class Request:
@@ -116,7 +120,7 @@ def add(
     Raises runtime.Interrupted when `stop` says so; what is done is kept.
     """
     path = folder / "results.jsonl"
-    identity = config.fingerprint({"request": request, "data_dir": str(data_dir)})
+    identity = config.fingerprint({"request": _settings(request), "data_dir": str(data_dir)})
     mine = {"evaluation": name, "config_fingerprint": identity, "checkpoint_sha256": labels["checkpoint_sha256"]}
     content = functools.cache(partial(_content, request, data_dir, digests_dir))
 
@@ -143,11 +147,16 @@ def add(
         languages = [language for other, language in wanted if other == task]
         progress = tracking.Progress(f"evaluate {name}, {task}", len(languages))
         run = partial(own.languages, tasks.get(task), head=request.head or None, all_layers=request.all_layers)
+        recipe = {}
+        if not tasks.get(task).form.has_head:
+            options = own.options.resolve(tasks.get(task), loaded.model)
+            progress.note(f"sentence vectors: {options.in_words(loaded.model)}")
+            recipe = {"sentence": options.in_words(loaded.model)} if options.layer is None else {}
         found = _of_task(request, task, languages, run, data_dir, stop)
         for number, (result, examples) in enumerate(found, start=1):
             if processes.first():
                 _keep_one(folder, name, task, result, examples, mine)
-                more = {**labels, **mine, "limit": request.limit, "data": content(task, result.language)}
+                more = {**labels, **mine, **recipe, "limit": request.limit, "data": content(task, result.language)}
                 _store(path, _rows(result, more), mine)
                 if not done:
                     items.prune(folder, name, mine)
@@ -155,6 +164,13 @@ def add(
             progress.show(number, {})
         if stop(done) and done < len(wanted):
             raise runtime.Interrupted(f"evaluation {name}: stopped after {done} of {len(wanted)}; kept")
+
+
+def _settings(request: Request) -> dict[str, Any]:
+    """Returns a request without the options of ADDED that change nothing."""
+    found = config.plain(request)
+    kept = {key: value for key, value in found["options"].items() if key not in ADDED or value != ADDED[key]}
+    return found | {"options": kept}
 
 
 def _content(request: Request, data_dir: str, kept: pathlib.Path, task: str, language: str) -> str:

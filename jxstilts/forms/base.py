@@ -152,8 +152,11 @@ class Form(abc.ABC):
         """Returns the class of the form's heads (`models.heads.HeadBase`)."""
         return importlib.import_module(f"jxstilts.models.heads.{self.name}").Head
 
-    def reader(self, options: Any, layers: Sequence[int]) -> Any:
-        """Returns the HeadSpec by which a form without a trained head reads a model. layers: the hidden states."""
+    def reader(self, options: Any, layers: Sequence[int], recipe: Any) -> Any:
+        """Returns the HeadSpec by which a form without a trained head reads a model.
+
+        layers: the hidden states. recipe: the model's own, where it counts.
+        """
         raise InputError(f"the form {self.name!r} reads a trained head")
 
     def labels(self, spec: Any, examples: Iterable[Mapping]) -> tuple[str, ...]:

@@ -25,7 +25,8 @@ class Vectors(base.Collector):
         self.vectors[:, index] = array
 
     def finish(self):
-        return self._of(self.given.layers.index(self.given.options.layer))
+        layer = self.given.options.layer  # None: by the model's own recipe, whose vector comes last
+        return self._of(-1 if layer is None else self.given.layers.index(layer))
 
     def by_layer(self):
         """Returns the predictions in each hidden state that was read, where there are several."""
@@ -78,13 +79,18 @@ class Retrieval(base.Form):
         return list(self.sides(examples).values())
 
     def tokenize(self, examples, tokenizer, template, reading, labels=()) -> Features:
-        """A feature per sentence [{"id", "text"}, ...], cut to max_length."""
+        """A feature per sentence [{"id", "text"}, ...], with the prefix of the evaluation's options, cut to max_length."""
+        if reading.prefix:
+            examples = [{**example, "text": reading.prefix + example["text"]} for example in examples]
         return text.FORM.tokenize(examples, tokenizer, template, reading)
 
-    def reader(self, options, layers):
+    def options(self, reading):
+        return super().options(reading) | {"prefix": reading.prefix}
+
+    def reader(self, options, layers, recipe):
         from jxstilts.models.heads.embedding import EmbeddingSpec  # JAX, which files of predictions do without
 
-        return EmbeddingSpec("embedding", "embedding", pooling=options.pooling, layers=tuple(layers))
+        return EmbeddingSpec("embedding", "embedding", pooling=options.pooling, layers=tuple(layers), recipe=recipe)
 
     def collector(self, given):
         return Vectors(given)

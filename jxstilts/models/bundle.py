@@ -21,18 +21,17 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from jxstilts import checkpoint, forms, processes
+from jxstilts import checkpoint, processes
 from jxstilts.config import shown
 from jxstilts.mesh import param_shardings
 from jxstilts.models import huggingface
 from jxstilts.models.checks import check_labels, check_values
 from jxstilts.models.heads import HeadSpec
-from jxstilts.models.heads import types as head_types
 from jxstilts.models.huggingface import Loaded
 from jxstilts.models.layers import Compute
-from jxstilts.models.model import Model, Params, make_config
+from jxstilts.models.model import Model, Params, head_class, make_config
 from jxstilts.models.tensor_files import check_tokenizer, copy_tokenizer, read_json
-from jxstilts.runtime import InputError, atomic_write, sha256_file, suggest, versions
+from jxstilts.runtime import InputError, atomic_write, sha256_file, versions
 
 FORMAT = 1
 META = "bundle.json"
@@ -174,6 +173,14 @@ def is_bundle(folder: str | pathlib.Path) -> bool:
     return (pathlib.Path(folder) / META).is_file()
 
 
+def model_of(path: str | pathlib.Path, compute: Compute) -> Model:
+    """Returns the model, with its heads, of a bundle, a Hugging Face folder or a hub id; reads no arrays."""
+    folder = _settled(path)
+    if not is_bundle(folder):
+        return dataclasses.replace(huggingface.inspect(path)[0], compute=compute)
+    return _model(read_meta(folder), folder, compute)
+
+
 def _model(meta: dict, folder: pathlib.Path, compute: Compute) -> Model:
     """Returns the model that a bundle.json describes."""
     try:
@@ -187,13 +194,13 @@ def _model(meta: dict, folder: pathlib.Path, compute: Compute) -> Model:
 
 def _head(given: dict) -> HeadSpec:
     """Returns the head that an entry of a bundle.json describes."""
-    spec = HeadSpec(**{**given, "labels": tuple(given["labels"])})
-    kinds = [type(value) for value in (spec.name, spec.type, given["labels"], spec.pooler)]
-    if kinds != [str, str, list, bool] or "/" in spec.name or not spec.name.isprintable():
+    kinds = [type(given[key]) for key in ("name", "type", "labels", "pooler")]
+    if kinds != [str, str, list, bool] or "/" in given["name"] or not given["name"].isprintable():
         raise InputError(f"heads: not a head: {given!r:.200}")
-    known = {*head_types(), *forms.names()}
-    if spec.type not in known:
-        raise InputError(f"heads: {suggest('head type', spec.type, known)}")
+    try:
+        spec = head_class(given["type"]).spec_class.read({**given, "labels": tuple(given["labels"])})
+    except InputError as error:
+        raise InputError(f"heads: {error}") from error
     check_labels(spec.labels, f"heads: {spec.name!r:.60}")
     return spec
 

@@ -16,9 +16,11 @@ import jax
 import numpy as np
 
 from jxstilts.checkpoint import leaves
+from jxstilts.models import sentence_files
 from jxstilts.models.checks import check_labels, check_values
 from jxstilts.models.families.base import HuggingFace
 from jxstilts.models.heads import HeadSpec, kind
+from jxstilts.models.heads.embedding import EmbeddingSpec
 from jxstilts.models.layers import Compute
 from jxstilts.models.model import Model, Params, families, family_module, make_config
 from jxstilts.models.tensor_files import (
@@ -34,6 +36,7 @@ from jxstilts.models.tensor_files import (
 from jxstilts.runtime import InputError, suggest
 
 PROBLEMS = (None, "single_label_classification")  # what a head here may be trained for
+DENSE = "heads/embedding/dense"  # of an embedding model's recipe
 NAMED = 30  # tensors that one message names
 
 
@@ -84,7 +87,10 @@ def load(
     prefix = _prefix(_names(model).anchor, tensors, folder)
     abstract, _ = model.abstract()
     arrays = {path: np.empty(leaf.shape, np.float32) for path, leaf in leaves(abstract).items()}
-    tied = _tied(model, prefix)
+    tied, found = _tied(model, prefix), sentence_files.read(folder)
+    for name, array in (found.arrays(model.config.width) if found else {}).items():
+        if f"{DENSE}/{name}" in arrays:
+            arrays[f"{DENSE}/{name}"][...] = array
     for place in places(model, prefix):
         array = tensors[_stored_name(place.name, tensors, tied)].read()
         arrays[place.path][... if place.layer is None else place.layer] = array.T if place.transposed else array
@@ -139,6 +145,11 @@ def export(loaded: Loaded, folder: str | pathlib.Path, *, head: str | None = Non
     (partial / "config.json").write_text(json.dumps(config_json, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if loaded.tokenizer_dir is not None:
         copy_tokenizer(loaded.tokenizer_dir, partial)
+    recipe = None if spec is not None or encoder_only else loaded.model.recipe
+    if recipe is not None:
+        dense = {path.removeprefix(f"{DENSE}/"): leaf for path, leaf in stored.items() if path.startswith(f"{DENSE}/")}
+        sentence_files.write(partial, recipe, dense)
+        written += [Place(f"{DENSE}/{name}", None, name, (), False) for name in dense]
     os.replace(partial, folder)
     return sorted(set(stored) - {place.path for place in written})
 
@@ -153,6 +164,8 @@ def places(model: Model, prefix: str) -> list[Place]:
     abstract, _ = model.abstract()
     found = []
     for path, leaf in leaves(abstract).items():
+        if path.startswith(f"{DENSE}/"):  # in a folder of its own, see `sentence_files`
+            continue
         transposed = path.endswith("kernel")
         layered = "{layer}" in keys[path]
         shape = leaf.shape[1:] if layered else leaf.shape
@@ -234,6 +247,8 @@ def _open(source) -> tuple[pathlib.Path, Model, dict[str, Tensor], dict]:
     there = {field: any(name.startswith(begin) for name in tensors) for field, begin in shown_by.items()}
     config = dataclasses.replace(config, **there)
     model = Model(config, _find_heads(config_json, path, (family, config), tensors, prefix), family=family)
+    if found := sentence_files.read(folder):
+        model = model.with_heads(*model.head_specs, EmbeddingSpec("embedding", "embedding", recipe=found.recipe))
 
     unused = {prefix + name for name in names.buffers} | {_beside(name, prefix) for name in names.unused}
     wrong = _misfits(model, prefix, tensors, unused)

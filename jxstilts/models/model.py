@@ -17,6 +17,7 @@ from jxstilts.models import heads
 from jxstilts.models.families import ROOM
 from jxstilts.models.families.base import Family, missing
 from jxstilts.models.heads import HeadSpec
+from jxstilts.models.heads.embedding import EmbeddingSpec, Recipe
 from jxstilts.models.layers import Compute
 from jxstilts.runtime import InputError, suggest
 
@@ -41,6 +42,16 @@ def published(name: str) -> tuple[str, str] | None:
     """Returns (family, preset) of a hub id whose weights are known, with or without a revision; None of another."""
     name = name.partition("@")[0]
     return next(((own, hub[name]) for own in families() if name in (hub := family_module(own).HUB)), None)
+
+
+def head_class(type: str) -> type[heads.HeadBase]:
+    """Returns the class of the heads of a type: one of `models.heads`, or that of a form. Raises InputError."""
+    if type in heads.types():
+        return heads.kind(type)
+    known = {*heads.types(), *forms.names()}
+    if type not in known:
+        raise InputError(suggest("head type", type, known))
+    return forms.get(type).head_class()
 
 
 def make_config(family: str, preset: str | None = None, **changes):
@@ -83,9 +94,25 @@ class Model:
         if name not in specs:
             raise InputError(suggest("head", name, specs))
         spec = specs[name]
-        kind = heads.kind(spec.type) if spec.type in heads.types() else forms.get(spec.type).head_class()
         layout = family_module(self.family).heads(self.config).get(spec.type, heads.Layout())
-        return kind(spec, self.config, self.compute, layout)
+        return head_class(spec.type)(spec, self.config, self.compute, layout)
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """How the model makes a sentence's vector, where it is an embedding model."""
+        found = (spec.recipe for spec in self.head_specs if isinstance(spec, EmbeddingSpec))
+        return next(found, None)
+
+    def with_prefix(self, prefix: str) -> "Model":
+        """Returns the model with this text before each sentence, in its recipe. Raises InputError where it has none."""
+        if self.recipe is None:
+            raise InputError("prefix: this model has no recipe for sentence vectors (modules.json beside its weights)")
+        recipe = dataclasses.replace(self.recipe, prefix=prefix)
+        own = (
+            dataclasses.replace(spec, recipe=recipe) if isinstance(spec, EmbeddingSpec) else spec
+            for spec in self.head_specs
+        )
+        return self.with_heads(*own)
 
     @property
     def template(self):

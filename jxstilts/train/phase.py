@@ -178,7 +178,8 @@ def run(
     if phase.tasks:
         tracking.peak_flops()  # measured once in a process, before the devices are given work
     model = inputs.heads(phase, model, start.model.head_specs if start else (), place.data_dir)
-    params, taken = handover.take_over(model, start.params if start else None, phase.keep_heads, phase.seed, place.mesh)
+    kept = inputs.kept_heads(phase, start.model.head_specs if start else ())
+    params, taken = handover.take_over(model, start.params if start else None, kept, phase.seed, place.mesh)
     progress = tracking.Progress(name, phase.steps, place.quiet)
     for text in (f"{key}: {', '.join(value) or '-'}" for key, value in plain(taken).items()):
         progress.note(text)

@@ -31,6 +31,11 @@ class HeadSpec:
     labels: tuple[str, ...] = ()
     pooler: bool = False  # classification and choice: read the encoder's pooler output, as the study's code does
 
+    @classmethod
+    def read(cls, given: Mapping[str, Any]) -> "HeadSpec":
+        """Returns the head that an entry of a bundle.json describes, unchecked."""
+        return cls(**given)
+
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
@@ -71,6 +76,7 @@ class HeadBase:
     config: Any
     compute: Compute
     layout: Layout
+    spec_class: ClassVar[type[HeadSpec]] = HeadSpec
     all_hidden: ClassVar[bool] = False  # does `predict` read every hidden state?
     labelled: ClassVar[bool] = False  # has it an output for each label?
 
