@@ -79,7 +79,7 @@ class Retrieval(base.Form):
         return list(self.sides(examples).values())
 
     def tokenize(self, examples, tokenizer, template, reading, labels=()) -> Features:
-        """A feature per sentence [{"id", "text"}, ...], with the prefix of the evaluation's options, cut to max_length."""
+        """A feature per sentence [{"id", "text"}, ...]: the prefix of the options and the text, cut to max_length."""
         if reading.prefix:
             examples = [{**example, "text": reading.prefix + example["text"]} for example in examples]
         return text.FORM.tokenize(examples, tokenizer, template, reading)
