@@ -114,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     load = add("import", _import, "a Hugging Face folder or hub id -> a bundle")
     load.add_argument("source", help="folder, or hub id owner/name[@revision]")
     load.add_argument("target")
+    load.add_argument("--force", action="store_true", help="replace the bundle that the target holds")
     load.add_argument("--prefix", help='of an embedding model: text before each sentence, such as "query: "')
 
     export = add("export", _export, "a bundle -> a folder that Hugging Face's AutoModelFor... loads")
@@ -273,9 +274,16 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _import(options) -> None:
+    from jxstilts.data import tokenizer
     from jxstilts.models import bundle
+    from jxstilts.models.checks import check_vocabulary
 
+    target = pathlib.Path(options.target)
+    if target.exists() and not options.force:
+        raise InputError(f"{target} exists; give another target, or --force to replace the bundle that it holds")
     loaded = bundle.load(options.source)
+    if loaded.tokenizer_dir is not None:
+        check_vocabulary(loaded.model.config, tokenizer.load(loaded.tokenizer_dir), options.source)
     if options.prefix is not None:
         loaded = dataclasses.replace(loaded, model=loaded.model.with_prefix(options.prefix))
     sha = bundle.save(
@@ -284,6 +292,8 @@ def _import(options) -> None:
     )  # fmt: skip
     heads = ", ".join(f"{spec.name} ({spec.type})" for spec in loaded.model.head_specs) or "none"
     print(f"{options.target}: {loaded.model.family}, heads: {heads}, sha256 {sha}")
+    if loaded.tokenizer_dir is None:
+        print(f"{options.source} has no tokenizer, nor has the bundle: put its tokenizer.json beside the weights first")
     if loaded.model.recipe:
         print(f"sentence vectors: {loaded.model.recipe}")
 

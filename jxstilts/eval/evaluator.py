@@ -6,6 +6,7 @@ device computes. What differs between the forms of tasks, the form answers (`jxs
 """
 
 import bisect
+import contextlib
 import dataclasses
 import itertools
 import pathlib
@@ -22,6 +23,7 @@ from jxstilts.eval import metrics, predict
 from jxstilts.eval.options import Options, layer_of
 from jxstilts.eval.retrieval import Search
 from jxstilts.forms import Collector, Given, retrieval
+from jxstilts.models.checks import check_vocabulary
 from jxstilts.models.model import HeadSpec, Model, Params
 from jxstilts.runtime import InputError, suggest
 from jxstilts.tasks import TaskSpec
@@ -120,6 +122,7 @@ class Evaluator:
 
     def _run(self, task: TaskSpec, head: str | None, all_layers: bool) -> "_Run":
         form = task.form
+        check_vocabulary(self.model.config, self.tokenizer)
         if not form.scored:
             raise InputError(f"task {task.name!r} is of the form {form.name!r}, which has no evaluation")
         options, layers, model = self.options.resolve(task, self.model), (), self.model
@@ -159,6 +162,7 @@ class Evaluator:
         return self._embed(sentences, options, retrieval.FORM.reader(options, [0], recipe), 2)[1]
 
     def _embed(self, sentences: Sequence[Mapping], options: Options, head: HeadSpec, count: int) -> np.ndarray:
+        check_vocabulary(self.model.config, self.tokenizer)
         form, run = retrieval.FORM, dataclasses.replace(self, model=self.model.with_heads(head), options=options)
         given = {"source": list(sentences), "target": []}
         features = prepare.features(form, given, self.tokenizer, self.model.template, options, self.cache_dir)
@@ -245,11 +249,22 @@ def _stream(run: _Run, group: list) -> list[tuple[str, Collector]]:
     limit = options.max_features if form.counts_features else 0
     if limit and len(group) > 1:
         raise InputError(f"max_features of a task of the form {form.name!r} is for one language at a time")
-    for places, array in _arrays(run.evaluator, run.head, features, form, limit):
-        for index in places:
-            place = bisect.bisect_right(ends, index)
-            collectors[place].add(index - (ends[place - 1] if place else 0), array)
+    with _named(run.task, group):
+        for places, array in _arrays(run.evaluator, run.head, features, form, limit):
+            for index in places:
+                place = bisect.bisect_right(ends, index)
+                collectors[place].add(index - (ends[place - 1] if place else 0), array)
     return [(language, collector) for (language, _, _), collector in zip(group, collectors, strict=True)]
+
+
+@contextlib.contextmanager
+def _named(task: TaskSpec, group: list) -> Iterator[None]:
+    """Adds the task and its languages to what is said of the model's outputs."""
+    try:
+        yield
+    except InputError as error:
+        languages = ", ".join(language for language, _, _ in group)
+        raise InputError(f"task {task.name!r} in {languages}: {error}") from error
 
 
 def _arrays(

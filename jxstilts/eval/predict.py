@@ -14,6 +14,7 @@ from jxstilts.data.features import Features
 from jxstilts.forms import Form
 from jxstilts.mesh import batch_divisor, put_whole, replicated
 from jxstilts.models.model import Batch, Model, Params
+from jxstilts.runtime import InputError
 
 
 def predict(model: Model, params: Params, head: str, batch: Batch, mesh: Mesh | None = None) -> dict[str, jax.Array]:
@@ -75,6 +76,19 @@ def predict_all(
         yield done, jax.device_get(arrays)
 
 
+def _check_finite(batch: Batch, array: np.ndarray) -> None:
+    """Raises InputError where a head gives a real row something that is no number; a class is then -1."""
+    fine = np.isfinite(array) if array.dtype.kind == "f" else array >= 0
+    if fine.all():
+        return
+    rows = batch["index"][(~fine).reshape(len(fine), -1).any(1)]
+    if (rows >= 0).any():
+        raise InputError(
+            f"the model's outputs are not finite (NaN or infinite), first in input {rows[rows >= 0].min()}: its "
+            "weights, or its dtype (float16 overflows where bfloat16 does not), are no good for these inputs"
+        )
+
+
 def each(run: Any, head: str, features: Features, form: Form, limit: int = 0) -> Iterator[tuple[int, np.ndarray]]:
     """Yields (feature index, its array) of what a head says, each feature once, in no order.
 
@@ -99,6 +113,7 @@ def each(run: Any, head: str, features: Features, form: Form, limit: int = 0) ->
     fields, pad_id = run.model.template.fields, run.tokenizer.pad_token_id or 0
     batches = batching.batches(features, plans, fields=fields, max_segments=segments, pad_id=pad_id)
     for batch, arrays in predict_all(run.model, run.params, head, batches, run.mesh):
+        _check_finite(batch, arrays[form.output])
         for row, slot in np.argwhere(batch["index"] >= 0).tolist():
             index = int(batch["index"][row, slot])
             if form.per_token:

@@ -25,7 +25,7 @@ from jxstilts import checkpoint, processes
 from jxstilts.config import shown
 from jxstilts.mesh import param_shardings
 from jxstilts.models import huggingface
-from jxstilts.models.checks import check_labels, check_values
+from jxstilts.models.checks import check_finite, check_labels, check_values
 from jxstilts.models.heads import HeadSpec
 from jxstilts.models.huggingface import Loaded
 from jxstilts.models.layers import Compute
@@ -118,6 +118,7 @@ def load(
     folder = _settled(path)
     if not is_bundle(folder):
         loaded = huggingface.load(path, compute=compute, heads=heads, hash_files=verify)
+        check_finite(loaded.params, path)
         meta = loaded.meta
         if verify:
             parts = checkpoint.digests(loaded.params)
@@ -145,6 +146,7 @@ def load(
         ]
         if wrong:
             raise InputError(f"{folder} is damaged: not the values that were saved: {', '.join(wrong)}")
+    check_finite(params, folder)
     _place(params, shardings, compute.param_dtype)
     return Loaded(model, params, tokenizer_dir, meta)
 

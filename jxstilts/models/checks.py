@@ -4,6 +4,11 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jxstilts.checkpoint import leaves
 from jxstilts.config import shown
 from jxstilts.models.model import family_module
 from jxstilts.runtime import InputError
@@ -28,6 +33,36 @@ def check_values(family: str, values: Mapping[str, Any], where: str, names: Mapp
             raise InputError(f"{where}{(names or {}).get(field, field)}={shown(repr(value), 60)}; allowed is {allowed}")
     if values.get("pad_id", 0) >= values.get("vocab_size", 2**31):
         raise InputError(f"{where}pad_id={values['pad_id']} is not in the vocabulary of {values['vocab_size']}")
+
+
+def check_vocabulary(config: Any, tokenizer: Any, where: str = "") -> None:
+    """Raises InputError where a tokenizer has more ids than the embedding has rows; JAX would clamp such an id.
+
+    More rows than ids are fine: published models round their number up.
+    """
+    if len(tokenizer) > config.vocab_size:
+        raise InputError(
+            f"{where}{': ' if where else ''}the tokenizer has {len(tokenizer):,} ids, but the model's embeddings have "
+            f"{config.vocab_size:,} rows (vocab_size): they do not belong together; take the tokenizer that the model "
+            "was trained with"
+        )
+
+
+def check_finite(params: Any, where: object) -> None:
+    """Raises InputError for parameters that are NaN or infinite; it names all of them."""
+    wrong = [path for path, leaf in leaves(params).items() if not _finite(leaf)]
+    if wrong:
+        more = f" and {len(wrong) - 10} more" if len(wrong) > 10 else ""
+        raise InputError(
+            f"{where}: weights that are not finite numbers (NaN or infinite): {', '.join(wrong[:10])}{more}"
+        )
+
+
+def _finite(leaf: Any) -> bool:
+    if not leaf.size:
+        return True
+    library = jnp if isinstance(leaf, jax.Array) else np
+    return bool(library.isfinite(leaf.min())) and bool(library.isfinite(leaf.max()))  # both are NaN if one value is
 
 
 def check_labels(labels: Sequence[str], where: str) -> None:

@@ -366,6 +366,15 @@ def _renamed(tensors: dict[str, Tensor], ends: dict[str, str], folder: pathlib.P
 
 def _exported_head(model: Model, name: str | None) -> HeadSpec | None:
     specs = {spec.name: spec for spec in model.head_specs if model.head(spec.name).layout.architecture}
+    unplaced = [
+        spec.name for spec in model.head_specs
+        if spec.name not in specs and model.head(spec.name).layout.layers is not None
+    ]  # fmt: skip
+    if name is None and not specs and unplaced:
+        raise InputError(
+            f"no Hugging Face class of the family {model.family!r} computes the head {', '.join(unplaced)}; export the "
+            "encoder alone (encoder_only)"
+        )
     if name is None and len(specs) > 1:
         raise InputError(
             f"the model has several heads ({', '.join(specs)}); choose one (head), or the encoder alone (encoder_only)"

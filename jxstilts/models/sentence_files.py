@@ -17,7 +17,7 @@ from jxstilts.runtime import InputError
 
 MODULES = "modules.json"
 PROMPTS = "config_sentence_transformers.json"
-LENGTHS = ("sentence_bert_config.json", "sentence_xlm-roberta_config.json", "sentence_roberta_config.json")
+LENGTHS = "sentence_bert_config.json"
 POOLINGS = {"cls": "first", "mean": "mean"}  # their name -> ours
 DENSE = {"kernel": "linear.weight", "bias": "linear.bias"}
 
@@ -105,7 +105,7 @@ def write(folder: pathlib.Path, recipe: Recipe, dense: Mapping[str, np.ndarray])
         f"pooling_mode_{name}_token{'' if name == 'cls' else 's'}": name == theirs[recipe.pooling] for name in POOLINGS
     }
     _json(folder / "1_Pooling/config.json", pooling)
-    _json(folder / LENGTHS[0], {"max_seq_length": recipe.max_length or None, "do_lower_case": False})
+    _json(folder / LENGTHS, {"max_seq_length": recipe.max_length or None, "do_lower_case": False})
     if recipe.prefix:
         _json(folder / PROMPTS, {"prompts": {"query": recipe.prefix}, "default_prompt_name": "query"})
     if recipe.dense:
@@ -152,8 +152,8 @@ def _pooling(path: pathlib.Path) -> str:
 
 
 def _max_length(folder: pathlib.Path) -> int:
-    path = next((folder / name for name in LENGTHS if (folder / name).is_file()), None)
-    config = {} if path is None else read_json(path)
+    path = next(iter(sorted(folder.glob("sentence_*_config.json"))), folder / LENGTHS)  # older ones name the type
+    config = read_json(path) if path.is_file() else {}
     if config.get("do_lower_case"):
         raise InputError(f"{path}: do_lower_case: text is not lower-cased here before a tokenizer that does not")
     length = config.get("max_seq_length") or 0

@@ -15,6 +15,7 @@ from jxstilts.data import tokenizer as tokenizers
 from jxstilts.data.features import Features, concatenate
 from jxstilts.mesh import batch_divisor
 from jxstilts.models import attention
+from jxstilts.models.checks import check_vocabulary
 from jxstilts.models.model import HeadSpec, Model, family_module
 from jxstilts.runtime import InputError
 from jxstilts.train import mixture, objectives
@@ -122,6 +123,7 @@ def make(phase: Any, model: Model, tokenizer_dir: Any, place: Any) -> Data:
     Raises InputError for rows longer than the model's positions and for batches that do not divide over the mesh.
     """
     tokenizer = tokenizers.load(tokenizer_dir)
+    check_vocabulary(model.config, tokenizer)
     made, notes = {}, []
     for key, stream in phase.tasks.items():
         _check(key, stream, phase.accumulation, model, place.mesh)

@@ -26,5 +26,9 @@ class Head(HeadBase):
         return {"loss": (losses.sum(), weights.sum()), "accuracy": (right.sum(), weights.sum())}
 
     def predict(self, params, hidden, batch) -> dict:
-        """-> classes [B, T] int32. Not the logits: with a thousand labels they are too much to bring to the host."""
-        return {"classes": self.logits(params, hidden).argmax(-1).astype(jnp.int32)}
+        """-> classes [B, T] int32, -1 where a logit is not finite.
+
+        Not the logits: with a thousand labels they are too much to bring to the host.
+        """
+        logits = self.logits(params, hidden)
+        return {"classes": jnp.where(jnp.isfinite(logits).all(-1), logits.argmax(-1), -1).astype(jnp.int32)}
