@@ -10,7 +10,7 @@ sides have the same weights and the same tokenised inputs, cut at XTREME's limit
 padded to the longest of them or to the task's limit (retrieval: to the longest in any case, as XTREME's script does),
 or all inputs of a language sorted by length (as `encode` of sentence-transformers does, and few scripts for tasks); the
 head's output, or the mean of the tokens, brought to the host; nothing is decoded or scored. This package:
-`evaluator.evaluate_languages` as it is: it reads its tokenised cache, packs, predicts, decodes and scores with
+`Evaluator.languages` as it is: it reads its tokenised cache, packs, predicts, decodes and scores with
 intervals. `ratio` is PyTorch's time divided by this package's, each the best of its turns. A first pass of this
 package, which compiles and tokenises, and a first batch of PyTorch are outside the clock. `padding`: this package's
 share of tokens that are none; `compiled`: its shapes.
@@ -126,7 +126,7 @@ def _model(preset: str, vocabulary: int, names: tuple[str, ...]) -> tuple[Any, A
     if preset not in PRESETS:
         raise InputError(f"--model: {suggest('preset', preset, PRESETS)}")
     specs = [tasks.get(name) for name in names]
-    heads = [HeadSpec(spec.name, spec.type, spec.labels) for spec in specs if spec.type != "retrieval"]
+    heads = [HeadSpec(spec.name, spec.type, spec.labels) for spec in specs if spec.form.has_head]
     config = make_config("xlmr", preset, vocab_size=vocabulary, max_positions=512)
     model = Model(config, tuple(heads))
     return model, jax.jit(model.init)(jax.random.key(0))
@@ -143,7 +143,7 @@ def _data(name: str, options: argparse.Namespace) -> dict[str, Any]:
     for number, language in enumerate(entry.languages):
         if language in wanted and tasks.available(name, options.data_dir, split, language):
             rows = tasks.load(name, options.data_dir, split, language)
-            if tasks.get(name).type == "retrieval":  # with the pairs among them
+            if not tasks.get(name).form.has_head:  # with the pairs among them
                 limit = math.ceil(options.share * len(rows["target"]))
                 found[language] = tasks.load(name, options.data_dir, split, language, limit=limit)
             else:
@@ -169,16 +169,14 @@ def _share(rows: list, share: float, place: float) -> list:
 
 
 def _measure(name, data, model, params, tokenizer, folder, given) -> dict:
-    from jxstilts.eval import evaluator
+    from jxstilts.eval.evaluator import Evaluator, Options
 
     spec = tasks.get(name)
-    options = evaluator.Options(protocol="xtreme", layer=-1).resolve(spec, model)
+    options = Options(protocol="xtreme", layer=-1).resolve(spec, model)
+    ready = Evaluator(model, params, tokenizer, options, cache_dir=folder / "cache")
 
     def ours() -> None:
-        for _ in evaluator.evaluate_languages(
-            model, params, spec, data.items(), tokenizer=tokenizer, head=None if spec.type == "retrieval" else name,
-            options=options, cache_dir=folder / "cache",
-        ):  # fmt: skip
+        for _ in ready.languages(spec, data.items(), head=name if spec.form.has_head else None):
             pass
 
     work = _Work()
@@ -233,16 +231,15 @@ class _Work:
 
 def _peer_batches(spec, data, tokenizer, options, padding: str) -> list[tuple[np.ndarray, np.ndarray]]:
     """Returns the inputs of all languages as PyTorch gets them: [(token ids, attention mask) [32, tokens], ...]."""
-    from jxstilts.data import tokenize
+    from jxstilts.models.model import family_module
 
-    length = options.max_length if padding == "limit" and spec.type != "retrieval" else 0
+    form, template = spec.form, family_module("xlmr").TEMPLATE
+    length = options.max_length if padding == "limit" and form.has_head else 0
     found = []
     for examples in data.values():
-        sides = [examples] if spec.type != "retrieval" else [examples["source"], examples["target"]]
+        sides = [examples] if form.has_head else [examples["source"], examples["target"]]
         for rows in sides:
-            kind = "text" if spec.type == "retrieval" else spec.type
-            more = {"labels": spec.labels, "long_sentences": options.long_sentences} if spec.type == "tagging" else {}
-            features = tokenize.tokenize(rows, kind, tokenizer, max_length=options.max_length, **more)
+            features = form.tokenize(rows, tokenizer, template, options, spec.labels)
             lengths = features.lengths
             order = np.argsort(-lengths, kind="stable") if padding == "sorted" else np.arange(len(features))
             for batch in (order[begin : begin + BATCH] for begin in range(0, len(order), BATCH)):
@@ -266,9 +263,8 @@ def _theirs(spec, model, params, folder):
         "classification": transformers.AutoModelForSequenceClassification,
         "tagging": transformers.AutoModelForTokenClassification,
         "span": transformers.AutoModelForQuestionAnswering,
-        "retrieval": transformers.AutoModel,
-    }[spec.type]
-    head = None if spec.type == "retrieval" else spec.name
+    }.get(spec.type, transformers.AutoModel)
+    head = spec.name if spec.form.has_head else None
     huggingface.export(huggingface.Loaded(model, params), folder, head=head, encoder_only=head is None)
     more = {"add_pooling_layer": False} if head is None else {}
     net = auto.from_pretrained(folder, attn_implementation="sdpa", **more).eval()
@@ -278,7 +274,7 @@ def _theirs(spec, model, params, folder):
             for ids, mask in batches:
                 mask = torch.from_numpy(mask).long()
                 out = net(input_ids=torch.from_numpy(ids), attention_mask=mask)
-                if spec.type == "retrieval":
+                if head is None:
                     weights = mask[:, :, None].float()
                     ((out.last_hidden_state * weights).sum(1) / weights.sum(1)).numpy()
                 elif spec.type == "span":

@@ -102,7 +102,7 @@ def row(folder: Folder, target: Target) -> str:
     strata = []
     if high and low:
         strata = [mean(run, high) - mean(run, low) for run in ours]
-        if len(ours) == 1 and tasks.get(target.task).type == "retrieval":
+        if len(ours) == 1 and not tasks.get(target.task).form.has_head:
             strata = _by_item(folder, ours[0], lambda values: np.mean([values[c] for c in high], 0)
                               - np.mean([values[c] for c in low], 0))  # fmt: skip
     cells = [target.task, f"{len(ours)}, {len(theirs)}", f"{np.mean([mean(run, others) for run in ours]):.1f}",

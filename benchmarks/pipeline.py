@@ -28,6 +28,8 @@ import numpy as np
 from benchmarks import command
 from jxstilts import runtime, tasks
 from jxstilts.data import pipeline, prepare, tokenizer
+from jxstilts.forms import Reading
+from jxstilts.models.model import family_module
 from jxstilts.runtime import InputError
 from jxstilts.tracking import PEAK_FLOPS
 
@@ -72,12 +74,13 @@ def run(options: argparse.Namespace) -> dict:
     rows = tasks.load(spec.name, options.data_dir, "train", "en", limit=options.rows or None)
     folder = pathlib.Path(options.tokenizer or pathlib.Path(options.data_dir) / "tokenizer")
     words, again = tokenizer.load(folder), options.repetitions
+    template, reading = family_module("xlmr").TEMPLATE, Reading(max_length=length)
 
     tokenising, features = {}, None
     for name, parallel in (("one thread", "false"), ("all cores", "true")):
         with _environment("TOKENIZERS_PARALLELISM", parallel):
             seconds, features = _median(
-                lambda: prepare.features(rows, spec.type, words, None, max_length=length), again
+                lambda: prepare.features(spec.form, rows, words, template, reading, None), again
             )
             peer, tokenised = _median(lambda: _transformers(rows, spec.type, words, length), again)
         found = {"jxstilts": (seconds, len(features.tokens)), "transformers": (peer, sum(map(len, tokenised)))}
@@ -88,8 +91,8 @@ def run(options: argparse.Namespace) -> dict:
 
     read: dict[str, dict] = {}
     with tempfile.TemporaryDirectory() as cache:
-        write, _ = _timed(lambda: prepare.features(rows, spec.type, words, cache, max_length=length))
-        opening, _ = _median(lambda: prepare.features(rows, spec.type, words, cache, max_length=length), again)
+        write, _ = _timed(lambda: prepare.features(spec.form, rows, words, template, reading, cache))
+        opening, _ = _median(lambda: prepare.features(spec.form, rows, words, template, reading, cache), again)
         for devices in HOSTS:
             for name, packed in (("packed", True), ("sorted by length", False)):
                 made = _training(options, spec.name, length, options.batch_size * devices, packed, folder, cache)

@@ -115,10 +115,10 @@ def _start(options: argparse.Namespace) -> str:
 
 def _bucc(options: argparse.Namespace) -> tuple[dict, np.ndarray, np.ndarray, str]:
     """Returns (examples, vectors of the Chinese texts [N, D], of the English ones [M, D], in words)."""
-    from jxstilts.eval import bitext
+    from jxstilts.forms import mining
 
     examples = tasks.load("bucc2018", options.data_dir, "dev", "zh", limit=options.limit or None)
-    texts = {side: list(bitext.collapse(examples[side])) for side in ("source", "target")}
+    texts = {side: list(mining.collapse(examples[side])) for side in ("source", "target")}
     if options.model:
         vectors, kind = _embedded(options, texts), f"hidden state {options.layer} of {options.model}"
     else:
@@ -130,18 +130,15 @@ def _bucc(options: argparse.Namespace) -> tuple[dict, np.ndarray, np.ndarray, st
 
 def _embedded(options: argparse.Namespace, texts: dict) -> dict:
     from jxstilts.data import tokenizer
-    from jxstilts.eval import bitext
+    from jxstilts.eval.evaluator import Evaluator
     from jxstilts.models import bundle
 
     loaded = bundle.load(options.model)
-    tokens = tokenizer.load(loaded.tokenizer_dir)
+    ready = Evaluator(loaded.model, loaded.params, tokenizer.load(loaded.tokenizer_dir))
     return {
-        side: bitext.embed(
-            loaded.model, loaded.params, [{"id": "", "text": text} for text in rows],
-            tokenizer=tokens, layers=[options.layer],
-        )[0]
+        side: ready.embed([{"id": "", "text": text} for text in rows], layers=[options.layer])[0]
         for side, rows in texts.items()
-    }  # fmt: skip
+    }
 
 
 def project(texts: Sequence[str], dim: int, seed: int) -> np.ndarray:
@@ -218,10 +215,11 @@ def _faiss(queries: np.ndarray, index: np.ndarray, k: int) -> tuple[np.ndarray, 
 
 
 def _f1(mined: list, examples: dict) -> float:
-    from jxstilts.eval import bitext, metrics
+    from jxstilts.eval import metrics
+    from jxstilts.forms import mining
 
     metric = metrics.get("bucc")
-    return metric.compute(metric.update(bitext.expand(mined, examples), examples))["f1"]
+    return metric.compute(metric.update(mining.expand(mined, examples), examples))["f1"]
 
 
 def _timed(part: Callable[[], Any]) -> tuple[float, Any]:

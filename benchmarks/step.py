@@ -31,8 +31,10 @@ import numpy as np
 
 from benchmarks import command, sides
 from jxstilts import runtime, tasks
-from jxstilts.data import batching, packing, tokenize, tokenizer
+from jxstilts.data import batching, packing, tokenizer
+from jxstilts.data.features import Features
 from jxstilts.data.ragged import offsets_of
+from jxstilts.forms import Reading
 from jxstilts.runtime import InputError, suggest
 from jxstilts.train import inputs as training
 from jxstilts.train import mixture
@@ -213,21 +215,20 @@ def _start(options: argparse.Namespace) -> str:
     return device.device_kind if options.device == "gpu" else f"{platform.machine()} CPU, {cores} cores"
 
 
-def inputs(options: argparse.Namespace) -> tuple[tokenize.Features, str]:
+def inputs(options: argparse.Namespace) -> tuple[Features, str]:
     """Returns (the features of `batches * batch_size` examples, where they come from in words)."""
     source, spec = SOURCES[options.task], tasks.get(options.task)
     count, max_length = options.batches * options.batch_size, options.max_length or source.max_length
     if options.data_dir:
         rows = tasks.load(spec.name, options.data_dir, source.split, "en", limit=count)
-        features = tokenize.tokenize(
-            rows, spec.type, tokenizer.load(pathlib.Path(options.data_dir) / "tokenizer"), max_length=max_length
-        )
+        tokens = tokenizer.load(pathlib.Path(options.data_dir) / "tokenizer")
+        features = spec.form.tokenize(rows, tokens, _template(), Reading(max_length=max_length))
         if len(features) < count:
             raise InputError(f"{spec.name} has {len(features)} inputs, {count} are asked for; lower --batches")
         offsets = features.offsets[: count + 1]
         fields = {name: values[:count] for name, values in features.fields.items()}
         words = f"{spec.name} English {source.split}, the first {count} inputs"
-        return tokenize.Features(features.tokens[: offsets[-1]], offsets, fields), words
+        return Features(features.tokens[: offsets[-1]], offsets, fields), words
 
     generator = np.random.default_rng(options.seed)
     lengths = np.exp(generator.normal(source.log_mean, source.log_std, count)).round().astype(np.int64)
@@ -243,12 +244,12 @@ def inputs(options: argparse.Namespace) -> tuple[tokenize.Features, str]:
         f"like {spec.name} English {source.split}"
     )
     fields = {name: values.astype(np.int32) for name, values in fields.items()}
-    return tokenize.Features(tokens, offsets_of(lengths), fields), words
+    return Features(tokens, offsets_of(lengths), fields), words
 
 
-def _batches(options: argparse.Namespace, features: tokenize.Features, model: Any) -> tuple[list[dict], list[dict]]:
+def _batches(options: argparse.Namespace, features: Features, model: Any) -> tuple[list[dict], list[dict]]:
     """Returns the examples in file order, batches (or their parts) padded to the longest, and packed as in training."""
-    size, lengths, kind = options.batch_size, features.lengths, tasks.get(options.task).type
+    size, lengths = options.batch_size, features.lengths
     part = size // options.accumulation
     in_order = [
         batching.Plan.of(
@@ -263,10 +264,17 @@ def _batches(options: argparse.Namespace, features: tokenize.Features, model: An
         lengths, batch_size=size, buckets=(int(lengths.max()),), seed=options.seed, epoch=0
     )  # fmt: skip
     own = packing.pack(drawn, lengths, shapes)
+    more = {"fields": tasks.get(options.task).form.batch_fields(_template()), "pad_id": 1}
     return (
-        list(batching.batches(features, in_order, type=kind, max_segments=1)),
-        list(batching.batches(features, own, type=kind, max_segments=shapes.max_units)),
+        list(batching.batches(features, in_order, max_segments=1, **more)),
+        list(batching.batches(features, own, max_segments=shapes.max_units, **more)),
     )
+
+
+def _template() -> Any:
+    from jxstilts.models.model import family_module
+
+    return family_module("xlmr").TEMPLATE
 
 
 def _preset(name: str) -> dict:
@@ -277,7 +285,7 @@ def _preset(name: str) -> dict:
     return PRESETS[name]
 
 
-def _config(options: argparse.Namespace, features: tokenize.Features) -> Any:
+def _config(options: argparse.Namespace, features: Features) -> Any:
     from jxstilts.models.model import make_config
 
     vocabulary = _preset(options.model)["vocab_size"]

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks import command
-from jxstilts import runtime
+from jxstilts import forms, runtime
 from jxstilts.check import chips, program
 from jxstilts.check.program import BatchShape, Program
 from jxstilts.mesh import make_mesh
@@ -57,7 +57,7 @@ def classifier(
     config = make_config("xlmr", preset, hidden_dropout=dropout, attention_dropout=dropout)
     model = Model(config, (HeadSpec("nli", "classification", ("a", "b", "c")),), compute)
     recipe = Optimizer(learning_rate=1e-5, warmup=0.1, weight_decay=0.01)
-    shapes = {"nli": BatchShape("classification", rows, length)}
+    shapes = {"nli": BatchShape(forms.get("classification").batch_fields(model.template), rows, length)}
     return Program(model, {"nli": step.Loss("nli")}, shapes, recipe, accumulation)
 
 

@@ -54,7 +54,7 @@ def get_config(arg: str | None = None):
                 "models": {arg.model: WEIGHTS[arg.model]},
                 "intermediates": ("none", *arms),
                 "targets": {
-                    name: {"all_layers": False} if tasks.get(name).type == "retrieval" else {}
+                    name: {"all_layers": False} if not tasks.get(name).form.has_head else {}
                     for name in benchmarks.get("xtreme").tasks
                 },
                 "seeds": tuple(range(1, arg.seeds + 1)),

@@ -86,7 +86,7 @@ def _stream(task: str, arg) -> dict:
 
 
 def _what(target: str, arg) -> dict:
-    retrieval = {"all_layers": True} if tasks.get(target).type == "retrieval" else {}
+    retrieval = {"all_layers": True} if not tasks.get(target).form.has_head else {}
     return {
         "languages": tuple(code for code in LANGUAGES if code in tasks.get(target).languages),
         "split": "test",

@@ -1,5 +1,6 @@
 """A little text in many scripts, a few plain words, small tokenizers of both and a tiny model: no corpus is needed."""
 
+import dataclasses
 import functools
 import itertools
 import pathlib
@@ -59,6 +60,30 @@ def tiny_bundle(folder: pathlib.Path, tokenizer) -> pathlib.Path:
         tokenizers.save(tokenizer, files)
         bundle.save(folder, model, jax.jit(model.init)(jax.random.key(0)), tokenizer_files=files)
     return folder
+
+
+def template():
+    """The one by which texts become XLM-R's inputs."""
+    from jxstilts.models.model import family_module
+
+    return family_module("xlmr").TEMPLATE
+
+
+def tokenize(examples, form: str, tokenizer, **options):
+    """The features of examples, as XLM-R takes them; options: those of the `Reading`, and what a form takes beside."""
+    from jxstilts import forms
+
+    names = {field.name for field in dataclasses.fields(forms.Reading)}
+    reading = {"long_sentences": "split"} | {key: value for key, value in options.items() if key in names}
+    more = {key: value for key, value in options.items() if key not in names}
+    return forms.get(form).tokenize(examples, tokenizer, template(), forms.Reading(**reading), **more)
+
+
+def as_batch(form: str, labelled: bool = True) -> dict:
+    """Options of `batching.assemble_plans`: the fields of a form's batches for XLM-R, and its pad_id."""
+    from jxstilts import forms
+
+    return {"fields": forms.get(form).batch_fields(template(), labelled), "pad_id": 1}
 
 
 def ids(tokenizer, text: str) -> list[int]:

@@ -2,12 +2,14 @@ import dataclasses
 
 import numpy as np
 import pytest
+import samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jxstilts.data.tokenize import Features
 
+from jxstilts import forms
 from jxstilts.data import batching, packing
 from jxstilts.data.batching import Plan
+from jxstilts.data.features import Features
 from jxstilts.runtime import InputError
 
 LENGTHS = st.lists(st.integers(1, 64), max_size=120).map(lambda sizes: np.array(sizes, np.int32))
@@ -150,7 +152,7 @@ def choice_features(choices):
 @pytest.mark.parametrize("type", ["classification", "span", "tagging", "text"])
 def test_a_unit_is_a_feature(type):
     source = features(np.array([3, 4, 5]), example=np.array([0, 0, 1], np.int32))
-    groups = batching.groups(source, type)
+    groups = batching.groups(source, forms.get(type).fields)
     assert groups.dtype == np.int64 and groups.tolist() == [0, 1, 2, 3]
     plans = [Plan.of(((0, 2), (1,)), 8, 2)]
     assert batching.expand(plans, groups) == plans
@@ -160,7 +162,7 @@ def test_a_unit_is_a_feature(type):
 @given(st.lists(st.integers(1, 5), max_size=30), st.integers(1, 4), st.booleans(), st.integers(0, 3))
 def test_choices_of_a_question_stay_in_one_row(choices, num_rows, packed, seed):
     source = choice_features(choices)
-    groups = batching.groups(source, "choice")
+    groups = batching.groups(source, forms.get("choice").fields)
     assert groups.dtype == np.int64 and groups.tolist() == [0, *np.cumsum(choices).tolist()]
     units = np.diff(source.offsets[groups])
     if packed:
@@ -174,7 +176,7 @@ def test_choices_of_a_question_stay_in_one_row(choices, num_rows, packed, seed):
     assert sorted(ids(expanded)) == list(range(len(source))) and sorted(planned) == list(range(len(choices)))
     for plan, before in zip(expanded, plans, strict=True):
         assert (plan.length, plan.num_rows, len(plan.rows)) == (before.length, before.num_rows, len(before.rows))
-        batch = batching.assemble_plan(source, plan, type="choice", max_segments=5 * segments)
+        batch = batching.assemble_plan(source, plan, **samples.as_batch("choice"), max_segments=5 * segments)
         assert batch["group"].dtype == batch["labels"].dtype == np.int32
         assert ((batch["group"] >= 0) == (batch["weights"] > 0)).all()
         for r, row in enumerate(before.rows):
@@ -189,7 +191,7 @@ def test_choices_of_a_question_stay_in_one_row(choices, num_rows, packed, seed):
 
 def test_a_question_twice_in_a_row_is_two_questions():
     source = choice_features((2, 1))
-    shape = {"type": "choice", "length": 64, "num_rows": 2, "max_segments": 6}
+    shape = {**samples.as_batch("choice"), "length": 64, "num_rows": 2, "max_segments": 6}
     batch = batching.assemble(source, [[0, 1, 0, 1, 2, 2], [2, 0, 1]], **shape)
     assert batch["group"].tolist() == [[0, 0, 1, 1, 2, 3], [0, 1, 1, -1, -1, -1]]
 
@@ -198,16 +200,16 @@ def test_a_question_twice_in_a_row_is_two_questions():
 def test_a_row_with_some_of_a_questions_choices_is_refused(rows):
     source = choice_features((2, 1, 2))
     with pytest.raises(InputError, match=r"only some of the choices of question \d: plan questions"):
-        batching.assemble(source, rows, type="choice", length=64, num_rows=2, max_segments=6)
+        batching.assemble(source, rows, **samples.as_batch("choice"), length=64, num_rows=2, max_segments=6)
 
 
 def test_choices_need_no_labels():
     source = features(np.array([3, 4]), example=np.array([0, 0], np.int32))
-    shape = {"type": "choice", "length": 64, "num_rows": 1, "max_segments": 2}
-    batch = batching.assemble(source, [[0, 1]], labelled=False, **shape)
+    shape = {"length": 64, "num_rows": 1, "max_segments": 2}
+    batch = batching.assemble(source, [[0, 1]], **samples.as_batch("choice", labelled=False), **shape)
     assert batch["group"].tolist() == [[0, 0]] and "labels" not in batch
     with pytest.raises(InputError, match="no gold labels"):
-        batching.assemble(source, [[0, 1]], **shape)
+        batching.assemble(source, [[0, 1]], **samples.as_batch("choice"), **shape)
 
 
 @settings(max_examples=60, deadline=None)
@@ -219,7 +221,7 @@ def test_tags_travel_with_their_tokens(sizes, more_rows, data):
     source = dataclasses.replace(plain, token_fields={"tag": tag})
     order = iter(data.draw(st.permutations(range(len(lengths)))))
     rows = [[next(order) for _ in row] for row in sizes]
-    shape = {"type": "tagging", "length": 40, "num_rows": len(sizes) + more_rows, "max_segments": 4}
+    shape = {**samples.as_batch("tagging"), "length": 40, "num_rows": len(sizes) + more_rows, "max_segments": 4}
     batch = batching.assemble(source, rows, **shape)
     assert batch["tags"].dtype == np.int32 and batch["tags"].shape == batch["tokens"].shape
     real = batch["segments"] > 0
@@ -245,11 +247,11 @@ def test_assemble_holds_each_feature_once(sizes, more_rows, more_segments, data)
     shape = {"length": 36, "num_rows": len(sizes) + more_rows, "max_segments": 4 + more_segments}
     if any(lengths[row].sum() > 36 for row in rows if row):
         with pytest.raises(InputError, match="does not fit the row length 36"):
-            batching.assemble(source, rows, type="text", **shape)
+            batching.assemble(source, rows, **samples.as_batch("text"), **shape)
         return
-    batch = batching.assemble(source, rows, type="classification", pad_id=1, **shape)
-    spans = batching.assemble(source, rows, type="span", **shape)
-    text = batching.assemble(source, rows, type="text", **shape)
+    batch = batching.assemble(source, rows, **samples.as_batch("classification"), **shape)
+    spans = batching.assemble(source, rows, **samples.as_batch("span"), **shape)
+    text = batching.assemble(source, rows, **samples.as_batch("text"), **shape)
     assert set(text) == {"tokens", "segments", "positions", "first", "weights", "index"}
     for name, array in batch.items():
         assert array.dtype == (np.float32 if name == "weights" else np.int32)
@@ -282,7 +284,7 @@ def test_assemble_holds_each_feature_once(sizes, more_rows, more_segments, data)
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.lists(st.lists(st.integers(0, 19), max_size=4), max_size=5), max_size=5),
-    st.sampled_from(list(batching.LABELS)),
+    st.sampled_from(forms.names()),
     st.integers(0, 3),
     st.randoms(use_true_random=False),
 )
@@ -293,7 +295,7 @@ def test_batches_assembled_together_are_as_those_assembled_alone(batches, type, 
     source = features(lengths, example=numbers, label=numbers % 3, start=numbers * 0, end=lengths.astype(np.int32) - 1)
     source = dataclasses.replace(source, token_fields={"tag": source.tokens % 7})
     plans = [Plan.of(rows, random.randint(32, 40), len(rows) + random.randint(0, 2) or 1) for rows in batches]
-    options = {"type": type, "max_segments": 4 + more_segments, "pad_id": 3}
+    options = {**samples.as_batch(type), "max_segments": 4 + more_segments, "pad_id": 3}
     together = batching.assemble_plans(source, plans, **options)
     assert len(together) == len(plans)
     for plan, batch in zip(plans, together, strict=True):
@@ -319,15 +321,13 @@ def test_batches_assembled_together_are_as_those_assembled_alone(batches, type, 
 def test_assemble_without_labels_and_with_bad_arguments():
     source = features(np.array([3, 4]))
     shape = {"length": 8, "num_rows": 2, "max_segments": 1}
-    batch = batching.assemble(source, [[0], [1]], type="classification", labelled=False, **shape)
+    batch = batching.assemble(source, [[0], [1]], **samples.as_batch("classification", labelled=False), **shape)
     assert "labels" not in batch
     with pytest.raises(InputError, match="no gold labels"):
-        batching.assemble(source, [[0]], type="classification", **shape)
-    with pytest.raises(InputError, match="unknown feature type"):
-        batching.assemble(source, [[0]], type="spam", **shape)
+        batching.assemble(source, [[0]], **samples.as_batch("classification"), **shape)
     for rows in ([[0, 1]], [[0], [1], [0]]):
         with pytest.raises(InputError, match="do not fit a batch of 2 rows of 1 segments"):
-            batching.assemble(source, rows, type="text", **shape)
+            batching.assemble(source, rows, **samples.as_batch("text"), **shape)
 
 
 def test_batches_go_from_features_to_arrays():
@@ -335,7 +335,9 @@ def test_batches_go_from_features_to_arrays():
     source = features(lengths)
     plans, segments = packing.plan_evaluation(lengths, tokens_per_batch=128, max_length=64)
     seen = {}
-    for plan, batch in zip(plans, batching.batches(source, plans, type="text", max_segments=segments), strict=True):
+    for plan, batch in zip(
+        plans, batching.batches(source, plans, **samples.as_batch("text"), max_segments=segments), strict=True
+    ):
         assert batch["tokens"].shape == (plan.num_rows, plan.length)
         for row, slot in np.argwhere(batch["index"] >= 0):
             seen[batch["index"][row, slot]] = batch["tokens"][row][batch["segments"][row] == slot + 1]

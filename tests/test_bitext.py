@@ -9,7 +9,10 @@ import pytest
 from samples import WORDS, word_tokenizer
 
 from jxstilts import tasks
-from jxstilts.eval import bitext, evaluator, metrics, retrieval
+from jxstilts.data import prepare
+from jxstilts.eval import metrics, retrieval
+from jxstilts.eval.evaluator import Evaluator, Options
+from jxstilts.forms import Given, mining
 from jxstilts.mesh import make_mesh
 from jxstilts.models.heads.embedding import EmbeddingSpec
 from jxstilts.models.model import HeadSpec, Model, make_config
@@ -56,7 +59,7 @@ def pairs(sentences):
 
 @pytest.fixture(scope="module")
 def bucc():
-    return dataclasses.replace(tasks.get("tatoeba"), name="mined", metric="bucc")
+    return dataclasses.replace(tasks.get("tatoeba"), name="mined", type="mining", metric="bucc")
 
 
 def hidden_of(model, params, tokenizer, text):
@@ -72,8 +75,8 @@ def hidden_of(model, params, tokenizer, text):
 @pytest.mark.parametrize("pooling", POOL)
 def test_pooling_equals_one_sentence_at_a_time(model, params, tokenizer, sentences, pooling):
     rows = [*sentences[:3], sentences[0]]
-    options = evaluator.Options(pooling=pooling)
-    found = evaluator.embed(model, params, rows, tokenizer=tokenizer, options=options)
+    options = Options(pooling=pooling)
+    found = Evaluator(model, params, tokenizer, options).embed(rows)
     assert found.shape == (3, 4, 32) and found.dtype == np.float32
     for number, row in enumerate(rows):
         expected = POOL[pooling](hidden_of(model, params, tokenizer, row["text"]))
@@ -108,23 +111,23 @@ def test_a_plain_head_gives_the_mean_of_every_hidden_state(model):
 
 
 def test_only_the_layers_asked_for_come_back(model, params, tokenizer, sentences):
-    every = bitext.embed(model, params, sentences, tokenizer=tokenizer)
-    some = bitext.embed(model, params, sentences, tokenizer=tokenizer, layers=[-1, 0])
+    every = Evaluator(model, params, tokenizer).embed(sentences)
+    some = Evaluator(model, params, tokenizer).embed(sentences, layers=[-1, 0])
     assert some.shape == (2, 20, 32)
     np.testing.assert_allclose(some, every[[2, 0]], atol=1e-6)
     with pytest.raises(InputError, match="layer=3: the model has the hidden states 0 to 2"):
-        bitext.embed(model, params, sentences, tokenizer=tokenizer, layers=[3])
+        Evaluator(model, params, tokenizer).embed(sentences, layers=[3])
 
 
 def test_batches_devices_and_an_empty_text_change_nothing(model, params, tokenizer, sentences):
     rows = [*sentences, {"id": "empty", "text": ""}]
-    one = bitext.embed(model, params, rows, tokenizer=tokenizer)
+    one = Evaluator(model, params, tokenizer).embed(rows)
     assert np.isfinite(one).all()
     for mesh, budget in ((None, 32), (make_mesh({"data": 4, "fsdp": 2}), 256)):
-        options = evaluator.Options(tokens_per_batch=budget)
-        other = bitext.embed(model, params, rows, tokenizer=tokenizer, options=options, mesh=mesh)
+        options = Options(tokens_per_batch=budget)
+        other = Evaluator(model, params, tokenizer, options, mesh).embed(rows)
         np.testing.assert_allclose(other, one, atol=1e-5)
-    assert bitext.embed(model, params, [], tokenizer=tokenizer).shape == (3, 0, 32)
+    assert Evaluator(model, params, tokenizer).embed([]).shape == (3, 0, 32)
 
 
 @pytest.mark.parametrize(
@@ -133,15 +136,15 @@ def test_batches_devices_and_an_empty_text_change_nothing(model, params, tokeniz
 )
 def test_bad_options(model, params, tokenizer, sentences, change, text):
     with pytest.raises(InputError, match=text):
-        bitext.embed(model, params, sentences, tokenizer=tokenizer, options=evaluator.Options(**change))
+        Evaluator(model, params, tokenizer, Options(**change)).embed(sentences)
 
 
 # --- tasks -----------------------------------------------------------------------------------------------------------
 
 
 def run(model, params, tokenizer, task, examples, mesh=None, **options):
-    options = evaluator.Options(**{"layer": -1, **options})
-    return bitext.retrieve(model, params, task, examples, tokenizer=tokenizer, options=options, mesh=mesh)
+    options = Options(**{"layer": -1, **options})
+    return Evaluator(model, params, tokenizer, options, mesh).evaluate(task, examples).predictions
 
 
 def test_every_id_of_an_identical_sentence_is_mined(model, params, tokenizer, pairs, bucc):
@@ -167,7 +170,7 @@ def test_mining_collapses_what_the_vectors_do_not_tell(model, params, tokenizer,
         "source": pairs["source"][:-1],
         "target": [row for row in pairs["target"] if row["id"] != "t-again"],
     }
-    vectors = {side: bitext.embed(model, params, alone[side], tokenizer=tokenizer, layers=[-1])[0] for side in alone}
+    vectors = {side: Evaluator(model, params, tokenizer).embed(alone[side], layers=[-1])[0] for side in alone}
     expected = retrieval.mine(vectors["source"], vectors["target"])
     names = [(alone["source"][i]["id"], alone["target"][j]["id"]) for i, j, _ in expected]
     assert [pair[:2] for pair in found if not {"s-again", "t-again"} & {*pair[:2]}] == names
@@ -178,23 +181,21 @@ def test_mining_collapses_what_the_vectors_do_not_tell(model, params, tokenizer,
 
 def test_means_are_taken_from_each_side(model, params, tokenizer, sentences):
     rows = {"source": sentences[:8], "target": sentences[5:], "gold": [("s5", "s5")]}
-    options = evaluator.Options(layer=1, subtract_means=True)
-    found = bitext.retrieve(model, params, tasks.get("tatoeba"), rows, tokenizer=tokenizer, options=options)
+    options = Options(layer=1, subtract_means=True)
+    found = Evaluator(model, params, tokenizer, options).evaluate(tasks.get("tatoeba"), rows).predictions
     sides = {}
     for side in ("source", "target"):
-        vectors = bitext.embed(model, params, rows[side], tokenizer=tokenizer, layers=[1])[0].astype(np.float64)
+        vectors = Evaluator(model, params, tokenizer).embed(rows[side], layers=[1])[0].astype(np.float64)
         vectors -= vectors.mean(0)
         sides[side] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     nearest = (sides["target"] @ sides["source"].T).argmax(1)
     assert found == {row["id"]: rows["source"][place]["id"] for row, place in zip(rows["target"], nearest, strict=True)}
-    plain = bitext.retrieve(
-        model, params, tasks.get("tatoeba"), rows, tokenizer=tokenizer, options=evaluator.Options(layer=1)
-    )
+    plain = Evaluator(model, params, tokenizer, Options(layer=1)).evaluate(tasks.get("tatoeba"), rows).predictions
     assert plain != found
-    alone = {"source": sentences[:1], "target": sentences[1:2], "gold": []}  # nothing is left of one sentence
-    assert bitext.retrieve(
-        model, params, tasks.get("tatoeba"), alone, tokenizer=tokenizer, options=options
-    ) == {"s1": "s0"}  # fmt: skip
+    alone = {"source": sentences[:1], "target": sentences[1:2]}  # nothing is left of one sentence
+    assert Evaluator(model, params, tokenizer, options).evaluate(tasks.get("tatoeba"), alone).predictions == {
+        "s1": "s0"
+    }
 
 
 def test_eight_devices_predict_what_one_does(model, params, tokenizer, pairs, bucc):
@@ -219,22 +220,23 @@ def test_the_curve_holds_what_each_layer_scores(model, params, tokenizer, senten
     rng = np.random.default_rng(1)
     noisy = [{**row, "text": row["text"] + " " + rng.choice(WORDS)} for row in sentences]
     examples = {"source": sentences, "target": noisy, "gold": [(row["id"], row["id"]) for row in sentences]}
-    (result,) = evaluator.evaluate_languages(
-        model, params, tasks.get("tatoeba"), [("de", examples)],
-        tokenizer=tokenizer, options=evaluator.Options(layer=1), all_layers=True,
-    )  # fmt: skip
+    (result,) = Evaluator(model, params, tokenizer, Options(layer=1)).languages(
+        tasks.get("tatoeba"), [("de", examples)], all_layers=True
+    )
     curve = result.curve
     assert list(curve) == [0, 1, 2] and curve[1] == result.metrics
     for layer, values in curve.items():
-        one = evaluator.evaluate(
-            model, params, tasks.get("tatoeba"), examples,
-            tokenizer=tokenizer, options=evaluator.Options(layer=layer),
-        )  # fmt: skip
+        one = Evaluator(model, params, tokenizer, Options(layer=layer)).evaluate(tasks.get("tatoeba"), examples)
         assert values == one.metrics
     assert len({values["accuracy"] for values in curve.values()}) > 1  # or the test would show nothing
-    options = evaluator.Options(pooling="first", layer=-1).resolve(bucc, model)
-    sentences = bitext.features(bucc, pairs, tokenizer, options, None)
-    (mined,) = bitext.retrieve_layers(model, params, bucc, [(pairs, sentences)], options=options, layers=[-1, 0])
+    options = Options(pooling="first", layer=-1).resolve(bucc, model)
+    features = prepare.features(bucc.form, pairs, tokenizer, model.template, options, None)
+    collector = bucc.form.collector(Given(bucc, pairs, features, (), options, (2, 0), retrieval.Search()))
+    texts = [sentence for side in bucc.form.sides(pairs).values() for sentence in side]
+    vectors = Evaluator(model, params, tokenizer, options).embed(texts, layers=[-1, 0])
+    for index in reversed(range(len(texts))):
+        collector.add(index, vectors[:, index])
+    mined = collector.by_layer()
     assert list(mined) == [2, 0]
     assert mined[2] == run(model, params, tokenizer, bucc, pairs, pooling="first")
 
@@ -245,12 +247,12 @@ def test_languages_together_are_as_each_alone(model, params, tokenizer, bucc):
         source = [{"id": f"{language}-{i}", "text": " ".join(rng.choice(WORDS, size))} for i in range(9)]
         target = [{**row, "text": f"{row['text']} {rng.choice(WORDS)}"} for row in source[:8]] + source[8:]
         languages[language] = {"source": source, "target": target, "gold": [(row["id"], row["id"]) for row in source]}
-    for task, options in ((tasks.get("tatoeba"), evaluator.Options(subtract_means=True)), (bucc, evaluator.Options())):
-        given = {"tokenizer": tokenizer, "options": dataclasses.replace(options, layer=1)}
-        together = list(evaluator.evaluate_languages(model, params, task, languages.items(), **given))
+    for task, options in ((tasks.get("tatoeba"), Options(subtract_means=True)), (bucc, Options())):
+        ready = Evaluator(model, params, tokenizer, dataclasses.replace(options, layer=1))
+        together = list(ready.languages(task, languages.items()))
         assert [result.language for result in together] == list(languages)
         for result in together:
-            alone = evaluator.evaluate(model, params, task, languages[result.language], **given)
+            alone = ready.evaluate(task, languages[result.language])
             assert result.metrics == pytest.approx(alone.metrics, abs=1e-4) and result.predictions
             if task is bucc:
                 assert [pair[:2] for pair in result.predictions] == [pair[:2] for pair in alone.predictions]
@@ -263,6 +265,6 @@ def test_texts_become_ids():
         "source": [{"id": i, "text": text} for i, text in zip("abcd", "xyxz", strict=True)],
         "target": [{"id": i, "text": text} for i, text in zip("klm", "uvu", strict=True)],
     }
-    assert list(bitext.collapse(examples["source"])) == ["x", "y", "z"]
-    found = bitext.expand([(0, 0, 2.0), (2, 1, 1.5)], examples)
+    assert list(mining.collapse(examples["source"])) == ["x", "y", "z"]
+    found = mining.expand([(0, 0, 2.0), (2, 1, 1.5)], examples)
     assert found == [("a", "k", 2.0), ("a", "m", 2.0), ("c", "k", 2.0), ("c", "m", 2.0), ("d", "l", 1.5)]

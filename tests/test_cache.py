@@ -8,9 +8,9 @@ import time
 
 import numpy as np
 import pytest
-from jxstilts.data.tokenize import Features
 
 from jxstilts.data.cache import cached
+from jxstilts.data.features import Features
 from jxstilts.runtime import InputError
 
 KEY = {"task": "mnli", "options": {"max_length": 128}}

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from samples import WORDS, word_tokenizer
 
 from jxstilts import tasks
-from jxstilts.eval import evaluator, retrieval, spans
+from jxstilts.eval import evaluator, retrieval
+from jxstilts.eval.evaluator import Evaluator, Options
+from jxstilts.forms import span
 from jxstilts.mesh import make_mesh
 from jxstilts.models.model import HeadSpec, Model, make_config
 from jxstilts.runtime import InputError
@@ -68,10 +70,8 @@ def test_batches_and_meshes_change_no_prediction(model, params, tokenizer, pairs
         (make_mesh({"data": 8}), 2048),
         (make_mesh({"data": 2, "fsdp": 2, "tensor": 2}), 512),
     ):
-        options = evaluator.Options(tokens_per_batch=budget)
-        results.append(
-            evaluator.evaluate(model, params, tasks.get("mnli"), pairs, tokenizer=tokenizer, options=options, mesh=mesh)
-        )
+        options = Options(tokens_per_batch=budget)
+        results.append(Evaluator(model, params, tokenizer, options, mesh).evaluate(tasks.get("mnli"), pairs))
     assert results[0].n == 37 and len(results[0].predictions) == 37
     assert all(result == results[0] for result in results)
     right = sum(results[0].predictions[row["id"]] == row["label"] for row in pairs)
@@ -83,7 +83,7 @@ def test_batches_and_meshes_change_no_prediction(model, params, tokenizer, pairs
 
 
 def test_classification_equals_one_example_at_a_time(model, params, tokenizer, pairs):
-    result = evaluator.evaluate(model, params, tasks.get("mnli"), pairs[:5], tokenizer=tokenizer)
+    result = Evaluator(model, params, tokenizer).evaluate(tasks.get("mnli"), pairs[:5])
     for row in pairs[:5]:
         ids = tokenizer(row["text_a"], row["text_b"])["input_ids"]
         one = jnp.asarray([ids], jnp.int32)
@@ -96,23 +96,15 @@ def test_classification_equals_one_example_at_a_time(model, params, tokenizer, p
 
 
 def test_span_evaluation_equals_a_search_over_all_windows(model, params, tokenizer, questions):
-    options = evaluator.Options(max_length=48, doc_stride=16, max_query_length=12, n_best=1000)
-    result = evaluator.evaluate(
-        model,
-        params,
-        dataclasses.replace(tasks.get("xquad"), name="x"),
-        questions,
-        tokenizer=tokenizer,
-        options=options,
-    )
+    options = Options(max_length=48, doc_stride=16, max_query_length=12, n_best=1000)
+    ready = Evaluator(model, params, tokenizer, options)
+    result = ready.evaluate(dataclasses.replace(tasks.get("xquad"), name="x"), questions)
     assert set(result.predictions) == {row["id"] for row in questions}
     for row in questions:
         answer = result.predictions[row["id"]]
         assert answer and answer in row["context"] and len(answer.split()) <= options.max_answer_length
-    few = evaluator.evaluate(
-        model, params, tasks.get("xquad"), questions, tokenizer=tokenizer,
-        options=dataclasses.replace(options, max_features=3),
-    )  # fmt: skip
+    first = dataclasses.replace(ready, options=dataclasses.replace(options, max_features=3))
+    few = first.evaluate(tasks.get("xquad"), questions)
     assert few.n < result.n
 
 
@@ -123,7 +115,7 @@ def test_best_span_equals_brute_force(seed, length, longest):
     logits = rng.normal(size=(length, 2))
     char_start = np.where(rng.random(length) < 0.7, np.arange(length), -1)
     max_context = rng.random(length) < 0.7
-    found = spans.window_candidates(logits, char_start, max_context, n_best=length, max_answer_length=longest)
+    found = span.window_candidates(logits, char_start, max_context, n_best=length, max_answer_length=longest)
     allowed = [
         (logits[i, 0] + logits[j, 1], i, j)
         for i in range(length)
@@ -154,15 +146,13 @@ def test_retrieval_of_the_same_sentences_is_perfect(model, params, tokenizer):
     rows = [{"id": str(i), "text": text} for i, text in enumerate(texts)]
     examples = {"source": rows, "target": rows, "gold": [(row["id"], row["id"]) for row in rows]}
     for layer in (0, 1, -1):
-        result = evaluator.evaluate(
-            model, params, tasks.get("tatoeba"), examples, tokenizer=tokenizer, options=evaluator.Options(layer=layer)
-        )
+        result = Evaluator(model, params, tokenizer, Options(layer=layer)).evaluate(tasks.get("tatoeba"), examples)
         assert result.metrics == {"accuracy": 100.0}
 
 
 def test_embeddings_are_means_over_all_tokens(model, params, tokenizer):
     rows = [{"id": "0", "text": "the red dog runs"}, {"id": "1", "text": "a cat"}]
-    found = evaluator.embed(model, params, rows, tokenizer=tokenizer)
+    found = Evaluator(model, params, tokenizer).embed(rows)
     assert found.shape == (3, 2, 32)
     for number, row in enumerate(rows):
         ids = jnp.asarray([tokenizer(row["text"])["input_ids"]], jnp.int32)
@@ -175,45 +165,42 @@ def test_embeddings_are_means_over_all_tokens(model, params, tokenizer):
     ("change", "text"),
     [
         ({"head": "other"}, "needs the classification head 'other'; the model has mnli"),
-        ({"options": evaluator.Options(max_length=4000)}, "positions for 128 tokens"),
+        ({"options": Options(max_length=4000)}, "positions for 128 tokens"),
     ],
 )
 def test_bad_requests(model, params, tokenizer, pairs, change, text):
+    ready = Evaluator(model, params, tokenizer, change.get("options", Options()))
     with pytest.raises(InputError, match=text):
-        evaluator.evaluate(model, params, tasks.get("mnli"), pairs, tokenizer=tokenizer, **change)
+        ready.evaluate(tasks.get("mnli"), pairs, head=change.get("head"))
 
 
 def test_head_with_other_labels_is_refused(model, params, tokenizer, pairs):
     other = model.with_heads(HeadSpec("mnli", "classification", ("yes", "no")))
     with pytest.raises(InputError, match="predicts yes, no"):
-        evaluator.evaluate(other, params, tasks.get("mnli"), pairs, tokenizer=tokenizer)
+        Evaluator(other, params, tokenizer).evaluate(tasks.get("mnli"), pairs)
     none = model.with_heads()
     with pytest.raises(InputError, match="the model has no heads"):
-        evaluator.evaluate(none, params, tasks.get("mnli"), pairs, tokenizer=tokenizer)
+        Evaluator(none, params, tokenizer).evaluate(tasks.get("mnli"), pairs)
 
 
 def test_unlabelled_rows_get_predictions_and_no_score(model, params, tokenizer, pairs):
     bare = [{key: value for key, value in row.items() if key != "label"} for row in pairs]
-    labelled = evaluator.evaluate(model, params, tasks.get("mnli"), pairs, tokenizer=tokenizer)
-    found = evaluator.evaluate(model, params, tasks.get("mnli"), bare, tokenizer=tokenizer)
+    labelled = Evaluator(model, params, tokenizer).evaluate(tasks.get("mnli"), pairs)
+    found = Evaluator(model, params, tokenizer).evaluate(tasks.get("mnli"), bare)
     assert found.predictions == labelled.predictions and found.n == len(pairs)
     assert (found.metrics, found.values, found.interval, found.major, found.baseline) == ({}, {}, {}, None, None)
     with pytest.raises(InputError, match="all or none"):  # some with and some without: a fault of the data
-        evaluator.evaluate(model, params, tasks.get("mnli"), [*pairs, {**bare[0], "id": "x"}], tokenizer=tokenizer)
+        Evaluator(model, params, tokenizer).evaluate(tasks.get("mnli"), [*pairs, {**bare[0], "id": "x"}])
 
 
 def test_languages_in_one_stream_are_as_one_by_one(model, params, tokenizer, pairs, monkeypatch):
     """Whether their rows share batches or not, and whatever the groups."""
     given = [("en", pairs), ("de", pairs[3:]), ("sw", pairs[:5]), ("th", pairs[:1])]
-    apart = [
-        evaluator.evaluate(model, params, tasks.get("xnli"), rows, tokenizer=tokenizer, head="mnli", language=language)
-        for language, rows in given
-    ]
+    ready = Evaluator(model, params, tokenizer)
+    apart = [ready.evaluate(tasks.get("xnli"), rows, head="mnli", language=language) for language, rows in given]
     for tokens in (1, 200, 10**9):
         monkeypatch.setattr(evaluator, "STREAM", tokens)
-        found = evaluator.evaluate_languages(
-            model, params, tasks.get("xnli"), iter(given), tokenizer=tokenizer, head="mnli"
-        )
+        found = ready.languages(tasks.get("xnli"), iter(given), head="mnli")
         assert list(found) == apart
 
 
@@ -221,6 +208,4 @@ def test_bad_layer(model, params, tokenizer):
     rows = [{"id": "0", "text": "a cat"}]
     examples = {"source": rows, "target": rows, "gold": [("0", "0")]}
     with pytest.raises(InputError, match="hidden states 0 to 2"):
-        evaluator.evaluate(
-            model, params, tasks.get("tatoeba"), examples, tokenizer=tokenizer, options=evaluator.Options(layer=9)
-        )
+        Evaluator(model, params, tokenizer, Options(layer=9)).evaluate(tasks.get("tatoeba"), examples)

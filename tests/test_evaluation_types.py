@@ -14,7 +14,9 @@ import jxstilts
 from jxstilts import tasks
 from jxstilts.data import prepare
 from jxstilts.data import tokenizer as tokenizers
-from jxstilts.eval import benchmarks, evaluator, predict, results, spans
+from jxstilts.eval import benchmarks, predict, results
+from jxstilts.eval.evaluator import Evaluator, Options
+from jxstilts.forms import span
 from jxstilts.mesh import make_mesh
 from jxstilts.models.model import HeadSpec, Model, make_config
 from jxstilts.runtime import InputError
@@ -22,7 +24,7 @@ from jxstilts.runtime import InputError
 TAGS = ("ADJ", "DET", "NOUN", "VERB")
 CHOICE = dataclasses.replace(tasks.get("mnli"), name="pick", type="choice", labels=(), metric="accuracy")
 TAGGING = dataclasses.replace(tasks.get("mnli"), name="tags", type="tagging", labels=TAGS, metric="seqeval")
-SQUAD_V2 = dataclasses.replace(tasks.get("squad_v1"), name="qa2", metric="squad_v2")
+SQUAD_V2 = dataclasses.replace(tasks.get("squad_v1"), name="qa2", metric="squad_v2", unanswerable=True)
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +46,7 @@ def params(model):
 @pytest.fixture(scope="module")
 def run(model, params, tokenizer):
     def evaluate(task, examples, mesh=None, head=None, with_model=model, **options):
-        return evaluator.evaluate(
-            with_model, params, task, examples,
-            tokenizer=tokenizer, mesh=mesh, head=head, options=evaluator.Options(**options),
-        )  # fmt: skip
+        return Evaluator(with_model, params, tokenizer, Options(**options), mesh).evaluate(task, examples, head=head)
 
     return evaluate
 
@@ -205,24 +204,28 @@ def passages():
 def test_squad_v2_predictions_hold_the_no_answer_score(run, model, params, tokenizer, passages):
     options = {"max_length": 48, "doc_stride": 16, "max_query_length": 12}
     found = run(SQUAD_V2, passages, **options)
-    plain = run(dataclasses.replace(SQUAD_V2, metric="squad"), [p for p in passages if p["answers"]], **options)
+    plain = run(
+        dataclasses.replace(SQUAD_V2, metric="squad", unanswerable=False),
+        [p for p in passages if p["answers"]],
+        **options,
+    )
     assert all(found.predictions[name]["text"] == text for name, text in plain.predictions.items())
     assert found.n == 8 and found.major == (found.metrics["best_f1"] + found.metrics["best_exact_match"]) / 2
     assert set(found.metrics) == {
         "exact_match", "f1", "best_exact_match", "best_f1", "has_answer_f1", "no_answer_accuracy",
     }  # fmt: skip
-    features = prepare.features(passages, "span", tokenizer, None, **options)
+    features = prepare.features(SQUAD_V2.form, passages, tokenizer, model.template, Options(**options), None)
     least = {}
     for number in range(len(features)):  # each window alone: the null score is the least, the span's the greatest
         tokens = slice(*features.offsets[number : number + 2])
         logits = single(model, params, "qa", features.tokens[tokens])["logits"][: tokens.stop - tokens.start]
         fields = [features.token_fields[name][tokens] for name in ("char_start", "max_context")]
-        best = spans.window_candidates(logits, *fields)
+        best = span.window_candidates(logits, *fields)
         one = least.setdefault(passages[features.fields["example"][number]]["id"], [np.inf, -np.inf])
         one[:] = min(one[0], float(logits[0].sum())), max(one[1], best[0] if best else -np.inf)
     assert len(features) > len(passages)
-    for name, (null, span) in least.items():
-        assert found.predictions[name]["no_answer"] == pytest.approx(null - span, abs=1e-4)
+    for name, (null, answer) in least.items():
+        assert found.predictions[name]["no_answer"] == pytest.approx(null - answer, abs=1e-4)
     json.dumps(found.predictions, allow_nan=False)
 
 
@@ -266,14 +269,13 @@ def test_a_whole_benchmark_compiles_at_most_twelve_shapes(protocol, most, world)
     model = Model(make_config("xlmr", "tiny", vocab_size=len(words), max_positions=512, layers=6), specs)
     params = jax.jit(model.init)(jax.random.key(0))
     predict.compiled().clear_cache()
-    done = 0
+    ready, done = Evaluator(model, params, words, Options(protocol=protocol)), 0
     for name in benchmarks.get("xtreme").tasks:
         task = tasks.get(name)
         split = "test" if "test" in task.splits else "dev"
         have = [code for code in task.languages if tasks.available(name, world, split, code)]
         examples = ((code, tasks.load(name, world, split, code, limit=12)) for code in have)
-        options = evaluator.Options(protocol=protocol)
-        done += len(list(evaluator.evaluate_languages(model, params, task, examples, tokenizer=words, options=options)))
+        done += len(list(ready.languages(task, examples)))
     assert done == 52 and 5 < predict.compiled()._cache_size() <= most
 
 

@@ -6,9 +6,8 @@ import json
 import unicodedata
 
 import pytest
+import samples
 from samples import rows
-
-from jxstilts.data import tokenize
 
 CLS, SEP, UNK = 0, 2, 3
 ROWS = 200
@@ -59,7 +58,7 @@ def test_pairs(corpus, xlmr, name):
     examples = [{"id": str(i), "text_a": a, "text_b": b} for i, (a, b) in enumerate(pairs)]
     ties = 0
     for max_length in (24, 33, 128):
-        features = tokenize.tokenize(examples, "classification", xlmr, max_length=max_length)
+        features = samples.tokenize(examples, "classification", xlmr, max_length=max_length)
         for (a, b), row in zip(pairs, rows(features), strict=True):
             kept_a, kept_b = shortened(ids(xlmr, a), ids(xlmr, b), max_length - 4)
             assert row == [CLS, *kept_a, SEP, SEP, *kept_b, SEP]
@@ -96,7 +95,7 @@ def test_choices(corpus, xlmr, reader):
         for i, (prompt, choices, label) in enumerate(questions)
     ]
     for max_length in (17, 64, 256):
-        features = tokenize.tokenize(examples, "choice", xlmr, max_length=max_length)
+        features = samples.tokenize(examples, "choice", xlmr, max_length=max_length)
         found, cut = iter(rows(features)), 0
         for prompt, choices, _ in questions:
             for choice in choices:
@@ -155,7 +154,7 @@ def test_tags(corpus, xlmr, name, mode):
         for i, sentence in enumerate(sentences)
     ]
     for max_length in (9, 32, 256):
-        features = tokenize.tokenize(
+        features = samples.tokenize(
             examples, "tagging", xlmr, max_length=max_length, labels=labels, long_sentences=mode
         )
         at, number = 0, 0
@@ -210,7 +209,7 @@ def test_spans(corpus, xlmr, language):
     assert len(examples) > 30
     length, stride, query = 96, 33, 20
     options = {"max_length": length, "doc_stride": stride, "max_query_length": query}
-    features = tokenize.tokenize(examples, "span", xlmr, **options)
+    features = samples.tokenize(examples, "span", xlmr, **options)
     number = split = 0
     for index, example in enumerate(examples):
         asked = ids(xlmr, example["question"])[:query]

@@ -6,7 +6,9 @@ import itertools
 import jax
 import numpy as np
 import pytest
+import samples
 
+from jxstilts import forms
 from jxstilts.data import batching
 from jxstilts.data.features import Features
 from jxstilts.mesh import make_mesh, put_batch
@@ -45,8 +47,8 @@ def questions(choices, seed=0):
 
 def choice_batch(features, rows, num_rows, max_segments, length=128):
     plan = batching.Plan.of(tuple(map(tuple, rows)), length, num_rows)
-    (plan,) = batching.expand([plan], batching.groups(features, "choice"))
-    return batching.assemble_plan(features, plan, type="choice", max_segments=max_segments)
+    (plan,) = batching.expand([plan], batching.groups(features, forms.get("choice").fields))
+    return batching.assemble_plan(features, plan, **samples.as_batch("choice"), max_segments=max_segments)
 
 
 def numbers(result):
@@ -73,7 +75,7 @@ def test_choice_loss_is_that_of_numpy(model, params, head):
     logits = np.asarray(model.predict(params, head, batch)["logits"])
     assert logits.shape == (4, 8) and logits.dtype == np.float32
     scores = {int(index): logits[place] for place, index in np.ndenumerate(batch["index"]) if index >= 0}
-    groups = batching.groups(features, "choice")
+    groups = batching.groups(features, forms.get("choice").fields)
     loss = right = 0
     for begin, end in itertools.pairwise(groups):
         own = [scores[i] for i in range(begin, end)]
@@ -153,7 +155,7 @@ def test_equal_scores_go_to_the_first_choice(model, params):
     zero = {**params, "heads": {**params["heads"], "c": jax.tree.map(np.zeros_like, params["heads"]["c"])}}
     features = questions((4, 2, 5))
     batch = choice_batch(features, [[0, 1], [2]], 2, 8)
-    right = [features.fields["label"][begin] for begin in batching.groups(features, "choice")[:-1]]
+    right = [features.fields["label"][begin] for begin in batching.groups(features, forms.get("choice").fields)[:-1]]
     assert numbers(model.loss(zero, "c", batch))["accuracy"] == (sum(right), 3)
     assert numbers(model.loss(zero, "c", batch))["loss"][0] == pytest.approx(np.log([4, 2, 5]).sum())
 
@@ -206,7 +208,7 @@ def test_tagging_packed_is_as_unpacked(model, params):
         tokens = generator.integers(4, 60, offsets[-1]).astype(np.int32)
         features = Features(tokens, offsets, {"example": np.arange(5, dtype=np.int32)}, {"tag": tags})
         order = generator.permutation(5).tolist()
-        options = {"type": "tagging", "length": 48, "num_rows": 6}
+        options = {**samples.as_batch("tagging"), "length": 48, "num_rows": 6}
         alone = batching.assemble(features, [[i] for i in range(5)], max_segments=1, **options)
         packed = batching.assemble(features, [order[:2], order[2:]], max_segments=5, **options)
         losses = [numbers(loss(params, batch)) for batch in (alone, packed)]

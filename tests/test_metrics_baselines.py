@@ -6,11 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jxstilts.eval import baselines, metrics
+from jxstilts import forms
+from jxstilts.eval import metrics
+from jxstilts.forms import span as spans
 
 
-def values(type, metric, examples, language="en"):
-    return baselines.values(types.SimpleNamespace(type=type), metrics.get(metric, language), examples)
+def values(form, metric, examples, language="en"):
+    task = types.SimpleNamespace(unanswerable=metric == "squad_v2")
+    return forms.get(form).baseline(task, metrics.get(metric, language), examples)
 
 
 def labelled(*labels):
@@ -55,7 +58,7 @@ def question(number, answer, context="one two three four five six seven"):
 def test_span_baseline_scores_the_drawn_answers():
     examples = [question(i, "three") for i in range(200)]
     metric = metrics.get("squad")
-    drawn = {e["id"]: baselines.draw_span(e["id"], e["context"]) for e in examples}
+    drawn = {e["id"]: spans.draw_span(e["id"], e["context"]) for e in examples}
     found = values("span", "squad", examples)
     assert found == metric.compute(metric.update(drawn, examples))
     assert 0 < found["exact_match"] < found["f1"] < 60
@@ -71,17 +74,19 @@ def test_squad_v2_says_never_or_draws_whichever_is_better():
 
 def test_a_type_without_a_rule_has_none():
     assert values("text", "accuracy", []) is None
+    rows = [{"id": str(i), "text": "t"} for i in range(8)]
+    assert values("mining", "bucc", {"source": rows, "target": rows[:2], "gold": []}) is None
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(min_size=0, max_size=8), st.text("ab \n\u3000", max_size=80))
 def test_a_drawn_span_is_whole_words_of_the_context_and_always_the_same(identifier, context):
-    span = baselines.draw_span(identifier, context)
-    assert span == baselines.draw_span(identifier, context) and span in context
+    span = spans.draw_span(identifier, context)
+    assert span == spans.draw_span(identifier, context) and span in context
     words = context.split()
     if words:
         assert span
-        if sum(map(len, words)) <= baselines.SPACED * len(words):
+        if sum(map(len, words)) <= spans.SPACED * len(words):
             found = span.split()
             assert 1 <= len(found) <= 5
             assert any(words[i : i + len(found)] == found for i in range(len(words)))
@@ -97,6 +102,6 @@ def test_a_drawn_span_is_whole_words_of_the_context_and_always_the_same(identifi
     ],
 )
 def test_text_without_spaces_gives_characters(context):
-    drawn = [baselines.draw_span(str(i), context) for i in range(300)]
+    drawn = [spans.draw_span(str(i), context) for i in range(300)]
     assert {len(span.replace(" ", "")) for span in drawn} == set(range(1, 11))
     assert all(span in context for span in drawn)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -83,7 +84,7 @@ def source(count: int, steps: int, seed: int) -> pipeline.BatchSource:
     features = Features(np.arange(count, dtype=np.int32), np.arange(count + 1))
     lengths = features.lengths
     plan = lambda epoch: batching.plan_epoch(lengths, batch_size=2, buckets=(4,), seed=seed, epoch=epoch)  # noqa: E731
-    return pipeline.BatchSource(features, plan, steps, type="text")
+    return pipeline.BatchSource(features, plan, steps, **samples.as_batch("text"))
 
 
 def test_each_stream_goes_through_its_own_epochs():

@@ -110,7 +110,7 @@ def test_heads_and_their_labels_are_in_the_bundle(unbroken, data_dir):
         "mlm": "mlm", "mnli": "classification", "qqp": "classification", "commonsenseqa": "choice", "ccg": "tagging",
         "tydiqa": "span",
     }  # fmt: skip
-    trained = tasks.label_set(tasks.get("ccg"), tasks.load("ccg", data_dir, "train"))
+    trained = tasks.get("ccg").form.labels(tasks.get("ccg"), tasks.load("ccg", data_dir, "train"))
     assert heads["ccg"]["labels"] == list(trained) and len(trained) > 10  # built from the training lines, frozen here
     taken = meta["provenance"]["handover"]
     assert taken["loaded"] == ["encoder", "heads/mlm"] and "heads/ccg" in taken["new"]

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jxstilts import miniworld, runtime, tracking
+from jxstilts import forms, miniworld, runtime, tracking
 from jxstilts.data import batching, packing
 from jxstilts.data.features import Features
 from jxstilts.data.ragged import offsets_of
@@ -220,13 +221,13 @@ def features(type):
 def batch_pair(type, divisor=1):
     """Returns the batch of all units with a row for each, and packed."""
     source = features(type)
-    groups = batching.groups(source, type)
+    groups = batching.groups(source, forms.get(type).fields)
     lengths = np.diff(source.offsets[groups])
     (plan,) = apart(lengths, 16)
     shapes = packing.choose(lengths, batch_size=16, count=2, multiple_of=divisor, **FLAT)
     packed = packing.pack([plan], lengths, shapes)
     assert packed[0].num_rows * packed[0].length < plan.num_rows * plan.length and max(map(len, packed[0].rows)) > 1
-    options = {"type": type, "max_segments": 3 * shapes.max_units}
+    options = {**samples.as_batch(type), "max_segments": 3 * shapes.max_units}
     return [batching.assemble_plan(source, one, **options) for one in batching.expand([plan, *packed], groups)]
 
 

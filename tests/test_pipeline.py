@@ -5,9 +5,10 @@ import threading
 
 import numpy as np
 import pytest
-from jxstilts.data.tokenize import Features
+import samples
 
 from jxstilts.data import batching, packing, pipeline
+from jxstilts.data.features import Features
 from jxstilts.runtime import InputError
 
 LENGTHS = np.random.default_rng(0).integers(3, 33, 61)
@@ -25,7 +26,7 @@ def source(packed=False, steps=25, seed=3):
     plan = PACKED if packed else EPOCH
     planner = lambda epoch: plan(seed=seed, epoch=epoch)  # noqa: E731
     return pipeline.BatchSource(
-        FEATURES, planner, steps, type="classification", max_segments=5 if packed else 1, pad_id=1
+        FEATURES, planner, steps, **samples.as_batch("classification"), max_segments=5 if packed else 1
     )
 
 
@@ -134,7 +135,7 @@ class Planner:
 def test_the_next_epoch_is_planned_ahead():
     """Each once, in a thread of its own that ends with it, and none that the run does not reach."""
     planner = Planner()
-    read = list(pipeline.Batches(pipeline.BatchSource(FEATURES, planner, 20, type="text")))
+    read = list(pipeline.Batches(pipeline.BatchSource(FEATURES, planner, 20, **samples.as_batch("text"))))
     steps = len(EPOCH(seed=3, epoch=0))
     assert (steps, len(read), planner.epochs) == (8, 20, [0, 1, 2])
     assert len(set(planner.threads)) == 3 and all(
@@ -144,15 +145,23 @@ def test_the_next_epoch_is_planned_ahead():
         thread.join(10)
         assert not thread.is_alive()
     whole = Planner()
-    pipeline.BatchSource(FEATURES, whole, 8, type="text")[7]
+    pipeline.BatchSource(FEATURES, whole, 8, **samples.as_batch("text"))[7]
     assert whole.epochs == [0]
     late = Planner()
-    assert pipeline.BatchSource(FEATURES, late, 48, type="text")[47] and late.epochs == [0, 1, 2, 3, 4, 5]
+    assert pipeline.BatchSource(FEATURES, late, 48, **samples.as_batch("text"))[47]
+    assert late.epochs == [
+        0,
+        1,
+        2,
+        3,
+        4,
+        5,
+    ]
 
 
 def test_an_error_of_planning_ahead_comes_when_its_epoch_is_read():
     planner = Planner(bad=1)
-    batches = pipeline.BatchSource(FEATURES, planner, 20, type="text")
+    batches = pipeline.BatchSource(FEATURES, planner, 20, **samples.as_batch("text"))
     assert sorted(np.concatenate([batches[step]["index"].ravel() for step in range(8)]))[-61:] == list(range(61))
     for _ in range(2):
         with pytest.raises(InputError, match="epoch 1 is bad"):
@@ -175,7 +184,7 @@ def test_refusals():
         list(pipeline.Batches(source(), process_count=3))
     with pytest.raises(InputError, match="start_step 26"):
         pipeline.Batches(source(), start_step=26)
-    empty = pipeline.BatchSource(FEATURES, lambda epoch: [], 5, type="text")
+    empty = pipeline.BatchSource(FEATURES, lambda epoch: [], 5, **samples.as_batch("text"))
     with pytest.raises(InputError, match="no features to train on"):
         list(pipeline.Batches(empty))
     assert list(pipeline.Batches(source(steps=0))) == []

@@ -15,6 +15,7 @@ from perfect import SIZES, examples_of, perfect
 from jxstilts import cli, tasks
 from jxstilts.eval import scoring, submission
 from jxstilts.eval.benchmarks import BENCHMARKS
+from jxstilts.forms import span
 from jxstilts.runtime import InputError
 
 XTREME = BENCHMARKS["xtreme"]
@@ -328,7 +329,7 @@ def test_scores_are_the_share_of_what_was_left_right(whole, data):
 
 def test_questions_need_no_file_of_ours(tmp_path):
     with pytest.raises(InputError, match="no file"):
-        scoring.read_gold(tmp_path / "none.json")
+        span.read_gold(tmp_path / "none.json")
 
 
 def test_score_is_fast_to_start_and_needs_no_jax(whole):

@@ -270,7 +270,7 @@ def test_line_ends_and_white_space_mean_nothing(tmp_path):
         ("bucc2018", "a\tb", [("a", "b")]),
     ):
         (tmp_path / "file").write_text(content, encoding="utf-8", newline="")
-        assert submission.read_rows(tmp_path / "file", task) == expected
+        assert submission.values(tmp_path / "file", task) == expected
     (tmp_path / "file").write_bytes(b"neutral\n\xff\n")
     with pytest.raises(InputError, match="file:2: not UTF-8"):
-        submission.read_rows(tmp_path / "file", "xnli")
+        submission.values(tmp_path / "file", "xnli")

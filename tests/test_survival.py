@@ -14,10 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import samples
 
-from jxstilts import checkpoint, cli, runtime, tracking
+from jxstilts import checkpoint, cli, forms, runtime, tracking
 from jxstilts.checkpoint import Checkpoints
-from jxstilts.data import cache, prepare, tokenize
+from jxstilts.data import cache, prepare
+from jxstilts.data.features import Features
 from jxstilts.eval import results
 from jxstilts.mesh import make_mesh
 from jxstilts.models import bundle
@@ -158,7 +160,7 @@ KEY = {"task": "mnli"}
 
 
 def features():
-    return tokenize.Features(np.arange(50_000, dtype=np.int32), np.arange(0, 50_001, 5), {}, {})
+    return Features(np.arange(50_000, dtype=np.int32), np.arange(0, 50_001, 5), {}, {})
 
 
 def test_a_cache_that_cannot_be_written_leaves_nothing(tmp_path):
@@ -173,11 +175,12 @@ def test_a_cache_that_cannot_be_written_leaves_nothing(tmp_path):
 
 def test_a_changed_example_is_noticed_by_the_cache(tmp_path, monkeypatch):
     made = []
-    monkeypatch.setattr(prepare.tokenize, "tokenize", lambda examples, *_, **__: made.append(examples) or features())
+    form = forms.get("classification")
+    monkeypatch.setattr(type(form), "tokenize", lambda self, examples, *_, **__: made.append(examples) or features())
     monkeypatch.setattr(prepare.tokenizer, "fingerprint", lambda _: "t")
     rows = [{"id": "1", "text_a": "one", "text_b": None, "label": 0}]
     for examples in (rows, rows, [{**rows[0], "text_a": "two"}], rows):
-        prepare.features(examples, "classification", None, tmp_path, max_length=16)
+        prepare.features(form, examples, None, samples.template(), forms.Reading(max_length=16), tmp_path)
     assert [one[0]["text_a"] for one in made] == ["one", "two"]
 
 

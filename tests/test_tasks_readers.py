@@ -11,6 +11,10 @@ from jxstilts.runtime import InputError
 pytestmark = pytest.mark.usefixtures("no_tfds")
 
 
+def labels_of(name, examples):
+    return tasks.get(name).form.labels(tasks.get(name), examples)
+
+
 # --- choice ----------------------------------------------------------------------------------------------------------
 
 HELLASWAG = "intermediate/hellaswag/hellaswag_"
@@ -136,17 +140,17 @@ def test_ccg_lines(tmp_path):
         {"id": "0", "words": ["Pierre", "Vinken", ","], "tags": ["N/N", "N", ","]},
         {"id": "1", "words": ["a|b", "1\\/2"], "tags": ["N", "(S[adj]\\NP)\\NP"]},
     ]
-    assert tasks.label_set(tasks.get("ccg"), read) == ("(S[adj]\\NP)\\NP", ",", "N", "N/N")
+    assert labels_of("ccg", read) == ("(S[adj]\\NP)\\NP", ",", "N", "N/N")
 
 
 def test_label_sets():
-    upos = tasks.label_set(tasks.get("udpos"), [])
+    upos = labels_of("udpos", [])
     assert len(upos) == 17 and list(upos) == sorted(upos)
-    assert set(tasks.label_set(tasks.get("panx"), [{"tags": ["new"]}])) == {
+    assert set(labels_of("panx", [{"tags": ["new"]}])) == {
         "O", *(f"{begin}-{kind}" for begin in "BI" for kind in ("LOC", "ORG", "PER")),
     }  # fmt: skip
-    assert tasks.label_set(tasks.get("qqp"), []) == tasks.label_set(tasks.get("pawsx"), []) == ("0", "1")
-    assert tasks.label_set(tasks.get("squad_v2"), [{"answers": []}]) == ()
+    assert labels_of("qqp", []) == labels_of("pawsx", []) == ("0", "1")
+    assert labels_of("squad_v2", [{"answers": []}]) == ()
 
 
 # --- pairs -----------------------------------------------------------------------------------------------------------

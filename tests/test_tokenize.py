@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from samples import ids, rows
 
-from jxstilts.data import tokenize, tokenizer
+from jxstilts.data import tokenizer
+from jxstilts.data.features import concatenate
 from jxstilts.runtime import InputError
 
 CLS, SEP = 0, 2
@@ -49,7 +50,7 @@ def read_answers(features, examples):
 
 def test_pairs_and_single_texts(small):
     examples = [pair("the king", "the tower", label=2), pair("the king", None, label=0), pair("", "", label=1)]
-    features = tokenize.tokenize(examples, "classification", small, max_length=64)
+    features = samples.tokenize(examples, "classification", small, max_length=64)
     king, tower = ids(small, "the king"), ids(small, "the tower")
     assert rows(features) == [
         [CLS, *king, SEP, SEP, *tower, SEP],
@@ -62,9 +63,9 @@ def test_pairs_and_single_texts(small):
 
 def test_labels_are_absent_or_everywhere(small):
     unlabelled = [pair("a", "b"), pair("c", "d")]
-    assert "label" not in tokenize.tokenize(unlabelled, "classification", small, max_length=64).fields
+    assert "label" not in samples.tokenize(unlabelled, "classification", small, max_length=64).fields
     with pytest.raises(InputError, match="1 of 3 examples have 'label', example 'x'"):
-        tokenize.tokenize([*unlabelled, pair("e", "f", label=1)], "classification", small, max_length=64)
+        samples.tokenize([*unlabelled, pair("e", "f", label=1)], "classification", small, max_length=64)
 
 
 def truncated(a, b, room, place=-1):
@@ -81,7 +82,7 @@ def test_longest_first_truncation(length_a, length_b, max_length, single):
     small = samples.small_tokenizer()
     words = " ".join(samples.TEXTS[:3]).split()
     a, b = " ".join(words[:length_a]), " ".join(words[-length_b:] if length_b else [])
-    features = tokenize.tokenize([pair(a, None if single else b)], "classification", small, max_length=max_length)
+    features = samples.tokenize([pair(a, None if single else b)], "classification", small, max_length=max_length)
     kept_a, kept_b = truncated(ids(small, a), ids(small, b), max_length - 4)
     expected = [CLS, *ids(small, a)[: max_length - 2], SEP] if single else [CLS, *kept_a, SEP, SEP, *kept_b, SEP]
     assert rows(features) == [expected]
@@ -94,7 +95,7 @@ def test_the_first_text_loses_the_token_when_both_are_equally_long(small, room, 
     token = ids(small, word)
     choice = {"id": "x", "prompt": text, "choices": [text]}
     for type, example in (("classification", pair(text, text)), ("choice", choice)):
-        features = tokenize.tokenize([example], type, small, max_length=room + 4)
+        features = samples.tokenize([example], type, small, max_length=room + 4)
         assert rows(features) == [[CLS, *token * kept[0], SEP, SEP, *token * kept[1], SEP]]
 
 
@@ -109,7 +110,7 @@ def test_choices_lose_tokens_at_the_front(prompt, choices, max_length):
     texts = [" ".join(words[i : i + length]) for i, length in enumerate(choices)]
     other = {"id": "y", "prompt": "the king", "choices": ["in Paris", "of Paris"], "label": 1}
     example = {"id": "x", "prompt": " ".join(words[:prompt]), "choices": texts, "label": len(texts) - 1}
-    features = tokenize.tokenize([other, example], "choice", small, max_length=max_length)
+    features = samples.tokenize([other, example], "choice", small, max_length=max_length)
     expected = []
     for text in texts:
         a, b = truncated(ids(small, example["prompt"]), ids(small, text), max_length - 4, place=0)
@@ -122,12 +123,12 @@ def test_choices_lose_tokens_at_the_front(prompt, choices, max_length):
 
 def test_choices_without_labels_and_wrong_ones(small):
     example = {"id": "q7", "prompt": "the king", "choices": ["a", "b"]}
-    assert set(tokenize.tokenize([example], "choice", small, max_length=32).fields) == {"example"}
+    assert set(samples.tokenize([example], "choice", small, max_length=32).fields) == {"example"}
     for changes in ({"label": 2}, {"label": -1}, {"choices": []}):
         with pytest.raises(InputError, match=r"example 'q7' has . choices and the label"):
-            tokenize.tokenize([example | changes], "choice", small, max_length=32)
+            samples.tokenize([example | changes], "choice", small, max_length=32)
     with pytest.raises(InputError, match="1 of 2 examples have 'label'"):
-        tokenize.tokenize([example, example | {"label": 0}], "choice", small, max_length=32)
+        samples.tokenize([example, example | {"label": 0}], "choice", small, max_length=32)
 
 
 # Text.
@@ -135,7 +136,7 @@ def test_choices_without_labels_and_wrong_ones(small):
 
 def test_text_is_one_feature_per_line_cut(small):
     lines = [{"id": "0", "text": samples.TEXTS[0]}, {"id": "1", "text": ""}, {"id": "2", "text": "the king"}]
-    features = tokenize.tokenize(lines, "text", small, max_length=8)
+    features = samples.tokenize(lines, "text", small, max_length=8)
     assert rows(features) == [
         [CLS, *ids(small, samples.TEXTS[0])[:6], SEP],
         [CLS, SEP],
@@ -148,7 +149,7 @@ def test_text_is_one_feature_per_line_cut(small):
 def test_joined_lines_lose_nothing_and_split_only_long_lines(texts, max_length):
     small = samples.small_tokenizer()
     lines = [{"id": str(i), "text": text} for i, text in enumerate(texts)]
-    features = tokenize.tokenize(lines, "text", small, max_length=max_length, join_lines=True)
+    features = samples.tokenize(lines, "text", small, max_length=max_length, joined=True)
     bodies = [row[1:-1] for row in rows(features)]
     assert all(row[0] == CLS and row[-1] == SEP for row in rows(features))
     encoded = [ids(small, text) for text in texts]
@@ -170,7 +171,7 @@ def test_joined_lines_lose_nothing_and_split_only_long_lines(texts, max_length):
 
 def test_answer_in_one_window(small):
     example = question(CONTEXT, "two million people", "the tower")
-    features = tokenize.tokenize([example], "span", small, max_length=384)
+    features = samples.tokenize([example], "span", small, max_length=384)
     assert len(features) == 1 and read_answers(features, [example]) == [(0, "two million people")]
     asked, context = ids(small, example["question"]), ids(small, CONTEXT)
     assert rows(features) == [[CLS, *asked, SEP, SEP, *context, SEP]]
@@ -184,16 +185,16 @@ def test_answer_in_one_window(small):
 
 def test_no_answer_no_labels_and_empty_context(small):
     impossible = question(CONTEXT)
-    features = tokenize.tokenize([impossible], "span", small, max_length=384)
+    features = samples.tokenize([impossible], "span", small, max_length=384)
     assert features.fields["start"].tolist() == features.fields["end"].tolist() == [0]
     unlabelled = question(CONTEXT, labelled=False)
-    assert set(tokenize.tokenize([unlabelled], "span", small, max_length=384).fields) == {"example"}
+    assert set(samples.tokenize([unlabelled], "span", small, max_length=384).fields) == {"example"}
     empty = {"id": "q", "question": "Who?", "context": " ", "answers": [{"text": " ", "start": 0}]}
-    features = tokenize.tokenize([empty], "span", small, max_length=384)
+    features = samples.tokenize([empty], "span", small, max_length=384)
     assert rows(features) == [[CLS, *ids(small, "Who?"), SEP, SEP, SEP]]
     assert features.fields["start"].tolist() == [0]
     with pytest.raises(InputError, match="1 of 2 examples have 'answers'"):
-        tokenize.tokenize([impossible, unlabelled], "span", small, max_length=384)
+        samples.tokenize([impossible, unlabelled], "span", small, max_length=384)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +212,7 @@ def test_no_answer_no_labels_and_empty_context(small):
 def test_answers_in_many_scripts(context, answer):
     for model in ("bpe", "unigram"):
         example = question(context, answer)
-        features = tokenize.tokenize([example], "span", samples.small_tokenizer(model), max_length=128)
+        features = samples.tokenize([example], "span", samples.small_tokenizer(model), max_length=128)
         ((_, text),) = read_answers(features, [example])
         assert answer in text and not text[0].isspace()
         assert len(text) <= len(answer) + 6  # no more than the rest of its first and last token
@@ -235,7 +236,7 @@ def test_every_window_that_holds_the_answer_reads_it(model, context, answer):
     example = question(context, answer, question="?")
     for max_length in range(8, 40, 3):
         options = {"max_length": max_length, "doc_stride": 2, "max_query_length": 2}
-        features = tokenize.tokenize([example], "span", small, **options)
+        features = samples.tokenize([example], "span", small, **options)
         found = read_answers(features, [example])
         whole = tokenizer.encode(small, [context])[0]
         assert all(answer in text and len(text) <= len(answer) + 6 for _, text in found)
@@ -254,7 +255,7 @@ def test_answer_at_the_edges_of_windows(small):
         example = question(CONTEXT, question="Who?")
         example["answers"] = [{"text": CONTEXT[span], "start": int(span.start)}]
         options = {"max_length": room + 4 + len(asked), "doc_stride": stride, "max_query_length": 9}
-        features = tokenize.tokenize([example], "span", small, **options)
+        features = samples.tokenize([example], "span", small, **options)
         holds = [b <= first and first + 2 < b + n for b, n in reference_windows(len(flat), room, stride)]
         assert (features.fields["start"] > 0).tolist() == holds and any(holds)
         assert {text for _, text in read_answers(features, [example])} == {CONTEXT[span]}
@@ -262,11 +263,11 @@ def test_answer_at_the_edges_of_windows(small):
 
 def test_the_first_of_several_answers_and_an_empty_context(small):
     example = question(CONTEXT, "the tower", "two million")
-    features = tokenize.tokenize([example], "span", small, max_length=384)
+    features = samples.tokenize([example], "span", small, max_length=384)
     assert read_answers(features, [example]) == [(0, "the tower")]
     for answers in ([], [{"text": "", "start": 0}]):
         empty = {"id": "q", "question": "Who?", "context": "", "answers": answers}
-        features = tokenize.tokenize([empty, example], "span", small, max_length=384)
+        features = samples.tokenize([empty, example], "span", small, max_length=384)
         assert rows(features)[0] == [CLS, *ids(small, "Who?"), SEP, SEP, SEP]
         assert features.fields["start"][0] == features.fields["end"][0] == 0 and features.fields["start"][1] > 0
 
@@ -300,7 +301,7 @@ def test_windows_answers_and_max_context_follow_bert(words, stride, query, max_l
     answer = context[begin : begin + data.draw(st.integers(1, 30))]
     example = question(context) | {"answers": [{"text": answer, "start": begin}] if answer.strip() else []}
     options = {"max_length": max_length, "doc_stride": stride, "max_query_length": query}
-    features = tokenize.tokenize([other, example], "span", small, **options)
+    features = samples.tokenize([other, example], "span", small, **options)
     mine = np.flatnonzero(features.fields["example"] == 1)
     assert features.fields["example"].tolist() == sorted(features.fields["example"])
 
@@ -328,35 +329,35 @@ def test_windows_answers_and_max_context_follow_bert(words, stride, query, max_l
 
 def test_concatenate(small):
     parts = [
-        tokenize.tokenize([pair(text, None, label=i)], "classification", small, max_length=64)
+        samples.tokenize([pair(text, None, label=i)], "classification", small, max_length=64)
         for i, text in enumerate(samples.TEXTS[:3])
     ]
-    whole = tokenize.concatenate(parts)
+    whole = concatenate(parts)
     assert rows(whole) == [rows(part)[0] for part in parts] and whole.fields["label"].tolist() == [0, 1, 2]
-    unlabelled = tokenize.tokenize([pair("a", None)], "classification", small, max_length=64)
-    assert tokenize.concatenate([*parts, unlabelled]).fields == {}
+    unlabelled = samples.tokenize([pair("a", None)], "classification", small, max_length=64)
+    assert concatenate([*parts, unlabelled]).fields == {}
     with pytest.raises(InputError):
-        tokenize.concatenate([])
+        concatenate([])
 
 
 def test_concatenate_counts_examples_on(small):
     one = {"id": "q", "prompt": "the king", "choices": ["a", "b"], "label": 0}
-    parts = [tokenize.tokenize([one] * count, "choice", small, max_length=32) for count in (1, 0, 2)]
-    whole = tokenize.concatenate(parts)
+    parts = [samples.tokenize([one] * count, "choice", small, max_length=32) for count in (1, 0, 2)]
+    whole = concatenate(parts)
     assert whole.fields["example"].tolist() == [0, 0, 1, 1, 2, 2]
     assert whole.fields["example"].dtype == np.int32
 
 
 def test_no_examples(small):
     for type in ("classification", "choice", "text", "span", "tagging"):
-        features = tokenize.tokenize([], type, small, max_length=128)
+        features = samples.tokenize([], type, small, max_length=128)
         assert len(features) == 0 and features.tokens.dtype == np.int32
 
 
 @pytest.mark.parametrize(
     "type, options, message",
     [
-        ("taging", {"max_length": 64}, "unknown feature type 'taging'; did you mean 'tagging'"),
+        ("taging", {"max_length": 64}, "unknown form 'taging'; did you mean 'tagging'"),
         ("classification", {"max_length": 5}, "max_length 5"),
         ("choice", {"max_length": 5}, "max_length 5"),
         ("tagging", {"max_length": 2}, "max_length 2"),
@@ -367,7 +368,7 @@ def test_no_examples(small):
 )
 def test_refusals(small, type, options, message):
     with pytest.raises(InputError, match=message):
-        tokenize.tokenize([], type, small, **options)
+        samples.tokenize([], type, small, **options)
 
 
 @pytest.mark.parametrize("language", ["ar", "en", "hi", "th", "vi", "zh"])
@@ -375,7 +376,7 @@ def test_xquad_answers_survive(corpus, xlmr, language):
     from jxstilts import tasks
 
     examples = tasks.load("xquad", corpus, "test", language)[:300]
-    features = tokenize.tokenize(examples, "span", xlmr, max_length=384)
+    features = samples.tokenize(examples, "span", xlmr, max_length=384)
     assert set(features.fields["example"]) == set(range(len(examples)))
     exact, answered = 0, set()
     for example, text in read_answers(features, examples):

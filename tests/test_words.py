@@ -5,7 +5,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from samples import ids, rows
 
-from jxstilts.data import tokenize
 from jxstilts.runtime import InputError
 
 CLS, SEP, UNK = 0, 2, 3
@@ -20,7 +19,7 @@ def test_words_are_tokenised_one_by_one_and_the_first_subword_has_the_tag(model)
     small = samples.small_tokenizer(model)
     words = ["Who", "finished", "the", "tower", "?", "สุนัขจิ้งจอก", "ᚠ", "", "\u200b" * 2, "x" * 300, "two words"]
     tags = ["P", "V", "D", "N", "?", "N", "X", "X", "N", "V", "N"]
-    features = tokenize.tokenize(
+    features = samples.tokenize(
         [sentence(*words, tags=tags)], "tagging", small, max_length=512, labels=("N", "V", "D", "P", "X")
     )
     expected, places, numbers = [CLS], [], {}
@@ -42,15 +41,15 @@ def test_words_are_tokenised_one_by_one_and_the_first_subword_has_the_tag(model)
 def test_tagging_without_tags_or_labels_and_with_wrong_ones():
     small = samples.small_tokenizer()
     plain = sentence("the", "king")
-    assert set(tokenize.tokenize([plain], "tagging", small, max_length=9, labels=("N",)).token_fields) == {"word"}
+    assert set(samples.tokenize([plain], "tagging", small, max_length=9, labels=("N",)).token_fields) == {"word"}
     tagged = sentence("the", "king", tags="DN")
-    assert set(tokenize.tokenize([tagged], "tagging", small, max_length=9).token_fields) == {"word"}
+    assert set(samples.tokenize([tagged], "tagging", small, max_length=9).token_fields) == {"word"}
     with pytest.raises(InputError, match="example 's' has 2 words but 1 tags"):
-        tokenize.tokenize([sentence("the", "king", tags="D")], "tagging", small, max_length=9, labels=("D",))
+        samples.tokenize([sentence("the", "king", tags="D")], "tagging", small, max_length=9, labels=("D",))
     with pytest.raises(InputError, match="1 of 2 examples have 'tags'"):
-        tokenize.tokenize([plain, tagged], "tagging", small, max_length=9, labels=("D",))
+        samples.tokenize([plain, tagged], "tagging", small, max_length=9, labels=("D",))
     with pytest.raises(InputError, match="long_sentences 'cut'"):
-        tokenize.tokenize([plain], "tagging", small, max_length=9, long_sentences="cut")
+        samples.tokenize([plain], "tagging", small, max_length=9, long_sentences="cut")
 
 
 WORDS = [*" ".join(samples.TEXTS[:3]).split(), "สุนัขจิ้งจอกสีน้ำตาล", "", "x" * 30, "国王从塔上看着"]
@@ -62,10 +61,10 @@ def test_long_sentences(sentences, max_length):
     small = samples.small_tokenizer()
     examples = [sentence(*words, tags=[str(i % 7) for i in range(len(words))]) for words in sentences]
     options = {"max_length": max_length, "labels": tuple("0123456")}
-    whole = tokenize.tokenize(examples, "tagging", small, **options | {"max_length": 2000})
-    cut = tokenize.tokenize(examples, "tagging", small, **options, long_sentences="truncate")
+    whole = samples.tokenize(examples, "tagging", small, **options | {"max_length": 2000})
+    cut = samples.tokenize(examples, "tagging", small, **options, long_sentences="truncate")
     assert rows(cut) == [row if len(row) <= max_length else [*row[: max_length - 1], SEP] for row in rows(whole)]
-    parts = tokenize.tokenize(examples, "tagging", small, **options, long_sentences="split")
+    parts = samples.tokenize(examples, "tagging", small, **options, long_sentences="split")
     for features in (cut, parts):
         assert (features.lengths <= max_length).all()
         assert features.fields["example"].tolist() == sorted(features.fields["example"].tolist())
