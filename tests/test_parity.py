@@ -44,4 +44,6 @@ def test_golden(folder):
 
 
 def test_every_kind_is_covered():
-    assert {"xlmr", "xlmr_classification", "xlmr_span", "xlmr_mlm", "xlmr_tagging", "xlmr_xl_mlm"} <= set(FOLDERS)
+    heads = {"", "_classification", "_choice", "_span", "_mlm", "_tagging"}
+    assert {family + head for family in ("bert", "modernbert") for head in heads} <= set(FOLDERS)
+    assert {"xlmr" + head for head in heads - {"_choice"} | {"_xl_mlm"}} <= set(FOLDERS)

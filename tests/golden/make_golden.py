@@ -15,7 +15,7 @@ HERE = pathlib.Path(__file__).parent
 SIZES = {"vocab_size": 48, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 FAMILIES = {  # beginning of a class's name -> what its config says, too
     "XLMRoberta": {"max_position_embeddings": 26, "type_vocab_size": 1, "layer_norm_eps": 1e-5, "pad_token_id": 1},
-    "Bert": {"max_position_embeddings": 24, "layer_norm_eps": 1e-12},
+    "Bert": {"max_position_embeddings": 24, "layer_norm_eps": 1e-12, "pad_token_id": 1},
     "ModernBert": {
         "num_hidden_layers": 4, "max_position_embeddings": 64, "local_attention": 8, "local_rope_theta": 100.0,
         "global_rope_theta": 1000.0, "pad_token_id": 1,
@@ -101,7 +101,7 @@ def main(*folders: str):
     transformers.utils.logging.disable_progress_bar()
     for folder in folders or MODELS:
         model, batch = build(MODELS[folder]), inputs()
-        if folder.startswith("bert"):
+        if MODELS[folder].startswith("Bert"):
             batch = typed(batch)
         model.save_pretrained(HERE / folder)
         expected = batch | outputs(model, **batch)

@@ -92,8 +92,9 @@ def _read(config: dict) -> dict:
         found[key] = own.get("rope_theta", config.get(key))
     types = config.get("layer_types")
     if types is not None:
-        fitting = [n for n in range(1, len(types) + 1) if types == [LAYER_TYPES[i % n > 0] for i in range(len(types))]]
-        if not fitting or len(types) != config.get("num_hidden_layers"):
+        count = len(types) if isinstance(types, list) else 0
+        fitting = [n for n in range(1, count + 1) if types == [LAYER_TYPES[i % n > 0] for i in range(count)]]
+        if not fitting or count != config.get("num_hidden_layers"):
             raise InputError(f"layer_types={types!r:.200} is not supported, only one full_attention in every n layers")
         found["global_attn_every_n_layers"] = fitting[0]
     return found
