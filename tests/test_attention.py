@@ -14,14 +14,18 @@ from jxstilts.models.attention import BACKENDS, attend, choose, drop
 from jxstilts.models.layers import Compute
 from jxstilts.runtime import InputError
 
-FOLDERS = ["xlmr_classification", "xlmr_span", "xlmr_xl_classification"]
+FOLDERS = [
+    "xlmr_classification", "xlmr_span", "xlmr_xl_classification", "bert_classification",
+    "modernbert_classification", "modernbert_span",  # whose first example is longer than the window
+]  # fmt: skip
 
 
 def apart_and_packed(folder):
     """The same three labelled examples: a row each, and all in one row."""
     wanted = expected(folder)
-    apart = one_per_row(wanted["tokens"], wanted["mask"])
-    together = packed(wanted["tokens"], wanted["mask"], length=26)
+    types = wanted.get("types")
+    apart = one_per_row(wanted["tokens"], wanted["mask"], types)
+    together = packed(wanted["tokens"], wanted["mask"], 26, types)
     starts, ends = np.array([4, 2, 1]), np.array([9, 2, 2])
     first = together["first"][0]
     if folder.endswith("span"):
@@ -74,9 +78,10 @@ def test_what_a_neighbour_says_does_not_matter():
     assert worst(before[second], after[second]) > 0.1
 
 
-def test_remat_changes_no_result():
-    loaded = bundle.load(HERE / "xlmr_classification")
-    batch, _ = apart_and_packed("xlmr_classification")
+@pytest.mark.parametrize("folder", ["xlmr_classification", "modernbert_classification"])
+def test_remat_changes_no_result(folder):
+    loaded = bundle.load(HERE / folder)
+    batch, _ = apart_and_packed(folder)
     loss, _, gradient = run(loaded.model, loaded.params, batch)
     for remat in ("full", "dots"):
         model = dataclasses.replace(loaded.model, compute=Compute(remat=remat))
@@ -95,6 +100,21 @@ def test_bfloat16_stays_near(folder):
     assert worst(hidden, wanted["hidden"][-1], wanted["mask"]) < 0.05  # 8 bits of mantissa, two layers, values up to 4
     logits = loaded.model.head("classification").logits(loaded.params, hidden, batch)
     assert worst(logits[:, 0], wanted["logits"]) < 0.02
+
+
+@pytest.mark.parametrize("backend", ["xla", "plain"])
+def test_a_window_ends_at_its_last_place_and_at_the_segment(backend):
+    generator = np.random.default_rng(0)
+    query, key, value = generator.standard_normal((3, 1, 12, 2, 4)).astype(np.float32)
+    segments = np.array([[1] * 7 + [2] * 5])
+    found = attend(query, key, value, segments, backend=backend, window=2)
+    for place in range(12):
+        seen = [other for other in range(12) if abs(other - place) <= 2 and segments[0, other] == segments[0, place]]
+        scores = np.einsum("nh,snh->ns", query[0, place], key[0, seen]) / 2
+        weights = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+        assert worst(found[0, place], np.einsum("ns,snh->nh", weights, value[0, seen])) < 1e-5
+    whole = attend(query, key, value, segments, backend=backend)
+    np.testing.assert_array_equal(attend(query, key, value, segments, backend=backend, window=12), whole)
 
 
 def call(backend, dtype=jnp.float32, tokens=128, **options):
@@ -121,6 +141,7 @@ def test_backend_refuses_another_platform(backend):
         ("cudnn", "gpu", {}, "not float32; set config.compute.dtype='bfloat16'"),
         ("splash", "tpu", {"dropout": 0.1}, "config.model.attention_dropout=0.0"),
         ("splash", "tpu", {"tokens": 96}, "multiple of 128 tokens, not 96"),
+        ("splash", "tpu", {"window": 64}, "'splash' has no window here"),
     ],
 )
 def test_backend_refuses_what_it_cannot_do(monkeypatch, backend, platform, options, text):
@@ -205,6 +226,7 @@ def test_auto_takes_the_fused_backend_where_it_can_do_what_is_asked(
     chosen, reason = choose("auto", dropout, dtype, tokens)
     assert chosen == backend and why in reason
     assert choose("splash", dropout, dtype, tokens)[0] == "splash"
+    assert choose("auto", dropout, dtype, tokens, windowed=True)[0] == ("cudnn" if backend == "cudnn" else "xla")
 
 
 def test_auto_computes_what_its_choice_computes():
@@ -229,6 +251,7 @@ def test_a_fused_backend_is_given_the_layout_that_it_reads(backend, monkeypatch)
     dtype = jnp.bfloat16 if backend == "cudnn" else jnp.float32
     arrays = np.random.default_rng(0).standard_normal((3, 2, 128, 3, 64)).astype(dtype)  # B 2, T 128, N 3, H 64
     segments = jnp.asarray([[1] * 50 + [2] * 78, [1] * 100 + [0] * 28])
-    found, wanted = (attend(*arrays, segments, backend=name) for name in (backend, "plain"))
+    window = 20 if backend == "cudnn" else None
+    found, wanted = (attend(*arrays, segments, backend=name, window=window) for name in (backend, "plain"))
     assert found.shape == (2, 128, 3, 64)
     assert np.abs(np.asarray(found - wanted, np.float32)).max() < (0.03 if backend == "cudnn" else 1e-5)

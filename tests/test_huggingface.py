@@ -70,14 +70,19 @@ def test_heads_are_chosen_by_name():
         huggingface.load(HERE / "xlmr_span", heads=("spam",))
 
 
-@pytest.mark.parametrize("family", ["xlmr"])
-@pytest.mark.parametrize("prenorm", [False, True])
-def test_each_tensor_is_mapped_exactly_once(family, prenorm):
-    config = make_config(family, "tiny", prenorm=prenorm, pooler=True)
-    specs = [HeadSpec("a", "classification", LABELS), HeadSpec("b", "span"), HeadSpec("c", "mlm")]
-    specs.append(HeadSpec("d", "tagging", LABELS))
-    model = Model(config, tuple(specs))
-    found = huggingface.places(model, "roberta.")
+@pytest.mark.parametrize("head", ["classification", "choice", "span", "mlm", "tagging"])
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("xlmr", {"prenorm": False, "pooler": True}), ("xlmr", {"prenorm": True}), ("bert", {"pooler": True}),
+        ("bert", {}), ("modernbert", {}),
+    ],
+)  # fmt: skip
+def test_each_tensor_is_mapped_exactly_once(family, changes, head):
+    if (family, head) == ("xlmr", "choice"):
+        return  # no class has it
+    model = Model(make_config(family, "tiny", **changes), (HeadSpec("a", head, LABELS),), family=family)
+    found = huggingface.places(model, "body.")
     assert len({place.name for place in found}) == len(found)
     parts = [(place.path, place.layer) for place in found]
     assert len(set(parts)) == len(parts)
@@ -176,6 +181,55 @@ def test_known_buffers_and_classifier_dropout_are_recorded_as_ignored(folder):
     assert ignored[0] == "roberta.embeddings.position_ids" and "classifier_dropout=0.3" in ignored[1]
 
 
+def test_names_of_old_bert_files(tmp_path):
+    """As the first conversions from TensorFlow have them: gamma and beta, and a head for the next sentence."""
+    folder = shutil.copytree(HERE / "bert_mlm", tmp_path / "model")
+    original = huggingface.load(folder)
+
+    def age(tensors):
+        old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+        found = {}
+        for name, value in tensors.items():
+            end = next((end for end in old if name.endswith(end)), "")
+            found[name.removesuffix(end) + old.get(end, "")] = value
+        return found | {
+            "cls.seq_relationship.weight": np.zeros((2, 16), np.float32),
+            "cls.seq_relationship.bias": np.zeros(2, np.float32),
+            "cls.predictions.decoder.weight": tensors["bert.embeddings.word_embeddings.weight"].copy(),
+            "cls.predictions.decoder.bias": tensors["cls.predictions.bias"].copy(),
+            "bert.embeddings.position_ids": np.arange(24)[None],
+        }
+
+    edit_tensors(folder, age)
+    aged = huggingface.load(folder)
+    assert same(aged, original) and aged.model == original.model
+    assert aged.meta["provenance"]["ignored"] == [
+        "bert.embeddings.position_ids", "cls.seq_relationship.bias", "cls.seq_relationship.weight",
+    ]  # fmt: skip
+    twice = {"bert.embeddings.LayerNorm.weight": np.ones(16, np.float32)}
+    edit_tensors(folder, lambda tensors: tensors | twice)
+    with pytest.raises(InputError, match=r"LayerNorm.gamma and .*LayerNorm.weight are the same tensor, and both"):
+        huggingface.load(folder)
+
+
+def test_the_pooler_of_a_bert_classifier(tmp_path):
+    """It is the encoder's where the encoder has one, and else the head's; one class of Hugging Face has both."""
+    for pooler in (True, False):
+        config = make_config("bert", "tiny", pooler=pooler)
+        model = Model(
+            config, (HeadSpec("nli", "classification", LABELS), HeadSpec("t", "tagging", LABELS)), family="bert"
+        )
+        loaded = huggingface.Loaded(model, jax.jit(model.init)(jax.random.key(0)))
+        assert ("pooler" in loaded.params["encoder"], "dense" in loaded.params["heads"]["nli"]) == (pooler, not pooler)
+        assert not any("pooler" in path for path in huggingface.export(loaded, tmp_path / f"{pooler}", head="nli"))
+        again = huggingface.load(tmp_path / f"{pooler}")
+        assert again.model.config.pooler and set(again.params["heads"]["classification"]) == {"kernel", "bias"}
+        own = loaded.params["encoder"]["pooler"] if pooler else loaded.params["heads"]["nli"]["dense"]
+        np.testing.assert_array_equal(again.params["encoder"]["pooler"]["kernel"], own["kernel"])
+        left = huggingface.export(loaded, tmp_path / f"{pooler}-t", head="t")  # which class has no pooler
+        assert ("encoder/pooler/kernel" in left) == pooler
+
+
 def test_tied_decoder(tmp_path):
     folder = shutil.copytree(HERE / "xlmr_mlm", tmp_path / "model")
     original = huggingface.load(folder)
@@ -239,6 +293,38 @@ def test_config_that_is_not_computed_here(folder, changes, text):
     edit_config(folder, **changes)
     with pytest.raises(InputError, match=f"(?s).*{text}"):
         huggingface.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "text"),
+    [
+        ("bert", {"hidden_act": "gelu_new"}, "hidden_act='gelu_new' is not supported, only 'gelu'"),
+        ("bert", {"type_vocab_size": 0}, "type_vocab_size=0; allowed is a whole number from 1 up"),
+        ("modernbert", {"layer_types": ["full_attention"] * 2 + ["sliding_attention"] * 2}, "only one full_attention"),
+        ("modernbert", {"layer_types": ["full_attention"] * 3}, "only one full_attention in every n layers"),
+        ("modernbert", {"layer_types": 3}, "only one full_attention in every n layers"),
+        ("modernbert", {"rope_parameters": {"full_attention": {"rope_type": "yarn"}}}, "only rope_type='default'"),
+        ("modernbert", {"rope_parameters": {"full_attention": 1}}, "only rope_type='default'"),
+        ("modernbert", {"rope_scaling": {"type": "linear"}}, "rope_scaling={'type': 'linear'} is not supported"),
+        ("modernbert", {"norm_bias": True}, "norm_bias=True is not supported"),
+        ("modernbert", {"classifier_pooling": "max"}, "classifier_pooling='max'; allowed is 'cls' or 'mean'"),
+        ("modernbert", {"num_attention_heads": 16}, "width=16 is not a multiple of twice heads=16"),
+    ],
+)
+def test_config_that_another_family_does_not_compute(name, changes, text, tmp_path):
+    folder = shutil.copytree(HERE / name, tmp_path / "model")
+    edit_config(folder, **changes)
+    with pytest.raises(InputError, match=f"(?s)config.json: .*{text}"):
+        huggingface.load(folder)
+
+
+def test_a_modernbert_config_of_transformers_4(tmp_path):
+    folder = shutil.copytree(HERE / "modernbert", tmp_path / "model")
+    wanted = huggingface.load(folder).model.config
+    assert (wanted.global_every, wanted.global_theta, wanted.local_theta) == (3, 1000.0, 100.0)
+    old = {"global_attn_every_n_layers": 3, "global_rope_theta": 1000.0, "local_rope_theta": 100.0}
+    edit_config(folder, drop=["layer_types", "rope_parameters"], **old)
+    assert huggingface.load(folder).model.config == wanted
 
 
 def test_an_unknown_model_type_is_not_taken_for_a_near_one(folder):

@@ -14,7 +14,7 @@ from jxstilts.models import bundle
 def test_golden(folder):
     loaded, wanted = bundle.load(HERE / folder), expected(folder)
     model, params, mask = loaded.model, loaded.params, wanted["mask"]
-    batch = one_per_row(wanted["tokens"], mask)
+    batch = one_per_row(wanted["tokens"], mask, wanted.get("types"))
     hidden = jax.jit(partial(model.encode, all_hidden=True))(params, batch)
     assert hidden.shape == wanted["hidden"].shape
     assert worst(hidden, wanted["hidden"], mask) < 1e-5
@@ -31,14 +31,19 @@ def test_golden(folder):
         assert worst(model.head(name).logits(params, hidden[-1]), wanted["logits"], mask) < 1e-5
         classes = model.head(name).predict(params, hidden[-1], batch)["classes"]
         np.testing.assert_array_equal(np.asarray(classes)[mask == 1], wanted["logits"].argmax(-1)[mask == 1])
+    elif name == "choice":
+        logits = model.head(name).logits(params, hidden[-1], batch)
+        assert worst(logits[:, 0], wanted["logits"][0]) < 1e-5
     elif name == "mlm":
         every = np.broadcast_to(np.arange(mask.shape[1], dtype=np.int32), mask.shape)
         logits = model.head(name).predict(params, hidden[-1], {"mlm_positions": every})["logits"]
         assert worst(logits, wanted["logits"], mask) < 1e-5
-    else:
+    elif "pooled" in wanted:
         pooler = params["encoder"]["pooler"]
         assert worst(np.tanh(hidden[-1][:, 0] @ pooler["kernel"] + pooler["bias"]), wanted["pooled"]) < 1e-5
 
 
 def test_every_kind_is_covered():
-    assert {"xlmr", "xlmr_classification", "xlmr_span", "xlmr_mlm", "xlmr_tagging", "xlmr_xl_mlm"} <= set(FOLDERS)
+    heads = {"", "_classification", "_choice", "_span", "_mlm", "_tagging"}
+    assert {family + head for family in ("bert", "modernbert") for head in heads} <= set(FOLDERS)
+    assert {"xlmr" + head for head in heads - {"_choice"} | {"_xl_mlm"}} <= set(FOLDERS)

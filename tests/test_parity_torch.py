@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import optax
 import pytest
-from golden.batches import HERE, one_per_row, worst
+from golden.batches import HERE, one_per_row, packed, worst
 
 from jxstilts.checkpoint import leaves
 from jxstilts.models import bundle, huggingface
@@ -34,7 +34,13 @@ NO_GRADIENT = {
     "span": ["encoder/layers/key/bias", "heads/span/bias", "encoder/layers/mlp_norm/bias"],
     "mlm": ["encoder/layers/key/bias"],
     "tagging": ["encoder/layers/key/bias"],
+    "choice": ["encoder/layers/key/bias", "heads/choice/bias"],
 }
+FAMILIES = {"XLMRoberta": 4, "XLMRobertaXL": 4, "Bert": 5, "ModernBert": 5}  # and how many of the classes are computed
+CLASSES = {
+    "ForSequenceClassification": "classification", "ForQuestionAnswering": "span", "ForMaskedLM": "mlm",
+    "ForTokenClassification": "tagging", "ForMultipleChoice": "choice",
+}  # fmt: skip
 
 
 def both(name, folder, **changes):
@@ -44,15 +50,16 @@ def both(name, folder, **changes):
     return model, bundle.load(folder)
 
 
-@pytest.mark.parametrize("family", ["XLMRoberta", "XLMRobertaXL"])
 @pytest.mark.parametrize(
-    "head", ["ForSequenceClassification", "ForQuestionAnswering", "ForMaskedLM", "ForTokenClassification"]
+    ("family", "head"), [(family, head) for family, count in FAMILIES.items() for head in list(CLASSES)[:count]]
 )
 def test_hidden_states_and_logits(family, head, tmp_path):
     oracle, loaded = both(family + head, tmp_path / "model")
     batch = make_golden.inputs((20, 13, 5, 20), SIZES["vocab_size"])
+    if family == "Bert":
+        batch = make_golden.typed(batch)
     wanted, mask = make_golden.outputs(oracle, **batch), batch["mask"]
-    rows = one_per_row(batch["tokens"], mask)
+    rows = one_per_row(batch["tokens"], mask, batch.get("types"))
     rows["mlm_positions"] = np.broadcast_to(np.arange(mask.shape[1]), mask.shape)
     name = loaded.model.head_specs[0].name
 
@@ -67,6 +74,8 @@ def test_hidden_states_and_logits(family, head, tmp_path):
     assert worst(last, wanted["hidden"][-1], mask) < 1e-5
     if name == "classification":
         assert worst(logits[:, 0], wanted["logits"]) < 1e-5
+    elif name == "choice":
+        assert worst(logits[:, 0], wanted["logits"][0]) < 1e-5
     elif name == "span":
         assert worst(logits, torch.stack([wanted["start"], wanted["end"]], -1), mask) < 1e-5
     else:
@@ -110,15 +119,21 @@ def test_base_size(tmp_path):
     assert worst(hidden, wanted, batch["mask"]) < 2e-5
 
 
-def task_batches(head):
+def task_batches(head, oracle):
     """Returns (arguments for transformers, batch for this package) of every step: same examples, same labels."""
     generator = np.random.default_rng(0)
     lengths = (16, 16, 16, 16) if head == "span" else (16, 11, 7, 16)  # transformers' span loss includes padding
     for step in range(STEPS):
         batch = make_golden.inputs(lengths, SIZES["vocab_size"], seed=step)
-        theirs = {"input_ids": batch["tokens"], "attention_mask": batch["mask"]}
-        ours = one_per_row(batch["tokens"], batch["mask"])
-        if head == "classification":
+        if type(oracle).__name__.startswith("Bert"):
+            batch = make_golden.typed(batch)
+        theirs, ours = make_golden.arguments(oracle, batch), one_per_row(**batch)
+        if head == "choice":  # one question, its choices in one row
+            right = generator.integers(4)
+            theirs["labels"] = torch.tensor([right])
+            ours = packed(batch["tokens"], batch["mask"], 64, batch.get("types"))
+            ours |= {"labels": np.eye(4, dtype=np.int32)[[right]], "group": np.zeros((1, 4), np.int32)}
+        elif head == "classification":
             labels = generator.integers(0, 3, (4, 1))
             theirs["labels"], ours["labels"] = torch.from_numpy(labels[:, 0]), labels
         elif head == "tagging":
@@ -182,19 +197,18 @@ def train_ours(loaded, config, batches):
 
 
 @pytest.mark.parametrize(
-    ("head", "name"),
+    ("family", "name"),
     [
-        ("classification", "XLMRobertaForSequenceClassification"),
-        ("span", "XLMRobertaForQuestionAnswering"),
-        ("mlm", "XLMRobertaForMaskedLM"),
-        ("tagging", "XLMRobertaForTokenClassification"),
+        *(("XLMRoberta", name) for name in list(CLASSES)[:4]), *(("Bert", name) for name in CLASSES),
+        *(("ModernBert", name) for name in list(CLASSES)[:3]),
     ],
-)
-def test_training(head, name, tmp_path):
+)  # fmt: skip
+def test_training(family, name, tmp_path):
     """20 AdamW steps without dropout: the same losses, gradient norms and, in the end, weights."""
-    oracle, loaded = both(name, tmp_path / "model")
+    head = CLASSES[name]
+    oracle, loaded = both(family + name, tmp_path / "model")
     config = optimizer.Optimizer(learning_rate=1e-3, warmup=0.1, weight_decay=0.01)
-    batches = list(task_batches(head))
+    batches = list(task_batches(head, oracle))
     losses, norms = train_theirs(oracle, config, batches)
     our_losses, our_norms, params = train_ours(loaded, config, batches)
     np.testing.assert_allclose(our_losses, losses, atol=1e-4)
@@ -209,13 +223,8 @@ def test_training(head, name, tmp_path):
 
 
 EXPORTS = [
-    ("xlmr", "AutoModel"),
-    ("xlmr_classification", "AutoModelForSequenceClassification"),
-    ("xlmr_span", "AutoModelForQuestionAnswering"),
-    ("xlmr_mlm", "AutoModelForMaskedLM"),
-    ("xlmr_tagging", "AutoModelForTokenClassification"),
-    ("xlmr_xl_classification", "AutoModelForSequenceClassification"),
-    ("xlmr_xl_mlm", "AutoModelForMaskedLM"),
+    (folder, "AutoModel" + next((end for end in CLASSES if name.endswith(end)), ""))
+    for folder, name in make_golden.MODELS.items()
 ]
 
 

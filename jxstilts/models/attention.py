@@ -26,6 +26,7 @@ def attend(
     backend: str,
     dropout: float = 0.0,
     dropout_key: jax.Array | None = None,
+    window: jax.Array | int | None = None,
 ) -> jax.Array:
     """Scaled dot-product attention inside each segment of a row (Vaswani et al. 2017, eq. 1).
 
@@ -35,20 +36,22 @@ def attend(
             own, so no row of scores is ever masked whole.
         backend: a key of BACKENDS, or "auto".
         dropout: rate on the attention probabilities, applied when `dropout_key` is given.
+        window: a token attends to those at most so many places before or after it; None: to all (Beltagy et al. 2020).
     Returns: [B, T, N, H] in query's dtype.
     Raises: InputError for an unknown backend, or one that cannot do what is asked.
     """
     if backend not in NAMES:
         raise InputError(f"config.compute.attention: {suggest('attention backend', backend, NAMES)}")
     rate = dropout if dropout_key is not None else 0.0
-    backend, _ = choose(backend, rate, str(query.dtype), query.shape[1])
-    return BACKENDS[backend](query, key, value, segments, rate, dropout_key)
+    backend, _ = choose(backend, rate, str(query.dtype), query.shape[1], window is not None)
+    return BACKENDS[backend](query, key, value, (segments, window), rate, dropout_key)
 
 
-def choose(backend: str, dropout: float, dtype: str, tokens: int = 128) -> tuple[str, str]:
+def choose(backend: str, dropout: float, dtype: str, tokens: int = 128, windowed: bool = False) -> tuple[str, str]:
     """Returns (backend, why). "auto" is the device's fused one where that can do what is asked, else xla.
 
-    dropout: on the probabilities, 0 unless training; dtype: of the computation; tokens: of a row.
+    dropout: on the probabilities, 0 unless training; dtype: of the computation; tokens: of a row; windowed: is there a
+    window?
     """
     if backend != "auto":
         return backend, "as configured"
@@ -60,14 +63,21 @@ def choose(backend: str, dropout: float, dtype: str, tokens: int = 128) -> tuple
         return "xla", f"{fused} has no attention dropout, and this model's is {dropout}"
     if fused == "cudnn" and dtype not in HALF:
         return "xla", f"cudnn computes in {' or '.join(HALF)}, not {dtype}"
+    if fused == "splash" and windowed:
+        return "xla", "splash has no window here, and this model has one"
     if fused == "splash" and tokens % 128:
         return "xla", f"splash needs rows of a multiple of 128 tokens, not {tokens}"
     return fused, f"fused, on {platform}"
 
 
-def segment_mask(segments: jax.Array) -> jax.Array:
-    """[..., T] -> [..., 1, T, T] bool: True where two tokens share a segment."""
-    return segments[..., None, :, None] == segments[..., None, None, :]
+def mask(places: tuple[jax.Array, jax.Array | int | None]) -> jax.Array:
+    """(segments [..., T], window) -> [..., 1, T, T] bool: True where two tokens see each other."""
+    segments, window = places
+    same = segments[..., None, :, None] == segments[..., None, None, :]
+    if window is None:
+        return same
+    place = jnp.arange(segments.shape[-1])
+    return same & (jnp.abs(place[:, None] - place) <= window)
 
 
 def drop(x: jax.Array, rate: float, key: jax.Array | None, before: jax.Array | int = 0) -> jax.Array:
@@ -108,35 +118,37 @@ def _mix(x: jax.Array) -> jax.Array:
     return x ^ (x >> 16)
 
 
-def _xla(query, key, value, segments, rate, dropout_key):
+def _xla(query, key, value, places, rate, dropout_key):
     """Plain products; on one CPU row after row, unless they are small: only the scores of one row are stored, in cache.
 
     The backward pass computes them again, which there takes no longer than writing and reading those of all rows.
     """
     if not on_one_cpu():
-        return _plain(query, key, value, segments, rate, dropout_key)
+        return _plain(query, key, value, places, rate, dropout_key)
     rows, tokens, heads, _ = query.shape
     if 4 * rows * heads * tokens**2 <= SMALL:
-        return _fewer_passes(query, key, value, segments, rate, dropout_key)
+        return _fewer_passes(query, key, value, places, rate, dropout_key)
+
+    segments, window = places
 
     @partial(jax.checkpoint, prevent_cse=False)
     def row(part):
-        number, *arrays = part
-        return _fewer_passes(*arrays, rate, dropout_key, number * np.uint32(heads * tokens))
+        number, *arrays, segments = part
+        return _fewer_passes(*arrays, (segments, window), rate, dropout_key, number * np.uint32(heads * tokens))
 
     numbers = jnp.arange(rows, dtype=jnp.uint32)
     return jax.lax.map(row, (numbers, query, key, value, segments))
 
 
-def _plain(query, key, value, segments, rate, dropout_key):
-    """[B, T, N, H] three times, segments [B, T] -> [B, T, N, H]."""
+def _plain(query, key, value, places, rate, dropout_key):
+    """[B, T, N, H] three times, (segments [B, T], window) -> [B, T, N, H]."""
     scores, value = _scores(query, key), jnp.swapaxes(value, -3, -2)
-    scores = jnp.where(segment_mask(segments), scores, jnp.finfo(jnp.float32).min)
+    scores = jnp.where(mask(places), scores, jnp.finfo(jnp.float32).min)
     weights = drop(jax.nn.softmax(scores, axis=-1), rate, dropout_key)
     return jnp.swapaxes(jnp.einsum("...ts,...sh->...th", weights.astype(value.dtype), value), -3, -2)
 
 
-def _fewer_passes(query, key, value, segments, rate, dropout_key, before=0):
+def _fewer_passes(query, key, value, places, rate, dropout_key, before=0):
     """What `_plain` does, also of one row ([T, N, H], [T]), with fewer passes over the scores; before: as in `drop`.
 
     The softmax's sum divides the result, [T, H] a head, not the weights, [T, T]. The mask is added, so that XLA makes
@@ -144,7 +156,7 @@ def _fewer_passes(query, key, value, segments, rate, dropout_key, before=0):
     Not on a TPU: its backward pass keeps the undivided result in float32 (base on v5e:2x4: 3.99 to 4.14 GiB a chip).
     """
     scores, value = _scores(query, key), jnp.swapaxes(value, -3, -2)
-    scores += jnp.where(segment_mask(segments), 0.0, jnp.finfo(jnp.float32).min)
+    scores += jnp.where(mask(places), 0.0, jnp.finfo(jnp.float32).min)
     weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
     total = weights.sum(-1, keepdims=True)
     weights = drop(weights, rate, dropout_key, before).astype(value.dtype)
@@ -172,7 +184,7 @@ def _require(backend: str, platform: str, hardware: str, rate: float) -> None:
         )
 
 
-def _cudnn(query, key, value, segments, rate, dropout_key):
+def _cudnn(query, key, value, places, rate, dropout_key):
     _require("cudnn", "gpu", "an NVIDIA GPU", rate)
     if str(query.dtype) not in HALF:
         raise InputError(
@@ -180,11 +192,17 @@ def _cudnn(query, key, value, segments, rate, dropout_key):
             "set config.compute.dtype='bfloat16' or config.compute.attention='xla'"
         )
     # The mask has to be [B, 1, T, T]: cuDNN knows no segment ids and refuses a broadcast [B, 1, 1, T] mask.
-    return jax.nn.dot_product_attention(query, key, value, mask=segment_mask(segments), implementation="cudnn")
+    return jax.nn.dot_product_attention(query, key, value, mask=mask(places), implementation="cudnn")
 
 
-def _splash(query, key, value, segments, rate, dropout_key):
+def _splash(query, key, value, places, rate, dropout_key):
     _require("splash", "tpu", "a TPU", rate)
+    segments, window = places
+    if window is not None:
+        raise InputError(
+            "config.compute.attention='splash' has no window here, but this model's attention has one; "
+            "set config.compute.attention='xla'"
+        )
     _, tokens, heads, width = query.shape
     if tokens % 128:
         raise InputError(
@@ -193,8 +211,8 @@ def _splash(query, key, value, segments, rate, dropout_key):
         )
     from jax.experimental.pallas.ops.tpu import splash_attention as splash
 
-    mask = splash.MultiHeadMask([splash.FullMask((tokens, tokens))] * heads)
-    kernel = splash.make_splash_mha_single_device(mask)
+    every = splash.MultiHeadMask([splash.FullMask((tokens, tokens))] * heads)
+    kernel = splash.make_splash_mha_single_device(every)
     ids = splash.SegmentIds(q=segments, kv=segments)
     query, key, value = (jnp.swapaxes(x, 1, 2) for x in (query * width**-0.5, key, value))
     return jnp.swapaxes(jax.vmap(kernel)(query, key, value, ids), 1, 2)

@@ -24,6 +24,12 @@ def check_values(family: str, values: Mapping[str, Any], where: str, names: Mapp
         kind = kinds.get(field)
         if kind is None or (kind is bool and type(value) is bool):
             continue
+        if typing.get_origin(kind) is typing.Literal:
+            choices = typing.get_args(kind)
+            if value not in choices:
+                what = f"{where}{(names or {}).get(field, field)}={shown(repr(value), 60)}"
+                raise InputError(f"{what}; allowed is {' or '.join(map(repr, choices))}")
+            continue
         least = 0 if kind is float or field == "pad_id" else 1
         most, allowed = 2**31 - 1, f"{'number' if kind is float else 'whole number'} from {least} up"
         if field.endswith("dropout"):

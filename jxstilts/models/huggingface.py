@@ -167,10 +167,10 @@ def places(model: Model, prefix: str) -> list[Place]:
         if path.startswith(f"{DENSE}/"):  # in a folder of its own, see `sentence_files`
             continue
         transposed = path.endswith("kernel")
-        layered = "{layer}" in keys[path]
+        layered = "{layer}" in keys[path] or "{next}" in keys[path]
         shape = leaf.shape[1:] if layered else leaf.shape
         for layer in range(leaf.shape[0]) if layered else (None,):
-            name = keys[path].format(layer=layer) if layered else keys[path]
+            name = keys[path].format(layer=layer, next=layer + 1) if layered else keys[path]
             found.append(Place(path, layer, name, shape[::-1] if transposed else shape, transposed))
     return found
 
@@ -186,7 +186,7 @@ def read_config(config: dict, path: pathlib.Path) -> tuple[str, Any]:
         types = ", ".join(f"{key} (family {family})" for key, family in sorted(known.items()))
         raise InputError(f"{path}: no family computes model_type={model_type!r:.60}. Those that are known: {types}")
     family = known[model_type]
-    module, names = family_module(family), family_module(family).HUGGINGFACE
+    names = family_module(family).HUGGINGFACE
     try:
         config = names.read(config)
     except InputError as error:
@@ -204,7 +204,7 @@ def read_config(config: dict, path: pathlib.Path) -> tuple[str, Any]:
         made = make_config(family, **values, **implied)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    positions = made.max_positions - module.first_position(made)
+    positions = made.max_positions - made.first_position
     if positions < 1:
         given = f"{names.fields['max_positions']}={made.max_positions}"
         raise InputError(f"{path}: {given} leaves no position beside the rows up to pad_token_id")
@@ -405,7 +405,7 @@ def _config_json(model: Model, dtype: str) -> dict:
     )
     spec = model.head_specs[0] if model.head_specs else None
     values = {key: getattr(config, field) for field, key in names.fields.items()}
-    values[names.fields["max_positions"]] += family_module(model.family).first_position(config)
+    values[names.fields["max_positions"]] += config.first_position
     content = {
         "architectures": [prefix + ("Model" if spec is None else model.head(spec.name).layout.architecture)],
         "model_type": model_type,

@@ -14,10 +14,11 @@ def expected(folder: str) -> dict[str, np.ndarray]:
     return load_file(HERE / folder / "expected.safetensors")
 
 
-def one_per_row(tokens: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
+def one_per_row(tokens: np.ndarray, mask: np.ndarray, types: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """tokens, mask [B, T] -> a batch with one segment in each row; a row without tokens is an empty one."""
     mask = np.asarray(mask).astype(np.int32)
     return {
+        **({} if types is None else {"types": np.asarray(types).astype(np.int32)}),
         "tokens": np.asarray(tokens).astype(np.int32),
         "segments": mask,
         "positions": np.arange(mask.shape[1], dtype=np.int32) * mask,
@@ -26,13 +27,18 @@ def one_per_row(tokens: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def packed(tokens: np.ndarray, mask: np.ndarray, length: int) -> dict[str, np.ndarray]:
+def packed(tokens: np.ndarray, mask: np.ndarray, length: int, types: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """The same examples one after the other in a single row of `length` tokens."""
     lengths = np.asarray(mask).sum(1)
     rest = length - int(lengths.sum())
     join = lambda parts, fill: np.concatenate([*parts, np.full(rest, fill)])[None].astype(np.int32)  # noqa: E731
+
+    def own(table, fill):
+        return join([row[:n] for row, n in zip(np.asarray(table), lengths, strict=True)], fill)
+
     return {
-        "tokens": join([row[:n] for row, n in zip(np.asarray(tokens), lengths, strict=True)], 1),
+        **({} if types is None else {"types": own(types, 0)}),
+        "tokens": own(tokens, 1),
         "segments": join([np.full(n, i + 1) for i, n in enumerate(lengths)], 0),
         "positions": join([np.arange(n) for n in lengths], 0),
         "first": np.cumsum([0, *lengths[:-1]])[None].astype(np.int32),

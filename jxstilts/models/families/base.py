@@ -48,7 +48,9 @@ class Family(Protocol):
 
     Config: frozen dataclass of the architecture, stored in bundles; models with the same one have the same parameter
         shapes. Every family's has vocab_size, width, layers, heads, max_positions, pad_id, hidden_dropout,
-        attention_dropout, init_std, and `max_length`, the tokens of the longest segment.
+        attention_dropout, init_std; `max_length`, the tokens of the longest segment; and `first_position`, the row of
+        the table of positions that a segment's first token reads (0 where there is no table): the table, and
+        `max_position_embeddings` in config.json, has so many rows more than max_positions.
     PRESETS: name -> fields of Config. HUB: hub id of published weights -> their preset, for plans without a network.
     Encoder: Flax module, Encoder(config, compute, train, all_hidden)(batch) -> hidden [B, T, D], or all of them
         [L + 1, B, T, D] (0 = embeddings). It reads tokens, segments, positions [B, T] of the batch, and may read fields
@@ -67,12 +69,6 @@ class Family(Protocol):
     HUGGINGFACE: HuggingFace
     SENTENCE: str
 
-    def first_position(self, config: Any) -> int:
-        """Returns the row of the table of positions that a segment's first token reads; 0 where there is no table.
-
-        The table, and `max_position_embeddings` in config.json, has so many rows more than `max_positions`.
-        """
-
     def heads(self, config: Any) -> Mapping[str, Layout]:
         """Returns the head types that the family has layers for."""
 
@@ -83,7 +79,9 @@ class Family(Protocol):
         """
 
     def huggingface_keys(self, config: Any) -> Mapping[str, str]:
-        """Encoder parameter path -> Hugging Face name without prefix; `{layer}`: stacked over layers.
+        """Encoder parameter path -> Hugging Face name without prefix; `{layer}`: stacked over layers, counted from 0.
+
+        `{next}`: stacked over layers, counted from 1.
 
         Paths that end in `kernel` are stored transposed there.
         """
