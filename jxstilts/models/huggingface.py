@@ -150,7 +150,7 @@ def export(loaded: Loaded, folder: str | pathlib.Path, *, head: str | None = Non
         raise InputError(f"{folder} exists; export writes to a new folder")
     spec = None if encoder_only else _exported_head(loaded.model, head)
     config = loaded.model.config if spec is None else dataclasses.replace(loaded.model.config, pooler=False)
-    model = dataclasses.replace(loaded.model, config=config, head_specs=() if spec is None else (spec,))
+    model = dataclasses.replace(loaded.model, config=config, head_specs=() if spec is None else (spec,), extra=())
 
     stored = {path: np.asarray(leaf) for path, leaf in leaves(loaded.params).items()}
     tensors = {}
