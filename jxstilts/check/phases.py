@@ -116,7 +116,8 @@ def model_of(study: Study, name: str) -> Model | None:
         if is_open and head not in kept and not _at_hand(stream, study.data_dir):
             labels = tuple(map(str, range(OPEN_LABELS)))
             own, kept = (*own, HeadSpec(head, task.type, labels)), (*kept, head)
-    return inputs.heads(dataclasses.replace(phase, keep_heads=kept), start, own, study.data_dir)
+    model = inputs.heads(dataclasses.replace(phase, keep_heads=kept), start, own, study.data_dir)
+    return terms.with_extra(model, terms.losses(phase))
 
 
 def _start(study: Study, name: str) -> Model | None:

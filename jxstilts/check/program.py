@@ -65,16 +65,14 @@ class Program:
 
         def term(loss):
             read = tuple(places[name] for name in loss.streams if name in places)
-            signal = loss.signal
-            if signal.HEAD is not None:
-                signal = dataclasses.replace(signal, head="")
+            signal = dataclasses.replace(loss, head="", streams=()).signal("")
             own = loss.optimizer and dataclasses.replace(loss.optimizer, **rates)
             return loss.objective, signal, heads.get(loss.head), read, own
 
         taken = tuple((shape, term(self.losses[name])) for name, shape in self.shapes.items())
         taken += tuple(term(loss) for loss in self.losses.values() if places.keys() & set(loss.streams))
         optimizer = repr(dataclasses.replace(self.optimizer, **rates))
-        extra = tuple(branch for _, branch in self.model.extra)
+        extra = tuple(dataclasses.replace(signal, name="") for _, signal in self.model.extra)
         model = (self.model.family, self.model.config, self.model.compute, tuple(sorted(heads.values())), extra)
         return model, taken, optimizer, self.accumulation, self.freeze, self.skip_nonfinite
 

@@ -17,6 +17,7 @@ import shutil
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
@@ -188,9 +189,9 @@ def _model(meta: dict, folder: pathlib.Path, compute: Compute) -> Model:
     try:
         check_values(meta["family"], meta["config"], "config: ")
         config = make_config(meta["family"], **meta["config"])
-        extra = tuple(map(_branch, meta.get("extra", {}).items()))
+        extra = tuple(map(_branch, dict(meta.get("extra", {})).items()))
         return Model(config, tuple(map(_head, meta["heads"])), compute, meta["family"], extra)
-    except (InputError, TypeError, KeyError) as error:
+    except (InputError, TypeError, KeyError, ValueError) as error:
         raise InputError(f"{folder / META}: {shown(str(error), 2000)}") from error
 
 
@@ -215,7 +216,7 @@ class Stored:
 
     def init(self, model: Model, key: jax.Array) -> Params:
         """Zeros: the values are read."""
-        return checkpoint.nested({path: np.zeros(shape, np.float32) for path, shape in self.shapes})
+        return checkpoint.nested({path: jnp.zeros(shape) for path, shape in self.shapes})
 
 
 def _shapes(extra: Params) -> dict[str, dict[str, list[int]]]:

@@ -33,14 +33,15 @@ class Phase:
 
     @property
     def tasks(self) -> str:
-        """What it trains on, such as "mnli + text (mlm)"."""
+        """What it trains on, such as "mnli + text (mlm)", and by which further objectives."""
         parts = []
         for key, stream in self.config.get("tasks", {}).items():
             objective = stream.get("objective", "task")
             parts.append(
                 stream.get("task") or key if objective == "task" else f"{stream.get('task') or key} ({objective})"
             )
-        return " + ".join(parts)
+        further = [name for name, entry in self.config.get("objectives", {}).items() if entry["weight"]]
+        return " + ".join(parts) + (f"; {', '.join(further)}" if further else "")
 
     @property
     def steps(self) -> int:

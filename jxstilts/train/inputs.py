@@ -59,7 +59,7 @@ def kept_heads(phase: Any, start_heads: tuple[HeadSpec, ...]) -> tuple[str, ...]
 
 
 def heads(phase: Any, model: Model, start_heads: tuple[HeadSpec, ...], data_dir: str) -> Model:
-    """Returns the model with the phase's heads, the branches that its further objectives add, and its dropout.
+    """Returns the model with the phase's heads and dropout.
 
     start_heads: the starting point's; the phase's `keep_heads` are taken from them, with their labels. A task with an
     open label set (CCG) gets the labels of its training examples; the bundle keeps them.
@@ -85,11 +85,11 @@ def heads(phase: Any, model: Model, start_heads: tuple[HeadSpec, ...], data_dir:
         own = HeadSpec(name, fixed or task.type, labels, stream.pooler and not fixed)
         if specs.setdefault(name, own) != own:
             raise InputError(f"tasks.{key}: the head {name!r} is shared by tasks of other types or labels")
-    further = {name: entry.signal for name, entry in phase.objectives.items() if entry.weight}
-    for signal in further.values():
-        if signal.HEAD is not None:
+    for name, entry in phase.objectives.items():
+        signal = objectives.make(entry.objective, entry.options, name)
+        if entry.weight and signal.HEAD is not None:
             specs.setdefault(signal.head, HeadSpec(signal.head, signal.HEAD))
-    return dataclasses.replace(model.with_heads(*specs.values()), extra=tuple(further.items()))
+    return model.with_heads(*specs.values())
 
 
 def training_rows(stream: Stream, data_dir: str, language: str = "en") -> list[dict]:

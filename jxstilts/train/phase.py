@@ -179,6 +179,8 @@ def run(
         tracking.peak_flops()  # measured once in a process, before the devices are given work
     model = inputs.heads(phase, model, start.model.head_specs if start else (), place.data_dir)
     kept = inputs.kept_heads(phase, start.model.head_specs if start else ())
+    losses = terms.losses(phase)
+    model = terms.with_extra(model, losses)
     params, taken = handover.take_over(model, start.params if start else None, kept, phase.seed, place.mesh)
     progress = tracking.Progress(name, phase.steps, place.quiet)
     for text in (f"{key}: {', '.join(value) or '-'}" for key, value in plain(taken).items()):
@@ -193,7 +195,6 @@ def run(
     # 2. The data and the step.
     data = inputs.make(phase, model, tokenizer_dir, place)
     progress.steps = data.steps
-    losses = terms.losses(phase)
     optim = terms.optimizer(phase.optimizer, losses, data.steps, model)
     frozen.check(params, phase.freeze, f"config.phases.{name}.freeze")
     shardings, notes = step.state_shardings(model, optim, place.mesh, phase.freeze)

@@ -102,6 +102,14 @@ class _Step:
     freeze: Sequence[str] = ()
     skip_nonfinite: bool = False
 
+    @functools.cached_property
+    def _signals(self):
+        return {name: loss.signal(name) for name, loss in self.losses.items()}
+
+    @functools.cached_property
+    def _placed(self):
+        return gradient_shardings(self.model, self.mesh, self.freeze)
+
     def train_step(self, state, batches):
         with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):  # which `mesh.constrain_rows` reads
             return self._step(state, batches)
@@ -147,19 +155,18 @@ class _Step:
             first, keys[term] = jax.random.split(jax.random.fold_in(key, place[term]))
             for name in read:
                 own = first if name == term else jax.random.fold_in(first, place[name])
-                batches[name] = self.losses[term].signal.prepare(batches[name], own, self.context)
+                batches[name] = self._signals[term].prepare(batches[name], own, self.context)
         micro = partial(self._micro, params, progress)
         if self.accumulation == 1:  # scaled before the backward pass, not after it in one more pass over all gradients
             gradients, sums = micro(batches, keys, self._scales)
-        elif len(terms) == 1:
-            gradients, sums = self._accumulate(
-                partial(micro, scales=lambda sums: dict.fromkeys(sums, 1.0)), batches, keys
-            )
-            (scale,) = self._scales(sums).values()
-            gradients = jax.tree.map(lambda g: g * scale, gradients)
-        else:  # each with a scale of its own in one backward pass, so their weights come first
-            whole = self._accumulate(partial(self._weights, params, progress), batches, keys)
-            gradients, sums = self._accumulate(partial(micro, scales=lambda _: self._scales(whole)), batches, keys)
+        else:  # by the first's scale after the scan; the others' are shares of it, so their weights come before
+            first = next((term for term in terms if self._signals[term].HEAD is not None), min(terms))
+            shares = {first: 1.0}
+            if len(terms) > 1:
+                scales = self._scales(self._accumulate(partial(self._weights, params, progress), batches, keys))
+                shares = {term: scale / scales[first] for term, scale in scales.items()} | shares
+            gradients, sums = self._accumulate(partial(micro, scales=lambda _: shares), batches, keys)
+            gradients = jax.tree.map(partial(operator.mul, self._scales(sums)[first]), gradients)
         counts = {
             "tokens": sum((batch["segments"] > 0).sum() for batch in batches.values()),
             "padded_tokens": sum(jnp.asarray(batch["segments"].size) for batch in batches.values()),
@@ -179,14 +186,9 @@ class _Step:
         (_, sums), gradients = jax.value_and_grad(total, has_aux=True)(trained)
         return jax.lax.with_sharding_constraint(gradients, self._placed), sums
 
-    @functools.cached_property
-    def _placed(self):
-        return gradient_shardings(self.model, self.mesh, self.freeze)
-
     def _sums(self, params, progress, batches, keys):
         """-> {term: {"loss": (sum, weight), and its logs}} of a micro-batch of each stream, each encoded once"""
-        terms = self._terms(batches)
-        signals = {term: self.losses[term].signal for term in terms}
+        terms, signals = self._terms(batches), self._signals
         every = {name for term, read in terms.items() if signals[term].ALL_HIDDEN for name in read}
         passes = {
             name: objectives.Forward(self.model, params, batch, keys[name], name in every)

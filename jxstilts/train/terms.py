@@ -32,10 +32,6 @@ class Further:
         if not self.streams or len(set(self.streams)) < len(self.streams):
             raise InputError(f"streams={self.streams}: name one of the phase's tasks or several, each once")
 
-    @property
-    def signal(self) -> objectives.Objective:
-        return objectives.make(self.objective, self.options)
-
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
@@ -52,10 +48,11 @@ class Loss:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     optimizer: Optimizer | None = None
 
-    @property
-    def signal(self) -> objectives.Objective:
+    def signal(self, name: str) -> objectives.Objective:
+        """Returns the objective of a term of this name."""
         has_head = objectives.get(self.objective).HEAD is not None
-        return objectives.make(self.objective, {**self.options, **({"head": self.head} if has_head else {})})
+        head = {"head": self.head} if has_head and self.head else {}
+        return objectives.make(self.objective, {**self.options, **head}, name)
 
 
 def resolve(
@@ -78,7 +75,7 @@ def resolve(
         for stream in entry.streams:
             if stream not in streams:
                 raise InputError(f"{key}.streams: {suggest('stream', stream, streams)}")
-        signal = objectives.make(entry.objective or name, entry.options, key)
+        signal = objectives.make(entry.objective or name, entry.options, name, key)
         if signal.HEAD == objectives.OWN or (signal.HEAD is not None and len(entry.streams) > 1):
             raise InputError(
                 f"{key}: {entry.objective or name!r} trains a head, so it is the objective of a stream "
@@ -98,21 +95,25 @@ def losses(phase: Any) -> dict[str, Loss]:
         for key, stream in phase.tasks.items()
     }
     further = {
-        name: Loss(
-            getattr(entry.signal, "head", ""), entry.objective, entry.weight, entry.streams, entry.options,
-            entry.optimizer,
-        )
+        name: Loss("", entry.objective, entry.weight, entry.streams, entry.options, entry.optimizer)
         for name, entry in phase.objectives.items()
         if entry.weight
-    }  # fmt: skip
+    }
     return own | further
 
 
-def optimizer(config: Optimizer, terms: Mapping[str, Loss], steps: int, model: Model) -> optax.GradientTransformation:
+def with_extra(model: Model, losses: Mapping[str, Loss]) -> Model:
+    """Returns the model with the parameters that its objectives add."""
+    signals = {name: loss.signal(name) for name, loss in losses.items()}
+    adding = {name: one for name, one in signals.items() if type(one).init is not objectives.Objective.init}
+    return dataclasses.replace(model, extra=tuple(adding.items()))
+
+
+def optimizer(config: Optimizer, losses: Mapping[str, Loss], steps: int, model: Model) -> optax.GradientTransformation:
     """Returns the optimizer of a whole phase: `config`'s, and a group for each branch of params["extra"]."""
     whole = optimizers.make(config, steps)
     groups = {
-        name: terms[name].signal.optimizer(terms[name].optimizer or config, steps)
+        name: losses[name].signal(name).optimizer(losses[name].optimizer or config, steps)
         for name in model.abstract()[0].get("extra", {})
     }
     return optimizers.grouped(whole, groups) if groups else whole

@@ -8,7 +8,7 @@ subclass defines what it needs:
     ALL_HIDDEN  True: it reads all hidden states, not the last alone
     KEPT        True: its parameters are a part of the model: bundles keep them, and a later phase with an objective of
                 the same name takes them over. False: the phase's bundle is without them.
-    init(model, key) -> parameters of its own, params["extra"][NAME]; {} for none
+    init(model, key) -> parameters of its own, params["extra"][NAME], which `self.own(params)` finds; {} for none
     optimizer(config, steps) -> the optimizer of those parameters: a group of its own, with its own clipping, so that
                 they do not change what the others do
     prepare(batch, rng, context) -> batch: once, on a stream's whole batch, before it is cut into micro-batches
@@ -27,13 +27,14 @@ Every stream has one objective of its own (`task`, `mlm`; `none`: it only feeds 
 several, are the phase's `objectives` (see `train.terms`). A file outside the package is named in JXSTILTS_OBJECTIVES.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
 from jxstilts import config
 from jxstilts.rooms import Room
-from jxstilts.runtime import InputError
+from jxstilts.runtime import InputError, suggest
 from jxstilts.train.objectives.base import OWN, Context, Forward, Objective
 
 __all__ = ["OWN", "Context", "Forward", "Objective", "get", "make", "names"]
@@ -51,6 +52,14 @@ def get(name: str, where: str = "config.phases.*.objective") -> type[Objective]:
     return kind
 
 
-def make(name: str, options: Mapping[str, Any], where: str = "config.phases.*.objective") -> Objective:
-    """Returns an objective with these options. Raises InputError for an unknown name or option, or a wrong type."""
-    return config.build(get(name, where), options, f"{where}.options")
+def make(name: str, options: Mapping[str, Any], entry: str, where: str = "config.phases.*.objectives.*") -> Objective:
+    """Returns an objective with these options. Raises InputError for an unknown name or option, or a wrong type.
+
+    entry: the name of its entry in the phase.
+    """
+    kind = get(name, f"{where}.objective")
+    known = [field.name for field in dataclasses.fields(kind) if field.name != "name"]
+    for option in options:
+        if option not in known:
+            raise InputError(f"{where}.options: {suggest('option', option, known)}")
+    return config.build(kind, {**options, "name": entry}, f"{where}.options")

@@ -53,11 +53,19 @@ class Forward:
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """One training signal. A subclass is a frozen dataclass whose fields are its options, each with a default."""
+    """One training signal. A subclass is a frozen dataclass; its fields are its options, hashable, with defaults.
 
+    name: of its entry in the phase, not an option.
+    """
+
+    name: str = dataclasses.field(default="", kw_only=True)
     HEAD: ClassVar[str | None] = None
     ALL_HIDDEN: ClassVar[bool] = False
     KEPT: ClassVar[bool] = False
+
+    def own(self, params: Params) -> Any:
+        """Returns the objective's own parameters."""
+        return params["extra"][self.name]
 
     def init(self, model: Model, key: jax.Array) -> Any:
         """Returns the objective's own parameters, a dict of arrays, or {} for none. Jittable in `key`.
