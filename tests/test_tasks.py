@@ -243,8 +243,9 @@ def test_span_answers(tmp_path):
         "context": context,
         "answers": [{"text": "Paris", "start": 9}, {"text": "Paris", "start": 16}],
     }
-    write(tmp_path, path, squad(("a", [("London", 16)], {"is_impossible": False}), ("b", [], {"is_impossible": True})))
-    assert [len(e["answers"]) for e in tasks.load("squad_v1", tmp_path, "train")] == [1, 0]
+    both = squad(("a", [("London", 16)], {"is_impossible": False}), ("b", [], {"is_impossible": True}))
+    write(tmp_path, path.replace("v1.1", "v2.0"), both)
+    assert [len(e["answers"]) for e in tasks.load("squad_v2", tmp_path, "train")] == [1, 0]
     for placeholder in ([("", 0)], []):
         write(tmp_path, path, squad(("a", placeholder, {})))
         assert "answers" not in tasks.load("squad_v1", tmp_path, "train")[0]

@@ -262,3 +262,65 @@ def test_offsets_count_characters_in_every_script(tmp_path, context, text):
 def test_composed_and_decomposed_text_differ(tmp_path):
     with pytest.raises(InputError, match="is not at offset 3"):  # nothing is normalised
         load_squad(tmp_path, ("q", [("caf\u00e9", 3)], {}), context="le cafe\u0301 noir", name="squad_v1")
+
+
+ANSWERED = ("a", [("Ada", 0)], {})
+UNANSWERED = {
+    "marked": ("b", [], {"is_impossible": True}),
+    "marked, with XTREME's placeholder": ("b", [("", 0)], {"is_impossible": True}),
+    "as in the release": ("b", [], {"is_impossible": True, "plausible_answers": [{"text": "Ada", "answer_start": 0}]}),
+    "plausible answers only": ("b", [], {"plausible_answers": [{"text": "Ada", "answer_start": 0}]}),
+}
+WITHOUT = {  # tasks in which every question has an answer: each file that they read
+    ("squad_v1", "train", "en"): "intermediate/squad/train-v1.1.json",
+    ("squad_v1", "dev", "en"): "intermediate/squad/dev-v1.1.json",
+    ("squad_v1", "train", "de"): "intermediate/squad/train-v1.1.de.json",
+    ("xquad", "test", "th"): "xtreme/xquad/xquad.th.json",
+    ("mlqa", "dev", "en-de"): "xtreme/mlqa/MLQA_V1/dev/dev-context-en-question-de.json",
+    ("tydiqa", "train", "en"): "xtreme/tydiqa/tydiqa-goldp-v1.1-train/tydiqa.goldp.en.train.json",
+    ("tydiqa", "train", "fi"): "xtreme/tydiqa/tydiqa-goldp-v1.1-train.json",
+    ("tydiqa", "dev", "fi"): "xtreme/tydiqa/tydiqa-goldp-v1.1-dev/tydiqa.goldp.fi.dev.json",
+    ("tydiqa", "train", "de"): "xtreme/tydiqa/tydiqa-goldp-v1.1-train/tydiqa.goldp.en.train.de.json",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sign", UNANSWERED)
+@pytest.mark.parametrize("task, split, language", WITHOUT)
+def test_unanswerable_questions_where_a_task_has_none(tmp_path, task, split, language, sign):
+    """Among others or alone: training would point at <s>, and a score would count an answer that cannot be right."""
+    path = WITHOUT[task, split, language]
+    for questions in ([ANSWERED, UNANSWERED[sign]], [UNANSWERED[sign]]):
+        write(tmp_path, path, squad(*questions))
+        with pytest.raises(InputError, match=rf"{path}: question 'b' has .*read the file as task 'squad_v2'"):
+            tasks.load(task, tmp_path, split, language)
+    write(tmp_path, path, squad(ANSWERED))
+    assert len(tasks.load(task, tmp_path, split, language)) == 1
+
+
+def test_a_question_without_a_mark_and_without_an_answer(tmp_path):
+    """Alone it is unlabelled; beside an answered one the message says where such questions belong."""
+    path = "intermediate/squad/dev-v1.1.json"
+    for empty in ([], [("", 0)]):
+        for name in ("1.1", "2.0"):
+            write(tmp_path, path.replace("1.1", name), squad(ANSWERED, ("b", empty, {"is_impossible": False})))
+        for task in ("squad_v1", "squad_v2"):
+            with pytest.raises(InputError, match=r"question 'b' has no answer, but 'a' has; only task 'squad_v2'"):
+                tasks.load(task, tmp_path, "dev")
+        write(tmp_path, path, squad(("b", empty, {})))
+        assert "answers" not in tasks.load("squad_v1", tmp_path, "dev")[0]
+
+
+@pytest.mark.parametrize("task", ["squad_v1", "xquad", "mlqa", "tydiqa"])
+def test_unanswerable_questions_of_tfds(task):
+    def rows(*extra):
+        answers = {"text": ["Ada"], "answer_start": [0]}
+        row = {"id": "english-1", "question": "?", "context": "Ada", "answers": answers}
+        return [row, row | {"id": "english-2", "answers": {"text": [], "answer_start": []}} | dict(extra)]
+
+    plausible = ("plausible_answers", {"text": ["Ada"], "answer_start": [0]})
+    for extra in ([("is_impossible", True)], [("is_impossible", True), plausible], [plausible]):
+        with pytest.raises(InputError, match=r"TFDS question 'english-2' has .*task 'squad_v2'"):
+            tasks.get(task).tfds.convert(rows(*extra), "en")
+    with pytest.raises(InputError, match=r"question 'english-2' has no answer, but 'english-1' has"):
+        tasks.get(task).tfds.convert(rows(), "en")
+    assert len(tasks.get("squad_v2").tfds.convert(rows(("is_impossible", True)), "en")) == 2

@@ -17,12 +17,14 @@ def read_squad(
     repeated_ids: bool = False,
     translated: bool = False,
     keep: Callable[[str], bool] | None = None,
+    unanswerable: bool = False,
 ) -> list[dict]:
     """Reads a SQuAD-format file; answer offsets count Unicode characters and are checked.
 
     "answers" is absent where the gold answers have been taken out: no answers at all, or XTREME's placeholder (one
-    empty text at 0). It is empty only for a question marked `is_impossible` (SQuAD v2). An id that comes again is an
-    error, because predictions are matched by id; with `repeated_ids` it gets the question's number instead ("42#17").
+    empty text at 0). It is empty only for a question marked `is_impossible` (SQuAD v2); without `unanswerable` such a
+    question is an error, because the task's metric knows no empty answer. An id that comes again is an error, because
+    predictions are matched by id; with `repeated_ids` it gets the question's number instead ("42#17").
     With `translated`, machine translation may have lost an answer: a question that should have one, and none is at
     its offset, is left out and counted in the log (the study too leaves out training answers that it cannot find).
     keep: id -> whether to read the question; the others are not looked at.
@@ -40,16 +42,13 @@ def read_squad(
             identifier = f"{identifier}#{len(examples)}"
         seen.add(identifier)
         example = {"id": identifier, "question": _get(question, "question", str, where), "context": context}
-        given = _get(question, "answers", list, where) if "answers" in question else []
-        impossible = _get(question, "is_impossible", bool, where) if "is_impossible" in question else False
+        given, impossible = _given(question, where, unanswerable)
         if translated:
             given = [answer for answer in given if _is_there(answer, context)]
             if not given and not impossible:
                 lost.append(identifier)
                 continue
         answers = [(_get(answer, "text", str, where), _get(answer, "answer_start", int, where)) for answer in given]
-        if impossible and any(text for text, _ in answers):
-            raise InputError(f"{where} is marked is_impossible, but has an answer")
         examples.append(_with_answers(example, answers, impossible, where))
     if lost:
         total = len(lost) + len(examples)
@@ -60,9 +59,34 @@ def read_squad(
     if not examples:
         which = " has its answer at its offset" if lost else " is of this language" if keep else ""
         raise InputError(f"{path}: no question in the file{which}")
+    return _alike(examples, str(path))
+
+
+def _given(question, where, unanswerable):
+    """Returns the gold answers as they stand in the file, and whether the question is marked as one without."""
+    given = _get(question, "answers", list, where) if "answers" in question else []
+    impossible = _get(question, "is_impossible", bool, where) if "is_impossible" in question else False
+    answered = any(isinstance(answer, dict) and answer.get("text") for answer in given)
+    if impossible and answered:
+        raise InputError(f"{where} is marked is_impossible, but has an answer")
+    # SQuAD v2 names plausible answers where there is no right one
+    if not unanswerable and (impossible or (question.get("plausible_answers") and not answered)):
+        sign = "is_impossible: true" if impossible else "plausible_answers, but no answers"
+        raise InputError(
+            f"{where} has {sign}, as SQuAD v2 marks a question without an answer, and this task has none of those; "
+            "read the file as task 'squad_v2' (a task of your own: read_squad with unanswerable=True)"
+        )
+    return given, impossible
+
+
+def _alike(examples, where):
+    """Returns the examples if all or none hold "answers"."""
     labelled = {"answers" in example: example["id"] for example in examples}
     if len(labelled) == 2:
-        raise InputError(f"{path}: question {labelled[False]!r:.60} has no answer, but {labelled[True]!r:.60} has")
+        raise InputError(
+            f"{where}: question {labelled[False]!r:.60} has no answer, but {labelled[True]!r:.60} has; only task "
+            "'squad_v2' takes questions without an answer, and each is marked there with is_impossible: true"
+        )
     return examples
 
 
@@ -104,17 +128,18 @@ def _with_answers(example, answers, impossible, where):
     return example | {"answers": [{"text": text, "start": start} for text, start in answers]}
 
 
-def _squad_from_tfds(rows, language):
+def _squad_from_tfds(rows, language, unanswerable=False):
     examples = []
     for row in rows:
+        where = f"TFDS question {row['id']!r:.80}"
         example = {"id": row["id"], "question": row["question"], "context": row["context"]}
         answers = list(zip(row["answers"]["text"], row["answers"]["answer_start"], strict=True))
-        impossible = row.get("is_impossible", False)
-        examples.append(_with_answers(example, answers, impossible, f"TFDS question {row['id']!r}"))
-    return examples
+        question = row | {"answers": [{"text": text} for text in row["answers"]["text"]]}
+        question["plausible_answers"] = row.get("plausible_answers", {}).get("text")
+        _, impossible = _given(question, where, unanswerable)
+        examples.append(_with_answers(example, answers, impossible, where))
+    return _alike(examples, "TFDS")
 
-
-read_translated = functools.partial(read_squad, translated=True)
 
 SQUAD = TaskSpec(
     name="squad_v1",
@@ -132,7 +157,7 @@ SQUAD = TaskSpec(
             *beside("intermediate/squad/train-v1.1.json"),
         )
     },
-    read_translated=read_translated,
+    read_translated=functools.partial(read_squad, translated=True),
     tfds=Tfds(
         names=("squad/v1.1",),
         splits={"train": "train", "dev": "validation"},
@@ -149,18 +174,18 @@ SQUAD_V2 = TaskSpec(
     type="span",
     languages=("en",),
     splits={"train": ("intermediate/squad/train-v2.0.json",), "dev": ("intermediate/squad/dev-v2.0.json",)},
-    read=read_squad,
+    read=functools.partial(read_squad, unanswerable=True),
     metric="squad_v2",
     unanswerable=True,
     train_task="squad_v2",
     sizes={"train": 130_319, "dev": 11_873},
     recipe=Recipe(16, 384, 2, "not in the study's release; as SQuAD v1.1 there"),
     translated={"train": beside("intermediate/squad/train-v2.0.json")},
-    read_translated=read_translated,
+    read_translated=functools.partial(read_squad, translated=True, unanswerable=True),
     tfds=Tfds(
         names=("squad/v2.0",),
         splits={"train": "train", "dev": "validation"},
-        convert=_squad_from_tfds,
+        convert=functools.partial(_squad_from_tfds, unanswerable=True),
         languages=("en",),
     ),
     description="SQuAD v2.0: SQuAD v1.1 and questions that their paragraph does not answer",

@@ -7,6 +7,7 @@ import re
 
 from jxstilts.readers import checked, read_lines
 from jxstilts.runtime import InputError
+from jxstilts.tasks.columns import HINT, refuse_blanks
 from jxstilts.tasks.languages import LANGUAGES
 from jxstilts.tasks.spec import Recipe, TaskSpec, Tfds, beside
 
@@ -20,13 +21,15 @@ def read_words(path: pathlib.Path, labels: tuple[str, ...], placeholder: str) ->
     """Reads XTREME's tagging files: word TAB tag, a blank line after each sentence.
 
     A file with words only is unlabelled, and so is a test file in which XTREME has replaced every tag by
-    `placeholder`. Raw PAN-X, where every word is written "language:word", loses that prefix. An id is the sentence's
-    number from 0.
+    `placeholder`. A word may hold blanks; columns between blanks are an error (`columns.read_columns` reads them). Raw
+    PAN-X, where every word is written "language:word", loses that prefix. An id is the sentence's number from 0.
     """
     lines = read_lines(path)
     columns = next(line for line in lines if line.strip(" \t")).count("\t") + 1
     if columns not in (1, 2):
-        raise InputError(f"{path}:1: {columns} columns, expected a word and its tag (or only the word)")
+        raise InputError(f"{path}:1: {columns} columns, expected a word and its tag (or only the word); {HINT}")
+    if columns == 1:
+        refuse_blanks(path, lines, labels)
     sentences, known = [[]], frozenset(labels)
     for number, line in enumerate(lines, start=1):
         if not line.strip(" \t"):
@@ -34,7 +37,7 @@ def read_words(path: pathlib.Path, labels: tuple[str, ...], placeholder: str) ->
             continue
         word, *tag = line.split("\t")
         if len(tag) + 1 != columns:
-            raise InputError(f"{path}:{number}: {len(tag) + 1} columns, the first line has {columns}")
+            raise InputError(f"{path}:{number}: {len(tag) + 1} columns, the first line has {columns}; {HINT}")
         if not word:
             raise InputError(f"{path}:{number}: the word is empty")
         if tag and tag[0] not in known:

@@ -1,6 +1,6 @@
 """Tags of words: accuracy, and F1 of the chunks that they mark, as the study's tagging tasks are scored."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,13 +55,15 @@ class TagAccuracy(SumMetric):
 
 
 class Seqeval(TagAccuracy):
-    """Chunk F1, precision and recall of seqeval 1.2.2 (conlleval's lenient rules), and accuracy over words.
+    """Chunk F1, precision and recall by the rules of seqeval 0.0.12 (lenient, as conlleval's), and accuracy over words.
 
-    Values: "f1", "precision", "recall", "accuracy". Tags without a B- or I- prefix (UPOS) are chunks by seqeval's
-    rules too: equal neighbours make one chunk, and CCONJ and SCONJ are one type (protocol 3.5). Each chunk is counted
-    in the sentence in which it ends. One sequence of all sentences is given to seqeval, as its own scores do it: a
-    one-letter tag (UPOS X) at the head of a sentence gets its beginning from the sentence before, so for such tags a
-    set that is scored in parts can differ a little from one scored at once.
+    Values: "f1", "precision", "recall", "accuracy". XTREME's published values and the study's release use that version
+    (protocol 3.5). The type of a chunk is what stands behind a tag's last "-"; the type of a tag without "-" (UPOS) is
+    the whole tag. So parts of speech make chunks too: equal neighbours are one chunk, except tags that begin with S
+    (SCONJ, SYM), of which each is one. seqeval 1.2.2 gives the same values for tags such as O, B-PER and I-PER; it
+    differs for tags without prefix, whose first letter it cuts off, and for types that hold a "-" ("B-GPE-LOC").
+    Each chunk is counted in the sentence in which it ends. One sequence of all sentences is scored, with an O after
+    each, as seqeval does it: only for tags of the types "" and "O" ("I-", "X-O") does it matter what came before.
     """
 
     name = "seqeval"
@@ -96,27 +98,26 @@ class Seqeval(TagAccuracy):
 
 
 def _chunks(sentences: list[list[str]], kinds: dict[str, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Finds the chunks of seqeval's `get_entities` in W words: of all sentences, and one O after each.
+    """Finds the chunks of seqeval 0.0.12's `get_entities` in W words: of all sentences, and one O after each.
 
     Returns bool [W], "does a chunk end with this word?", and of the chunks that do the first word [W] and the type [W],
-    a number that `kinds` gives it. seqeval's rules for two neighbours are asked once for each pair that occurs.
+    a number that `kinds` gives it. The rules are written here because 0.0.12 no longer installs and later versions of
+    seqeval have others.
     """
-    from seqeval.metrics.sequence_labeling import end_of_chunk, start_of_chunk  # costs a second, and few need it
-
     flat = [tag or "O" for tags in sentences for tag in (*tags, "O")]
     known = {tag: number for number, tag in enumerate(dict.fromkeys(flat))}
     tags = np.fromiter((known[tag] for tag in flat), np.int64, len(flat))
-    parts = [(tag[0], tag[1:].split("-", maxsplit=1)[-1] or "_") for tag in known]
-    before = [*parts, ("O", "")]  # what seqeval takes for the word before the first
+    numbers = [kinds.setdefault(tag.rpartition("-")[2], len(kinds)) for tag in known]
+    kind = np.array(numbers, np.int64)[tags]
 
-    def rule(holds: Callable, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        pairs, place = np.unique(first * len(parts) + second, return_inverse=True)
-        asked = [(before[pair // len(parts)], parts[pair % len(parts)]) for pair in pairs.tolist()]
-        return np.array([holds(a, b, kind_a, kind_b) for (a, kind_a), (b, kind_b) in asked], bool)[place]
+    def begins(letters: str) -> np.ndarray:
+        return np.array([tag[0] in letters for tag in known], bool)[tags]
 
-    starts = rule(start_of_chunk, np.concatenate([[len(parts)], tags])[:-1], tags)
-    ends = np.zeros(len(flat), bool)
-    ends[:-1] = rule(end_of_chunk, tags[:-1], tags[1:])
+    def before(letters: str) -> np.ndarray:
+        return np.concatenate([["O" in letters], begins(letters)[:-1]])
+
+    changed = kind != np.concatenate([[kinds.setdefault("", len(kinds))], kind[:-1]])
+    starts = begins("BS") | (before("ESO") & begins("EI")) | (changed & ~begins("O."))
+    ended = before("ES") | (before("BI") & begins("BSO")) | (changed & ~before("O."))  # with the word before this one
     first = np.maximum.accumulate(np.where(starts, np.arange(len(flat)), 0))
-    numbers = np.array([kinds.setdefault(kind, len(kinds)) for _, kind in parts], np.int64)
-    return ends, first, numbers[tags]
+    return np.append(ended[1:], False), first, kind
