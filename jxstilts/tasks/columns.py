@@ -4,7 +4,7 @@ import pathlib
 import re
 
 from jxstilts.runtime import InputError
-from jxstilts.tasks.spec import checked, read_lines
+from jxstilts.readers import checked, read_lines
 
 HINT = "a task of your own reads other columns with jxstilts.tasks.columns"
 SPAN_TAG = re.compile(r"O|[BIESLUM]-\S+")
