@@ -160,7 +160,7 @@ def test_a_wrong_key_of_a_grid_is_named(tmp_path):
         load(tmp_path, "--config.grid.training.mnli.epoch=2.0")
     path = tmp_path / "d.py"
     path.write_text(CONFIG.replace('"epochs"', '"epoch"'))
-    with pytest.raises(InputError, match="m-mnli-s0: unknown key 'epoch'; did you mean 'epochs'"):
+    with pytest.raises(InputError, match=r"config.grid.training.mnli: unknown key 'epoch'; did you mean 'epochs'"):
         study.from_config(config.load([f"--config={path}"]), to_run=False)
 
 
