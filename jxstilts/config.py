@@ -3,7 +3,7 @@
 A config file defines `get_config(arg)` and returns a dict or an `ml_collections.ConfigDict`, mostly by `complete`.
 Those stay at the edge: inside the package there are frozen dataclasses, made by `build`, which refuses unknown keys and
 wrong types. What the command line gives is text until `build` reads it by its key's type, so that every key of the
-dataclasses can be given there, also one that the file leaves out. (ml_collections' flags know the keys of the file only.)
+dataclasses can be given there, also one that the file leaves out. (ml_collections' flags only know those of the file.)
 """
 
 import ast

@@ -94,7 +94,7 @@ def test_keys_go_from_the_grid_to_the_arm():
         targets={"xnli": {"limit": 3, "split": "dev"}},
     )  # fmt: skip
     assert phases["m-mine-s0"] == {
-        "protocol": "xtreme", "select": {"metric": "major", "rows": 9}, "log_every": 5,
+        "protocol": "xtreme", "keep_heads": [], "select": {"rows": 9}, "log_every": 5,
         "optimizer": {"clip": 2.0, "warmup": 0.2}, "init": "m", "tasks": {"squad_v1": {}}, "seed": 0,
     }  # fmt: skip
     assert evaluations["m-mnli-xnli-s0"]["what"] == {

@@ -108,11 +108,8 @@ def model_of(study: Study, name: str) -> Model | None:
         start = _start(study, name)
     if start is None:
         return None
-    own: tuple[HeadSpec, ...] = start.head_specs
-    published = phase.init in plan.HUB and not own
-    if published and "mlm" in phase.keep_heads:
-        own = (HeadSpec("mlm", "mlm"),)
-    kept = phase.keep_heads
+    own: tuple[HeadSpec, ...] = start.head_specs or plan.HUB_HEADS * (phase.init in plan.HUB)
+    kept = plan.kept(phase, start, own, study.data_dir).keep_heads or ()
     for stream in phase.tasks.values():
         head, task = inputs.head_name(stream), tasks.get(stream.task)
         is_open = task.type == "tagging" and stream.objective == "task" and not task.labels
@@ -126,8 +123,8 @@ def _start(study: Study, name: str) -> Model | None:
     init = study.phases[name].init
     if init != "random" and pathlib.Path(init).expanduser().is_dir():
         meta = bundle.read_meta(init)
-        heads = tuple(HeadSpec(**{**spec, "labels": tuple(spec["labels"])}) for spec in meta["heads"])
-        return Model(make_config(meta["family"], **meta["config"]), heads, study.compute, meta["family"])
+        config = make_config(meta["family"], **meta["config"])
+        return Model(config, plan.heads_of(meta), study.compute, meta["family"])
     known = plan.architecture(study, name)
     return Model(known[1], (), study.compute, known[0]) if known else None
 

@@ -29,8 +29,9 @@ class Grid:
     intermediates: "none", a task, "all9" (the nine together), or any key of `training`; "+mlm" adds `replay` to one,
       "+translated" its translations, as in "mnli+mlm".
     targets: task -> keys of its evaluation's `what`; {} = dev where there is one, in the benchmark's languages.
-    phase: keys of every phase. training: training task (or a name of your own) -> keys of the phases that train it; its
-      `tasks` are that task alone unless they are given.
+    phase: keys of every phase. Its heads are new ones, as in the study, unless `keep_heads` says otherwise.
+    training: training task (or a name of your own) -> keys of the phases that train it; its `tasks` are that task alone
+      unless they are given.
     seeds: the numbers themselves, not how many.
     replay: keys of the text stream of "+mlm". translated: the languages of "+translated", beside English.
     what: keys of every evaluation's `what`.
@@ -115,7 +116,7 @@ class _Phases:
         if "mlm" in extras:
             text = {"task": "text", "objective": "mlm", "packed": True, "mode": "alternate"}
             streams, keep = {**streams, "mlm": {**text, **plain(self.grid.replay)}}, ["mlm"]
-        usual = {"protocol": self.grid.protocol, "select": {"metric": "major"}}
+        usual = {"protocol": self.grid.protocol, "keep_heads": []}
         phase = _merge(_merge(usual, plain(self.grid.phase)), own)
         phase |= {"init": init, "tasks": streams, "seed": seed}
         if keep:
