@@ -37,7 +37,6 @@ setup(
         "ml-collections>=1.1.0",
         "grain>=0.2.18",
         "tensorboardX>=2.6",
-        "absl-py>=2.1",
         "safetensors>=0.5",
         "huggingface_hub>=1.0",
         "tokenizers>=0.22",

@@ -123,6 +123,7 @@ def _pretrain(scale: dict, languages: tuple[str, ...]) -> dict:
 def _mnli(scale: dict, init: str) -> dict:
     return {
         "init": init,
+        "keep_heads": (),  # XNLI after MNLI is trained with a new head
         "tasks": {"mnli": {"limit": scale.get("limit", 0), "batch_size": 32, "max_length": scale["max_length"]}},
         "epochs": scale["epochs"],
         "optimizer": {"learning_rate": scale["learning_rate"], "warmup": 0.1},

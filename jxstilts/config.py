@@ -1,72 +1,114 @@
 """Configs: `configs/X.py:args` files, command-line overrides, strict conversion to dataclasses, fingerprints.
 
-A config file defines `get_config(arg)` and returns an `ml_collections.ConfigDict`. ConfigDict stays at the edge: inside
-the package there are frozen dataclasses, made by `build`, which refuses unknown keys and wrong types.
+A config file defines `get_config(arg)` and returns a dict or an `ml_collections.ConfigDict`, mostly by `complete`.
+Those stay at the edge: inside the package there are frozen dataclasses, made by `build`, which refuses unknown keys and
+wrong types. What the command line gives is text until `build` reads it by its key's type, so that every key of the
+dataclasses can be given there, also one that the file leaves out. (ml_collections' flags only know those of the file.)
 """
 
+import ast
 import dataclasses
 import hashlib
 import json
 import pathlib
+import re
+import runpy
 import sys
+import traceback
 import types
 import typing
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any
 
 from jxstilts.runtime import InputError, suggest
 
-# What a config file may raise, beside what overrides do: it is a Python program.
+# What a config file may raise: it is a Python program.
 FAILURES = (
-    ArithmeticError, AssertionError, ImportError, IndexError, MemoryError, NameError, OSError, RecursionError,
-    SyntaxError,
+    ArithmeticError, AssertionError, AttributeError, ImportError, KeyError, IndexError, MemoryError, NameError, OSError,
+    RecursionError, SyntaxError, TypeError, ValueError,
 )  # fmt: skip
+UNREADABLE = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)  # what `ast.literal_eval` raises
+WHOLE = re.compile(r"[+-]?[0-9]+")
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+LARGEST = 2**63 - 1
+
+
+class Given(str):
+    """Text from the command line: what it means depends on the type of the key that it is for."""
+
+
+class New(dict):
+    """What the command line gives of something that the config file does not have."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Keys:
+    """Annotates a dict whose keys are some of `hints`, which gives {key: type} for the dict's own values."""
+
+    hints: Callable[[Mapping[str, Any]], dict[str, Any]]
+
+
+def some_of(kind: type) -> Any:
+    """Returns the type of a dict that holds some of a dataclass's keys, of those inside it too."""
+    return Annotated[dict[str, Any], Keys(lambda values: _hints(kind))]
 
 
 def parse_arg(arg: str | None, **defaults: Any) -> types.SimpleNamespace:
     """Reads a config's argument string "a=1,flag,b=x" into the types of `defaults`.
 
-    A bare name means True. Raises InputError for unknown names and values of another type.
+    A bare name means True. Raises InputError for unknown names, values of another type, and a name that stands twice.
     """
-    values = dict(defaults)
+    given: dict[str, Any] = {}
     for item in filter(None, (arg or "").split(",")):
         key, equals, text = item.partition("=")
         if key not in defaults:
             raise InputError(f"config argument {item!r}: {suggest('argument', key, defaults)}")
+        if key in given:
+            raise InputError(f"config argument {item!r}: {key} is given twice")
         kind = type(defaults[key])
+        value = True if kind is bool and not equals else _read(kind, text)
         try:
-            if kind is bool:
-                values[key] = True if not equals else {"true": True, "false": False}[text.lower()]
-            else:
-                values[key] = kind(text)
-        except (ValueError, KeyError) as error:
+            given[key] = _convert(kind, value, key)
+        except InputError as error:
             raise InputError(f"config argument {item!r}: {key} takes a {kind.__name__}") from error
-    return types.SimpleNamespace(**values)
+    return types.SimpleNamespace(**defaults | given)
 
 
-def load(argv: Sequence[str]) -> Any:
-    """Reads `--config=FILE[:args]` and `--config.key=value` overrides; returns the locked ConfigDict.
+def load(argv: Sequence[str]) -> dict[str, Any]:
+    """Reads `--config=FILE[:args]` and puts `--config.KEY=VALUE` overrides in; returns nested dicts for `build`.
 
-    Raises InputError: no such file, unknown key (with the nearest one), value of a wrong type, unknown option.
+    Overrides are still text (`Given`). A key that is not there is added: whether there may be one, and what the text
+    means, the dataclass says. Raises InputError: no such file, a file that fails, an unknown option, a key given twice.
     """
-    from absl import flags
-    from ml_collections import config_flags
-
-    def parse(arguments: Sequence[str]) -> tuple[Any, list[str]]:
-        values = flags.FlagValues()
-        arguments = ["jxstilts", *arguments]
-        config_flags.DEFINE_config_file("config", lock_config=True, flag_values=values, sys_argv=arguments)
-        rest = values(arguments)[1:]
-        values.config.keys()  # what could not be loaded says so only here
-        return values.config, rest
-
-    files = [a.split("=", 1)[1] for a in argv if a.startswith(("--config=", "-config="))]
+    files: list[str] = []
+    overrides: dict[str, str] = {}
+    for argument in argv:
+        key, equals, text = argument.lstrip("-").partition("=")
+        if not argument.startswith("-"):
+            raise InputError(f"unexpected argument {argument!r:.300}; overrides are written --config.KEY=VALUE")
+        if key != "config" and not key.startswith("config."):
+            raise InputError(f"unknown option {shown(argument, 300)}; options are --workdir and --config.KEY=VALUE")
+        if not equals:
+            raise InputError(f"{shown(argument, 300)} has no value; write --{shown(key, 300)}=VALUE")
+        if key == "config":
+            files.append(text)
+        elif key in overrides:
+            raise InputError(f"--{shown(key, 300)} is given twice; give it once")
+        else:
+            overrides[key] = text
     if not files:
         raise InputError("no config: give --config=configs/NAME.py[:args]")
     if len(files) > 1:
         raise InputError(f"--config is given {len(files)} times; give it once")
-    [file] = files
-    path = file.split(":")[0]
+    values = _run(files[0])
+    for key in sorted(overrides, key=lambda key: key.count(".")):  # a whole value before what is inside it
+        _put(values, key, overrides[key])
+    return values
+
+
+def _run(file: str) -> dict[str, Any]:
+    """Returns what the get_config of FILE[:args] returns, as nested dicts."""
+    path, colon, arg = file.partition(":")
     try:
         there = pathlib.Path(path).is_file()
         near = [] if there else sorted(map(str, pathlib.Path(path).parent.glob("*.py")))
@@ -75,31 +117,49 @@ def load(argv: Sequence[str]) -> Any:
     if not there:
         some = ", ".join(near[:20]) or "no config files"
         raise InputError(f"--config={shown(file)}: no file {path!r:.300}; beside it: {some}")
+    where = f"--config={shown(file)}"
     try:
-        _check_overrides(parse([f"--config={file}"])[0], argv)
-        config, rest = parse(argv)
-    except flags.UnrecognizedFlagError as error:
-        raise InputError(f"{shown(_line(error))}; options are --workdir and --config.KEY=VALUE") from error
-    except (flags.Error, AttributeError, TypeError, KeyError, ValueError, *FAILURES) as error:
-        raise InputError(f"--config={shown(file)}: {_first_cause(error)}") from error
-    if rest:
-        raise InputError(f"unexpected argument {rest[0]!r:.300}; overrides are written --config.KEY=VALUE")
-    return config
+        get_config = runpy.run_path(path, run_name="jxstilts_config").get("get_config")
+        if not callable(get_config):
+            raise InputError("the file defines no get_config(arg)")
+        found = get_config(arg) if colon else get_config()
+        if not hasattr(found, "items"):
+            raise InputError(
+                f"get_config returned a {type(found).__name__}; "
+                "return a dict of the study's keys, or complete(Study, {...})"
+            )
+        return _opened(found)
+    except InputError as error:
+        raise InputError(f"{where}: {_line(error)}") from error
+    except FAILURES as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+        at = f"line {lines[-1]}: " if lines else ""
+        raise InputError(f"{where}: {at}{shown(f'{type(error).__name__}: {_line(error)}')}") from error
 
 
-def _check_overrides(config: Any, argv: Sequence[str]) -> None:
-    """Names an unknown key with the nearest one at its own level."""
-    for argument in argv:
-        if argument.startswith(("--config.", "-config.")):
-            node, where = config, "config"
-            for key in argument.lstrip("-").split("=", 1)[0].split(".")[1:]:
-                if not hasattr(node, "keys") or key not in node:
-                    raise InputError(f"{where}: {suggest('key', key, getattr(node, 'keys', tuple)())}")
-                node, where = node[key], f"{where}.{key}"
+def _opened(value: Any) -> Any:
+    return {key: _opened(item) for key, item in value.items()} if hasattr(value, "items") else value
+
+
+def _put(values: dict[str, Any], key: str, text: str) -> None:
+    """Puts an override where it belongs, and what has to be there before it."""
+    node, where = values, "config"
+    *path, last = key.split(".")[1:]
+    for part in path:
+        inside = node.get(part)
+        if inside is None:
+            inside = New()
+        elif isinstance(inside, Given):
+            inside = New(_mapping(inside, f"{where}.{part}"))
+        elif not isinstance(inside, dict):
+            raise InputError(f"--{shown(key, 300)}: {shown(where, 300)}.{part} is {inside!r:.60}, it has no keys")
+        node[part] = inside
+        node, where = inside, f"{where}.{part}"
+    node[last] = Given(text)
 
 
 def complete(kind: type, values: Mapping[str, Any], where: str = "config") -> Any:
-    """Returns a ConfigDict of the dataclass `kind` with every key, so that each can be overridden on the command line.
+    """Returns a ConfigDict of the dataclass `kind` with every key, what `values` leave out as its default.
 
     Raises InputError for keys that `kind` does not have.
     """
@@ -108,7 +168,7 @@ def complete(kind: type, values: Mapping[str, Any], where: str = "config") -> An
 
     hints = typing.get_type_hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind)}
-    for key in values:
+    for key in _checked(values, where):
         if key not in fields:
             raise InputError(f"{where}: {suggest('key', key, fields)}")
     filled = ConfigDict()
@@ -117,8 +177,8 @@ def complete(kind: type, values: Mapping[str, Any], where: str = "config") -> An
         if dataclasses.is_dataclass(hint):
             value = complete(hint, values.get(name, {}), inner)
         elif typing.get_origin(hint) is dict and dataclasses.is_dataclass(typing.get_args(hint)[1]):
-            item = typing.get_args(hint)[1]
-            value = {key: complete(item, entry, f"{inner}.{key}") for key, entry in values.get(name, {}).items()}
+            item, entries = typing.get_args(hint)[1], _checked(values.get(name, {}), inner)
+            value = {key: complete(item, entry, f"{inner}.{key}") for key, entry in entries.items()}
         elif name in values:
             value = values[name]
         elif field.default is not dataclasses.MISSING:
@@ -127,9 +187,9 @@ def complete(kind: type, values: Mapping[str, Any], where: str = "config") -> An
             value = field.default_factory()
         else:
             raise InputError(f"{where}: no value for {name}")
-        if value is None:  # a typed place, so that the command line can fill it
+        if value is None:  # a typed place, so that get_config can fill it
             kinds = [option for option in typing.get_args(hint) if option is not type(None)]
-            value = placeholder(kinds[0])
+            value = placeholder(typing.get_origin(kinds[0]) or kinds[0])
         filled[name] = ConfigDict(value) if isinstance(value, dict) else value
     return filled
 
@@ -139,44 +199,163 @@ def build(kind: type, values: Mapping[str, Any], where: str) -> Any:
 
     Nested dataclass fields and tuples are built too. Raises InputError for unknown, missing or mistyped keys.
     """
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind)}
-    for key in values:
+    made = {}
+    for key, value in _checked(values, where).items():
         if key not in fields:
             raise InputError(f"{where}: {suggest('key', key, fields)}")
-    missing = [
-        name for name, field in fields.items()
-        if name not in values
-        and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-    ]  # fmt: skip
+        if isinstance(value, New) and typing.get_origin(hints[key]) is dict:  # beside what is there by default
+            value = {**fields[key].default_factory(), **value} if _has_default(fields[key]) else value
+        made[key] = _convert(hints[key], value, f"{where}.{key}")
+    missing = [name for name, field in fields.items() if name not in values and not _has_default(field)]
     if missing:
         raise InputError(f"{where}: no value for {', '.join(missing)}")
-    return kind(**{key: _convert(hints[key], value, f"{where}.{key}") for key, value in values.items()})
+    return kind(**made)
+
+
+def at_least(where: str, values: Any, **least: int) -> None:
+    """Raises InputError where a field of a dataclass is below the least that it can be; None is never."""
+    for field, low in least.items():
+        value = getattr(values, field)
+        if value is not None and value < low:
+            raise InputError(f"{where}{field}={value}: expected {low} or more")
+
+
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind, include_extras=True)
+
+
+def _has_default(field: dataclasses.Field) -> bool:
+    return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+
+
+def _checked(values: Any, where: str) -> Mapping[str, Any]:
+    """Returns the values; raises InputError unless they are keys with values."""
+    if not hasattr(values, "items"):
+        raise InputError(f"{where}={shown(repr(values)):.200}: expected keys, got {type(values).__name__}")
+    for key in values.keys():
+        if type(key) is not str:
+            raise InputError(f"{where}: {key!r:.60} is not a name")
+    return values
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    """Returns a value as its type wants it. Raises InputError that names the type."""
+    if typing.get_origin(hint) is Annotated:
+        hint, keys = typing.get_args(hint)[:2]
+        return _some(keys, _mapping(value, where) if isinstance(value, Given) else value, where)
+    options = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
+    hint = next(option for option in options if option is not type(None))
+    text, origin = isinstance(value, Given), typing.get_origin(hint)
+    if text and value.lower() == "none" and type(None) in options:
+        value = None
+    elif text and (origin is dict or dataclasses.is_dataclass(hint)):
+        value = _mapping(value, where)
+    elif text and origin is tuple:
+        value = _items(value, typing.get_args(hint)[0], where)
+    elif text:
+        value = _read(hint, value)
     if value is None and type(None) in options:
         return None
-    hint = next(option for option in options if option is not type(None))
-    origin = typing.get_origin(hint)
     if dataclasses.is_dataclass(hint):
-        if isinstance(value, Mapping) or hasattr(value, "items"):
-            return build(hint, dict(value.items()), where)
-    elif origin is tuple and isinstance(value, (list, tuple)):
-        return tuple(_convert(typing.get_args(hint)[0], item, f"{where}[{i}]") for i, item in enumerate(value))
-    elif origin is dict and hasattr(value, "items"):
-        return {key: _convert(typing.get_args(hint)[1], item, f"{where}.{key}") for key, item in value.items()}
-    elif hint is float and type(value) in (int, float):
+        return build(hint, value, where)
+    if origin is tuple and isinstance(value, (list, tuple)):
+        made = tuple(_convert(typing.get_args(hint)[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+        twice = [item for i, item in enumerate(made) if item in made[:i]]
+        if twice:
+            raise InputError(f"{where}={shown(repr(made)):.200}: {twice[0]!r:.60} stands twice")
+        return made
+    if origin is dict:
+        item = typing.get_args(hint)[1]
+        return {key: _convert(item, one, f"{where}.{key}") for key, one in _checked(value, where).items()}
+    if hint is float and type(value) in (int, float):
         if not abs(value) <= sys.float_info.max:  # nor is NaN
             raise InputError(f"{where}={value!r:.60}: expected a finite number")
         return float(value)
-    elif hint is Any:
+    if hint is int and type(value) is int and abs(value) > LARGEST:
+        raise InputError(f"{where}={value!r:.60}: expected int of at most 18 digits")
+    if hint is Any or type(value) is hint:
         return value
-    elif type(value) is hint:
-        return value
-    expected = getattr(hint, "__name__", str(hint))
-    raise InputError(f"{where}={shown(repr(value)):.200}: expected {expected}, got {type(value).__name__}")
+    got = "" if text else f", got {type(value).__name__}"
+    raise InputError(f"{where}={shown(repr(value)):.200}: expected {_expected(hint, value)}{got}")
+
+
+def _some(keys: Keys, values: Any, where: str) -> dict[str, Any]:
+    """Returns the given keys with values as their types want them; nothing is filled in."""
+    hints = keys.hints(_checked(values, where))
+    made = {}
+    for key, value in values.items():
+        if key not in hints:
+            raise InputError(f"{where}: {suggest('key', key, hints)}")
+        hint = hints[key]
+        if dataclasses.is_dataclass(hint):
+            hint = some_of(hint)
+        elif typing.get_origin(hint) is dict and dataclasses.is_dataclass(typing.get_args(hint)[1]):
+            hint = dict[str, some_of(typing.get_args(hint)[1])]
+        made[key] = _convert(hint, value, f"{where}.{key}")
+    return made
+
+
+def _expected(hint: Any, value: Any) -> str:
+    """Says what a type takes."""
+    if typing.get_origin(hint) is not tuple:
+        return "True or False" if hint is bool else getattr(hint, "__name__", str(hint))
+    item = typing.get_args(hint)[0]
+    if type(value) is item:
+        return f"a list of {item.__name__}, as ({value!r:.60},) is of this one alone"
+    return f"a list of {getattr(item, '__name__', item)}, an empty one as ()"
+
+
+def _read(hint: Any, text: str) -> Any:
+    """Returns the value that a text stands for as a bool, int, float or Any; the text where it stands for none."""
+    if hint is bool:
+        return {"true": True, "false": False}.get(text.lower(), str(text))
+    if hint is int and WHOLE.fullmatch(text) and len(text) < 100:
+        return int(text)
+    if hint is float and NUMBER.fullmatch(text) and len(text) < 1000:
+        return float(text)
+    if hint is Any:
+        return _literal(text, str(text))
+    return str(text)
+
+
+def _literal(text: str, other: Any = None) -> Any:
+    """Returns the Python value that a text is, `other` where it is none."""
+    try:
+        return ast.literal_eval(text.strip())
+    except UNREADABLE:
+        return other
+
+
+def _mapping(text: str, where: str) -> dict[str, Any]:
+    found = _literal(text)
+    if not isinstance(found, dict):
+        raise InputError(f"{where}={shown(repr(str(text))):.200}: expected keys, written {{'KEY': VALUE}}")
+    return found
+
+
+def _items(text: str, item: Any, where: str) -> list[Any]:
+    """Reads a list: (1,2), [1,2] or 1,2; also words without quotes, and one word alone.
+
+    A number alone is refused: some mean so many by it (as `:seeds=3` does), and others the number itself.
+    """
+    found = _literal(text)
+    if isinstance(found, (list, tuple)):
+        return list(found)
+    inside = text.strip()
+    bracketed = inside[:1] + inside[-1:] in ("()", "[]")
+    parts = [part.strip() for part in (inside[1:-1] if bracketed else inside).removesuffix(",").split(",")]
+    alone = len(parts) == 1 and not bracketed and not inside.endswith(",")
+    if alone and item is not str and _read(item, parts[0]) != parts[0]:
+        one = parts[0]
+        raise InputError(f"{where}={one}: a list is expected: ({one},) is {one} alone, (0,1,2) are three numbers")
+    if isinstance(found, str):  # a word with quotes
+        return [found]
+    no_list = alone and parts[0] in ("None", "True", "False")
+    if no_list or not all(parts) or any(set(part) & set("()[]{}'\"") for part in parts):
+        raise InputError(f"{where}={shown(repr(str(text))):.200}: expected a list, as (a,b), an empty one as ()")
+    return [Given(part) for part in parts]
 
 
 def plain(value: Any) -> Any:
@@ -201,19 +380,6 @@ def differences(old: Any, new: Any, where: str = "") -> list[str]:
         keys = sorted(set(old) | set(new))
         return [d for key in keys for d in differences(old.get(key), new.get(key), f"{where}.{key}".lstrip("."))]
     return [] if old == new else [f"{where}: {old!r} -> {new!r}"]
-
-
-def _first_cause(error: BaseException) -> str:
-    """The message; where absl quotes a whole traceback of the config file, that of the exception it came from."""
-    chain = [error]
-    while before := chain[-1].__cause__ or chain[-1].__context__:
-        chain.append(before)
-    ours = [link for link in chain if isinstance(link, InputError)]
-    if ours:
-        return _line(ours[-1])
-    if isinstance(error, FAILURES) or "Traceback" in str(error):
-        return shown(f"{type(chain[-1]).__name__}: {_line(chain[-1])}")
-    return shown(_line(error))
 
 
 def _line(error: BaseException) -> str:

@@ -9,7 +9,9 @@ from folders import put, row
 
 from jxstilts import tasks as known
 from jxstilts.report import comparisons, contents, folder, resampling, transfer
+from jxstilts.report import table as tables
 from jxstilts.report.folder import Arm, Target
+from jxstilts.report.page import summary
 from jxstilts.runtime import InputError
 
 XNLI = Target("xnli", "dev")
@@ -290,6 +292,62 @@ def test_collapsed_runs_are_flagged_and_counted(tmp_path):
     assert "† 2 collapsed runs are counted in" in notes(table)
     assert [cells[:3] for cells in contents.fallen(it).body] == [["none", "xnli", "1"], ["mnli", "xnli", "0"]]
     assert [cells[-1] for cells in contents.seeds(it).body] == ["xnli accuracy", "1", "1"]
+
+
+@pytest.mark.parametrize(
+    ("languages", "task", "baseline", "trained", "shown", "judges"),
+    [
+        (("de", "sw"), "xnli", 33.3, None, "collapsed", ("de", "sw")),
+        (("de", "sw"), "tatoeba", 0.1, None, "", ("de", "sw")),
+        (("de", "sw"), "bucc2018", None, None, "not judged", ("de", "sw")),
+        (("en", "de"), "xnli", 33.3, ("de",), "collapsed", ("de",)),
+        (("en", "de"), "xnli", None, None, "not judged", ("en", "de")),
+    ],
+)
+def test_without_english_a_run_is_judged_by_what_there_is(tmp_path, languages, task, baseline, trained, shown, judges):
+    metric = "f1" if task == "bucc2018" else "accuracy"
+    put(tmp_path, *(row(task=task, language=code, value=34.0, baseline=baseline, metric=metric, phase="p", n=200)
+                    for code in languages))  # fmt: skip
+    if trained:
+        folders.phase(tmp_path, "p", done=False)
+        path = tmp_path / "phases/p/config.json"
+        config = json.loads(path.read_text())
+        config["phase"]["tasks"]["mnli"]["languages"] = list(trained)
+        path.write_text(json.dumps(config))
+        (tmp_path / "phases/p/DONE").write_text(json.dumps({"steps": 1, "best": None, "checkpoint_sha256": "c0ffee"}))
+    it = contents.study(tmp_path, 50, lambda done, total: None)
+    key = (NONE, Target(task, "dev"), 0)
+    label = "collapsed" if key in it.collapsed else "not judged" if key in it.collapse.open else ""
+    assert (label, it.collapse.languages[key]) == (shown, judges)
+    mark = {"collapsed": "†", "not judged": "", "": ""}[shown]
+    assert contents.headline(it).body[0][1].mark == mark
+    assert contents.seeds(it).body[1][-1] == {"collapsed": "1", "not judged": "?", "": "0"}[shown]
+    page, text = "\n".join(summary(it)), tables.text(it.folder)
+    wanted = {"collapsed": f"no better than a trivial rule ({' '.join(judges)})", "": "",
+              "not judged": "Whether a run collapsed could not be judged: "}[shown]  # fmt: skip
+    assert wanted in text and (not shown or "ollapsed" in page) and (shown or "ollapsed" not in text + page)
+    assert (contents.fallen(it) is None) == (not shown)
+    assert {record["collapsed"] for record in contents.value_records(it)} == {
+        {"collapsed": "baseline"}.get(shown, shown)
+    }
+
+
+@pytest.mark.parametrize(("said", "reasons"), [("neutral\n" * 5, ("constant",)), ("neutral\nentailment\n", None)])
+def test_without_gold_predictions_are_all_there_is(tmp_path, said, reasons):
+    bare = {"value": None, "metric": "", "low": None, "high": None, "baseline": None, "split": "test"}
+    put(tmp_path, row(), row(language="de"), *(row(language=code, **bare) for code in ("en", "de")))
+    for code in ("en", "de"):
+        path = tmp_path / f"predictions/e/xnli/test-{code}.tsv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(said)
+    it = contents.study(tmp_path, 50, lambda done, total: None)
+    key = (NONE, Target("xnli", "test"), 0)
+    assert it.collapsed.get(key) == reasons
+    text = "\n".join([tables.text(it.folder), *summary(it), notes(contents.headline(it))])
+    assert text.count("could not be judged: xnli test (no gold labels)") == (0 if reasons else 3)
+    assert [cells[-1] for cells in contents.fallen(it).body] == [
+        "one and the same prediction for every item" if reasons else "not judged: no gold labels"
+    ]
 
 
 def test_a_model_without_baseline_shows_values(tmp_path):

@@ -94,7 +94,7 @@ def test_keys_go_from_the_grid_to_the_arm():
         targets={"xnli": {"limit": 3, "split": "dev"}},
     )  # fmt: skip
     assert phases["m-mine-s0"] == {
-        "protocol": "xtreme", "select": {"metric": "major", "rows": 9}, "log_every": 5,
+        "protocol": "xtreme", "keep_heads": [], "select": {"rows": 9}, "log_every": 5,
         "optimizer": {"clip": 2.0, "warmup": 0.2}, "init": "m", "tasks": {"squad_v1": {}}, "seed": 0,
     }  # fmt: skip
     assert evaluations["m-mnli-xnli-s0"]["what"] == {
@@ -160,7 +160,7 @@ def test_a_wrong_key_of_a_grid_is_named(tmp_path):
         load(tmp_path, "--config.grid.training.mnli.epoch=2.0")
     path = tmp_path / "d.py"
     path.write_text(CONFIG.replace('"epochs"', '"epoch"'))
-    with pytest.raises(InputError, match="m-mnli-s0: unknown key 'epoch'; did you mean 'epochs'"):
+    with pytest.raises(InputError, match=r"config.grid.training.mnli: unknown key 'epoch'; did you mean 'epochs'"):
         study.from_config(config.load([f"--config={path}"]), to_run=False)
 
 

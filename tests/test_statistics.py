@@ -139,8 +139,9 @@ def test_collapsed_runs_are_flagged_and_kept():
         row("good", "en", 37.7), row("good", "sw", 33.0),
         row("bad", "en", 37.4), row("bad", "sw", 60.0), row("worse", "en", 20.0),
         row("mixed", "en", 37.4), row("mixed", "en", 50.0, metric="f1"),
-        row("unknown", "en", 1.0, None), row("unknown", "en", None), row("abroad", "sw", 33.0),
+        row("unknown", "en", 1.0, None), row("unknown", "en", None),
     ]  # fmt: skip
+    table.append(row("abroad", "sw", 37.7))
     flags = statistics.collapsed(table)
     assert len(flags) == len(table)
     assert [r["phase"] for r, reasons in zip(table, flags, strict=True) if reasons] == ["bad", "bad", "worse"]
@@ -154,3 +155,46 @@ def test_collapsed_runs_are_flagged_and_kept():
         (), (), (), (), (),
     ]  # fmt: skip
     assert statistics.collapsed([]) == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "trained", "judges", "reasons"),
+    [
+        # one language: above 37.5, the end of the 95 % interval of 33.3 on 500 items
+        ([("sw", 37.4)], None, ("sw",), ("baseline",)),
+        ([("sw", 37.7)], None, ("sw",), ()),
+        # two: above 38.0, the end at 97.5 %, in one of them
+        ([("sw", 37.7), ("de", 33.0)], None, ("sw", "de"), ("baseline",)),
+        ([("sw", 38.2), ("de", 33.0)], None, ("sw", "de"), ()),
+        # English is there: the others do not count, for it or against it
+        ([("en", 37.4), ("de", 90.0)], None, ("en",), ("baseline",)),
+        ([("en", 37.7), ("de", 10.0)], None, ("en",), ()),
+        # but not where it was not trained in
+        ([("en", 20.0), ("de", 90.0)], {"p": ("de",)}, ("de",), ()),
+        ([("en", 90.0), ("de", 20.0)], {"p": ("de",)}, ("de",), ("baseline",)),
+        ([("en", 37.7), ("de", 20.0), ("sw", 90.0)], {"p": ("en", "de")}, ("en", "de"), ("baseline",)),
+        ([("en", 90.0)], {"p": ("de",)}, ("en",), ()),
+        ([("en", 20.0)], {"p": ("de",)}, ("en",), ("baseline",)),
+        # English without gold or without a baseline: what is left
+        ([("en", None), ("de", 37.4)], None, ("de",), ("baseline",)),
+        ([("en", 20.0, None), ("de", 60.0)], None, ("de",), ()),
+        # nothing to judge by
+        ([("en", 20.0, None), ("de", None)], None, (), ()),
+    ],
+)
+def test_a_run_is_judged_by_what_there_is(rows, trained, judges, reasons):
+    table = [row("p", *cells) for cells in rows]
+    assert statistics.judged_by(table, trained) == {statistics.run_of(table[0]): judges}
+    assert set(statistics.collapsed(table, trained=trained)) == {reasons}
+
+
+@given(st.lists(st.sampled_from(["en", "de", "sw", "ru", "th"]), min_size=1, unique=True), st.integers(0, 10**6))
+@settings(max_examples=30, deadline=None)
+def test_a_constant_guess_is_a_collapse_in_any_languages(languages, seed):
+    """Right by chance alone, in any number of languages: flagged; the same run with real skill in one: not."""
+    rng = np.random.default_rng(seed)
+    chance = [row("p", code, 100 * rng.binomial(500, 0.333) / 500 - 2) for code in languages]
+    assert set(statistics.collapsed(chance)) == {("baseline",)} or max(r["value"] for r in chance) > 37
+    judge = languages.index("en") if "en" in languages else 0
+    chance[judge]["value"] = 60.0
+    assert set(statistics.collapsed(chance)) == {()}

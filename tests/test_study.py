@@ -75,6 +75,27 @@ def test_a_study_runs_to_its_table(unbroken):
     assert losses[-1] < losses[0]
 
 
+def test_a_phase_on_the_same_task_goes_on_with_its_head(unbroken, config_file, world, tmp_path):
+    for part in ("phases/pretrain", "phases/mnli", "tokenizer"):
+        shutil.copytree(unbroken / part, tmp_path / part)
+    more = ["init=mnli", "steps=1", "tasks.mnli.batch_size=16", "tasks.mnli.max_length=48", "select.rows=24",
+            "optimizer.learning_rate=0"]  # fmt: skip
+    phases = {"more": more, "anew": [*more, "keep_heads=()"]}
+    given = [f"--config.phases.{name}.{key}" for name, keys in phases.items() for key in keys]
+    plan = make(config_file, world, *given, "--config.evaluations={}")
+    plan = dataclasses.replace(plan, phases={key: plan.phases[key] for key in ("pretrain", "mnli", "more", "anew")})
+    study.run(plan, tmp_path, devices=jax.devices()[:1])
+    metas = {name: bundle.read_meta(tmp_path / "phases" / name / "best") for name in ("mnli", "more", "anew")}
+    taken = {name: meta["provenance"].get("handover") for name, meta in metas.items()}
+    assert taken["more"] == {"loaded": ["encoder", "heads/mnli"], "new": [], "dropped": []}
+    assert taken["anew"] == {"loaded": ["encoder"], "new": ["heads/mnli"], "dropped": ["heads/mnli"]}
+    assert metas["more"]["leaves"] == metas["mnli"]["leaves"] != metas["anew"]["leaves"]
+    assert metas["more"]["provenance"]["best"]["metric"] == "major"  # the same rule as a grid's
+    before = {name: (tmp_path / "phases" / name / "DONE").stat().st_mtime_ns for name in metas}
+    study.run(plan, tmp_path, devices=jax.devices()[:1])
+    assert {name: (tmp_path / "phases" / name / "DONE").stat().st_mtime_ns for name in metas} == before
+
+
 def test_three_lists_are_recorded(unbroken):
     taken = bundle.read_meta(unbroken / "phases/qa/best")["provenance"]["handover"]
     assert taken == {"loaded": ["encoder"], "new": ["heads/tydiqa"], "dropped": ["heads/mnli"]}

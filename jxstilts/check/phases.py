@@ -106,10 +106,8 @@ def model_of(study: Study, name: str) -> Model | None:
         start = _start(study, name)
     if start is None:
         return None
-    own: tuple[HeadSpec, ...] = start.head_specs
-    if published(phase.init) and not own and "mlm" in phase.keep_heads:
-        own = (HeadSpec("mlm", "mlm"),)
-    kept = phase.keep_heads
+    own: tuple[HeadSpec, ...] = start.head_specs or plan.HUB_HEADS * bool(published(phase.init))
+    kept = plan.kept(phase, start, own, study.data_dir).keep_heads or ()
     for stream in phase.tasks.values():
         head, task = inputs.head_name(stream), tasks.get(stream.task)
         is_open = task.form.labelled and stream.objective == "task" and not task.labels

@@ -174,20 +174,6 @@ def difference_by_language(folder: Folder, arm: Arm, target: Target, metrics: Se
     return {language: value - base[language] for language, value in mine.items() if language in base}
 
 
-def collapsed(folder: Folder) -> dict[tuple[Arm, Target, int], tuple[str, ...]]:
-    """Returns {(arm, target, seed): reasons} of the runs that count as collapsed (`statistics.collapsed`)."""
-    found = {}
-    for (arm, target), runs in folder.runs.items():
-        for run in runs:
-            rows = [row for values in run.rows.values() for row in values.values() if row["metric"] in target.metrics]
-            if rows:
-                told = {statistics.run_of(rows[0]): run.predictions()}
-                reasons = statistics.collapsed(rows, told)[0]
-                if reasons:
-                    found[arm, target, run.seed] = reasons
-    return found
-
-
 def _one(
     folder: Folder, store: Store, arm: Arm, target: Target, metrics: tuple[str, ...], draws: int
 ) -> Comparison | None:

@@ -5,16 +5,12 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jxstilts.report import comparisons, phases
+from jxstilts.report import collapse, comparisons, phases
 from jxstilts.report.comparisons import INTERVAL, MCNEMAR, RANDOMISATION, Comparison, Test
 from jxstilts.report.folder import BASELINE, SOURCE, Arm, Folder, Target, load
 from jxstilts.report.sheet import Cell, Table
 from jxstilts.report.table import about, name
 
-COLLAPSED = {
-    "baseline": "no better in English than a trivial rule",
-    "constant": "one and the same prediction for every English item",
-}
 TESTS = {
     INTERVAL: "p from the draws of the interval, of n clusters of items",
     RANDOMISATION: "p by approximate randomisation of n clusters of items between two runs; nothing is said of other "
@@ -31,8 +27,13 @@ class Study:
     phases: list[phases.Phase]
     found: list[Comparison]
     means: list[Comparison]
-    collapsed: dict[tuple[Arm, Target, int], tuple[str, ...]]
+    collapse: collapse.Collapse
     failed: dict[str, str]
+
+    @property
+    def collapsed(self) -> dict[collapse.Key, tuple[str, ...]]:
+        """{(arm, target, seed): reasons} of the runs that collapsed."""
+        return self.collapse.reasons
 
     @functools.cached_property
     def by_cell(self) -> dict[tuple, Comparison]:
@@ -71,8 +72,8 @@ def study(workdir: Any, draws: int, say: Callable[[int, int], None]) -> Study:
     """Reads a study folder and computes what its report says. Raises InputError as `folder.load`."""
     folder = load(workdir)
     found, means = comparisons.compare(folder, draws, say)
-    down = comparisons.collapsed(folder)
-    return Study(folder, phases.load(folder.path), found, means, down, phases.failed(folder.path))
+    trained = phases.load(folder.path)
+    return Study(folder, trained, found, means, collapse.find(folder, trained), phases.failed(folder.path))
 
 
 def headline(it: Study) -> Table:
@@ -177,6 +178,8 @@ def _headline_notes(it: Study) -> list[str]:
     if it.collapsed:
         runs = len(it.collapsed)
         notes.append(f"† {runs} collapsed run{'s are' if runs > 1 else ' is'} counted in (see Collapsed runs).")
+    if text := collapse.not_judged(folder, it.collapse):
+        notes.append(f"Whether a run collapsed could not be judged: {text}.")
     bare = [model for model in dict.fromkeys(a.model for a in folder.arms) if Arm(model, BASELINE) not in folder.arms]
     for model in bare:
         notes.append(f"{model} has no arm {BASELINE!r}: its values are absolute, and nothing can be said of a gain.")
@@ -273,30 +276,36 @@ def seeds(it: Study) -> Table:
                 continue
             one = it.by_cell.get((arm, target, (metric,)))
             student = one.student if one else None
-            count = sum(key[:2] == (arm, target) for key in it.collapsed)
             body.append([
                 it.who(arm), f"{own.mean:.2f}", "-" if own.sd is None else f"{own.sd:.2f}",
                 str(own.n),
                 "-" if own.low is None else f"{own.low:.2f} to {own.high:.2f}".replace("-", "−"),
-                "-" if student is None else interval(student, 2), str(count),
+                "-" if student is None else interval(student, 2), it.collapse.count(arm, target),
             ])  # fmt: skip
     notes = [
-        "Over seeds alone, with these items and languages; difference: of paired seeds from the baseline.",
+        "Over seeds alone, with these items and languages; difference: of paired seeds from the baseline. Collapsed: "
+        "how many of the runs; ?: nothing tells.",
     ]
     return Table("seeds", "Seeds: mean and standard deviation over runs", header, body, notes)
 
 
 def fallen(it: Study) -> Table | None:
-    """The collapsed runs and why they count as such; None where there is none."""
-    if not it.collapsed:
+    """The collapsed runs and why they count as such, and what could not be judged; None where there is neither."""
+    if not it.collapsed and not it.collapse.open:
         return None
     body = [
-        [it.who(arm), it.folder.label(target), str(seed), "; ".join(COLLAPSED[reason] for reason in reasons)]
+        [it.who(arm), it.folder.label(target), str(seed), " ".join(it.collapse.languages[arm, target, seed]),
+         "; ".join(collapse.REASONS[reason] for reason in reasons)]
         for (arm, target, seed), reasons in it.collapsed.items()
-    ]
+    ]  # fmt: skip
+    body += [
+        [it.who(arm), it.folder.label(target), str(seed), " ".join(it.collapse.languages[arm, target, seed]),
+         f"not judged: {why}"]
+        for (arm, target, seed), why in it.collapse.open.items()
+    ]  # fmt: skip
     notes = ["The rule was fixed beforehand (see How the statistics are made); collapsed runs are never dropped."]
-    header = [it.arm_heading, "target", "seed", "why"]
-    return Table("collapsed", f"Collapsed runs: {len(it.collapsed)}", header, body, notes, left=4)
+    header = [it.arm_heading, "target", "seed", "judged by", "why"]
+    return Table("collapsed", f"Collapsed runs: {len(it.collapsed)}", header, body, notes, left=5)
 
 
 def value_records(it: Study) -> list[dict]:
@@ -306,7 +315,8 @@ def value_records(it: Study) -> list[dict]:
             "model": arm.model, "intermediate": arm.intermediate, "task": target.task, "split": target.split,
             "seed": run.seed, "language": language, "metric": metric, "value": row["value"], "low": row.get("low"),
             "high": row.get("high"), "baseline": row["baseline"], "n": row["n"],
-            "collapsed": " ".join(it.collapsed.get((arm, target, run.seed), ())),
+            "collapsed": "not judged" if (arm, target, run.seed) in it.collapse.open
+            else " ".join(it.collapsed.get((arm, target, run.seed), ())),
             "checkpoint_sha256": row.get("checkpoint_sha256"),
         }
         for (arm, target), runs in it.folder.runs.items()

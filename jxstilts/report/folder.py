@@ -115,13 +115,14 @@ class Strata:
 
 @dataclasses.dataclass(frozen=True)
 class Folder:
-    """A study folder. runs: {(arm, target): runs by seed}. curves: rows METRIC@STATE. twice, outdated: what was left
-    out, the latter as {why: phases}.
+    """A study folder. runs: {(arm, target): runs by seed}. bare: those without gold, in such languages. curves: rows
+    METRIC@STATE. twice, outdated: what was left out, the latter as {why: phases}.
     """
 
     path: pathlib.Path
     study: str
     runs: dict[tuple[Arm, Target], list[Run]]
+    bare: list[Run]
     curves: list[dict]
     unscored: list[tuple[str, str, str]]
     strata: Strata
@@ -196,6 +197,11 @@ def load(workdir: str | pathlib.Path) -> Folder:
         reasons = "; ".join(f"{', '.join(names)} {why}" for why, names in outdated.items())
         raise InputError(f"{workdir / 'results.jsonl'}: no results that still hold: {reasons}; run the study again")
     scored = [row for row in rows if row["value"] is not None]
+    bare: dict[tuple, Run] = {}
+    for row in rows:
+        if row["value"] is None:
+            own = Arm(row["model"], row["intermediate"]), Target(row["task"], row["split"]), row["seed"]
+            bare.setdefault(own, Run(workdir, *own, {})).rows.setdefault(row["language"], {})[row["metric"]] = row
     found: dict[tuple, Run] = {}
     twice: dict[str, None] = {}
     for row in scored:
@@ -216,6 +222,7 @@ def load(workdir: str | pathlib.Path) -> Folder:
         path=workdir,
         study=rows[0]["study"],
         runs={key: runs[key] for key in order if key in runs},
+        bare=list(bare.values()),
         curves=[row for row in scored if "@" in row["metric"]],
         unscored=unique((row["task"], row["split"], row["language"]) for row in rows if row["value"] is None),
         strata=_strata(workdir / "strata.json"),

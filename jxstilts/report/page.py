@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from jxstilts.report import contents, figures, languages, sheet, table, transfer
+from jxstilts.report import collapse, contents, figures, languages, sheet, table, transfer
 from jxstilts.report.comparisons import DRAWS
 from jxstilts.report.contents import Study
 from jxstilts.report.figures import Figure
@@ -112,7 +112,7 @@ def sections(it: Study, drawn: dict[str, Figure], draws: int) -> list[tuple[str,
     english = [single for single in table.singles(folder)]
     if english:
         add("single", "Tasks in one language", *english)
-    if it.collapsed:
+    if it.collapsed or it.collapse.open:
         add("collapsed", "Collapsed runs", contents.fallen(it))
     missing = "No retrieval task was scored by hidden state (layer=all)."
     add("layers", "Retrieval by hidden state", drawn.get("layers"), table.layers(folder) if folder.curves else missing)
@@ -168,8 +168,11 @@ def summary(it: Study) -> list[str]:
     ]
     if it.collapsed:
         parts.append(
-            f"{_count(len(it.collapsed), 'run')} collapsed (English no better than a trivial rule); counted in."
+            f"{_count(len(it.collapsed), 'run')} collapsed (no better than a trivial rule, or one and the same "
+            "prediction everywhere); counted in."
         )
+    if text := collapse.not_judged(folder, it.collapse):
+        parts.append(f"Whether a run collapsed could not be judged: {text}.")
     if folder.unscored:
         parts.append(f"Predicted, but there are no gold labels to score: {table.unscored(folder)}.")
     return parts
@@ -192,9 +195,10 @@ def _methods(draws: int) -> list[str]:
         "mean of tasks takes their items, and their seeds, as independent.",
         "p values are corrected by Holm over all comparisons of the first table, and by Benjamini-Hochberg over all "
         "languages, arms and values of one task in the table of its languages: there are many of them, and a share of "
-        "false ones is borne where a single one would not be. A run counts as collapsed if none of "
-        "its English values lies above the 95 % interval of a trivial rule, or if its English predictions are all the "
-        "same.",
+        "false ones is borne where a single one would not be. A run counts as collapsed if none of its values in the "
+        "languages that it was trained in (mostly English) lies above the 95 % interval of a trivial rule, or if its "
+        "predictions there are all the same. A run that was evaluated in none of these languages is judged by all that "
+        "it has, at 95 % for all of them together; one without gold labels or a trivial rule only by its predictions.",
     ]
 
 

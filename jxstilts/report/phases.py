@@ -44,6 +44,12 @@ class Phase:
         return " + ".join(parts) + (f"; {', '.join(further)}" if further else "")
 
     @property
+    def languages(self) -> tuple[str, ...]:
+        """The languages that it trains tasks in; () for none, or running text alone."""
+        streams = [each for each in self.config.get("tasks", {}).values() if each.get("objective", "task") == "task"]
+        return tuple(dict.fromkeys(code for stream in streams for code in stream.get("languages", ())))
+
+    @property
     def steps(self) -> int:
         """Steps made so far."""
         return self.record["steps"] if self.record else max((row["step"] for row in self.train), default=0)

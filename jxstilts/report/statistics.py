@@ -182,24 +182,47 @@ def run_of(row: Mapping[str, Any]) -> tuple:
     return row["phase"], row["checkpoint_sha256"], row["task"], row["split"]
 
 
+def judged_by(
+    rows: Sequence[Mapping[str, Any]], trained: Mapping[str, Sequence[str]] | None = None
+) -> dict[tuple, tuple[str, ...]]:
+    """Returns {run_of(row): the languages that tell whether the run collapsed}, () where none does.
+
+    These are the languages that its task was trained in, as far as they have a value and a trivial rule's; without such
+    a one, all languages that have both (in the order of the rows). trained: {phase: languages}; default: English.
+    """
+    found: dict[tuple, dict[str, None]] = {}
+    for row in rows:
+        own = found.setdefault(run_of(row), {})
+        if row["value"] is not None and row["baseline"] is not None:
+            own[row["language"]] = None
+    home = {run: [code for code in own if code in (trained or {}).get(run[0], (SOURCE,))] for run, own in found.items()}
+    return {run: tuple(home[run] or own) for run, own in found.items()}
+
+
 def collapsed(
-    rows: Sequence[Mapping[str, Any]], predictions: Mapping[tuple, Sequence[Hashable]] | None = None
+    rows: Sequence[Mapping[str, Any]],
+    predictions: Mapping[tuple, Sequence[Hashable]] | None = None,
+    trained: Mapping[str, Sequence[str]] | None = None,
 ) -> list[tuple[str, ...]]:
     """Returns for each row of results.jsonl why its run counts as collapsed: () if it does not. Drops nothing.
 
     Args:
         rows: as in the file; a row needs the fields of `run_of`, and language, value, baseline, n.
-        predictions: {run_of(row): what it predicted in English: labels, tags, answers}; runs may be missing.
+        predictions: {run_of(row): what it predicted in those languages: labels, tags, answers}; runs may be missing.
+        trained: as for `judged_by`.
     The rule. A run is all rows of one checkpoint on one task and split; all get the same reasons:
-        "baseline": none of its English values lies above the 95 % interval of its trivial rule (majority label or
-            tag, answer at random: `baseline_interval`). It is not judged where no English row has a baseline, nor by
-            other languages: to fail there is poor transfer, not a failed training.
-        "constant": its English predictions, at least two, are all the same.
+        "baseline": none of its values in the languages of `judged_by` lies above the interval of its trivial rule
+            (majority label or tag, answer at random: `baseline_interval`), at 95 % for all these languages together
+            (Bonferroni). Where the run is evaluated in the languages that it was trained in, others are not looked at:
+            to fail there is poor transfer, not a failed training.
+        "constant": its predictions there, at least two, are all the same.
     """
+    judges = judged_by(rows, trained)
     above: dict[tuple, bool] = {}
     for row in rows:
-        if row["language"] == SOURCE and row["value"] is not None and row["baseline"] is not None:
-            high = baseline_interval(row["baseline"], row["n"])[1]
+        languages = judges[run_of(row)]
+        if row["language"] in languages and row["value"] is not None and row["baseline"] is not None:
+            high = baseline_interval(row["baseline"], row["n"], level=1 - 0.05 / len(languages))[1]
             above[run_of(row)] = above.get(run_of(row), False) or row["value"] > high
     constant = {run for run, made in (predictions or {}).items() if len(made) > 1 and len(set(made)) == 1}
     found = []

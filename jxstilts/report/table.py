@@ -7,6 +7,7 @@ intervals and baselines. A row of the headline is an arm: a model and the interm
 import pathlib
 from collections.abc import Sequence
 
+from jxstilts.report import collapse, phases
 from jxstilts.report.folder import SOURCE, Arm, Folder, Target, load, unique
 from jxstilts.report.sheet import Table, markdown
 from jxstilts.runtime import atomic_write
@@ -41,7 +42,8 @@ def text(folder: Folder) -> str:
         parts += ["## By hidden state", "", *_lines(layers(folder))]
     if folder.unscored:
         parts += ["", f"Predicted, but there are no gold labels to score: {unscored(folder)}"]
-    parts += [line for why in left_out(folder) for line in ("", why)]
+    judged = collapse.sentences(folder, collapse.find(folder, phases.load(folder.path)))
+    parts += [line for why in [*left_out(folder), *judged] for line in ("", why)]
     return "\n".join(parts).strip()
 
 

@@ -3,17 +3,25 @@
 import dataclasses
 import fnmatch
 import pathlib
-from collections.abc import Callable
-from typing import Any
+import typing
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
 
 from jxstilts import config as configs
 from jxstilts import tasks
 from jxstilts.eval import results
+from jxstilts.mesh import AXES
 from jxstilts.models.checks import check_values
 from jxstilts.models.layers import Compute
+from jxstilts.models.model import family_module
 from jxstilts.runtime import InputError, suggest
 from jxstilts.study import grid as grids
 from jxstilts.train import phase as phases
+
+OPTIONS = {  # the least that an evaluation's numbers can be
+    "max_length": 0, "doc_stride": 1, "max_query_length": 1, "max_answer_length": 1, "n_best": 1, "tokens_per_batch": 0,
+    "max_features": 0,
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,13 +48,19 @@ class TokenizerConfig:
     coverage: float = 0.9995  # share of the characters that get a piece of their own
 
 
+def _model_keys(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns {key: type} of a model: family, preset and the fields of the family's Config; None = as the preset."""
+    fields = typing.get_type_hints(family_module(values.get("family") or "xlmr").Config)
+    return {"family": str | None, "preset": str | None, **{key: hint | None for key, hint in fields.items()}}
+
+
 @dataclasses.dataclass(frozen=True)
 class Study:
     """The whole config, checked. After `from_config` the grid's phases and evaluations stand beside the others."""
 
     study: str
     data_dir: str
-    model: dict[str, Any]
+    model: Annotated[dict[str, Any], configs.Keys(_model_keys)]
     phases: dict[str, phases.Phase]
     evaluations: dict[str, Evaluation]
     grid: grids.Grid = dataclasses.field(default_factory=grids.Grid)
@@ -63,7 +77,8 @@ def from_config(config: Any, to_run: bool = True) -> Study:
 
     to_run: the data folder has to be there.
     """
-    study = configs.build(Study, dict(config.items()), "config")
+    _check_new(config)
+    study = configs.build(Study, config, "config")
     if to_run and not study.data_dir:
         raise InputError("config.data_dir is empty; give --config.data_dir=FOLDER (see docs/data.md for its layout)")
     if study.data_dir and not _there(study.data_dir, pathlib.Path.is_dir):
@@ -78,11 +93,9 @@ def from_config(config: Any, to_run: bool = True) -> Study:
     study = _with_grid(study)
     resolved = {name: phase.resolve(f"config.phases.{name}") for name, phase in study.phases.items()}
     study = dataclasses.replace(study, phases=resolved)
+    _check_numbers(study)
     for name, phase in study.phases.items():
         known = ("random", *study.phases)
-        for field in ("epochs", "steps"):
-            if getattr(phase, field) < 0:
-                raise InputError(f"config.phases.{name}.{field}={getattr(phase, field)}: expected 0 or more")
         if phase.init not in known and "/" not in phase.init and not _there(phase.init, pathlib.Path.exists):
             hint = "or give a folder or a hub id (owner/name)"
             raise InputError(f"config.phases.{name}.init: {suggest('phase', phase.init, known)}; {hint}")
@@ -99,6 +112,36 @@ def from_config(config: Any, to_run: bool = True) -> Study:
         results.check(evaluation.what, f"{where}.what.tasks", f"{where}.what.languages")
     order(study)
     return study
+
+
+def _check_new(config: Mapping[str, Any]) -> None:
+    """Raises InputError for a phase or evaluation that the command line only seems to add: a name that is mistyped."""
+    for key, needed in (("phases", "init"), ("evaluations", "phase")):
+        entries = config.get(key)
+        for name, entry in entries.items() if hasattr(entries, "items") else ():
+            if isinstance(entry, configs.New) and needed not in entry:
+                known = [other for other in entries if other != name]
+                what = f"{suggest(key[:-1], name, known)}; a new one needs --config.{key}.{name}.{needed}"
+                raise InputError(f"config.{key}: {what}")
+
+
+def _check_numbers(study: Study) -> None:
+    """Raises InputError for a number below the least that its key can be."""
+    configs.at_least("config.", study, seed=0)
+    configs.at_least("config.tokenizer.", study.tokenizer, vocab_size=1, characters=1, sampling_exponent=0, coverage=0)
+    for axis in study.mesh:
+        if axis not in AXES:
+            raise InputError(f"config.mesh: {suggest('mesh axis', axis, AXES)}")
+    for name, phase in study.phases.items():
+        where = f"config.phases.{name}."
+        configs.at_least(where, phase, epochs=0, steps=0, save_every=1, log_every=1, seed=0, dropout=0)
+        configs.at_least(f"{where}optimizer.", phase.optimizer, clip=0, beta1=0, beta2=0, eps=0)
+        for key, stream in phase.tasks.items():
+            configs.at_least(f"{where}tasks.{key}.", stream, doc_stride=1, max_query_length=1, sampling_exponent=0)
+    for name, evaluation in study.evaluations.items():
+        where = f"config.evaluations.{name}.what."
+        configs.at_least(where, evaluation.what, limit=0)
+        configs.at_least(f"{where}options.", evaluation.what.options, **OPTIONS)
 
 
 def _there(path: str, test: Callable[[pathlib.Path], bool]) -> bool:

@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from jxstilts import tasks
-from jxstilts.config import fingerprint, plain
-from jxstilts.eval import benchmarks
+from jxstilts.config import fingerprint, plain, some_of
+from jxstilts.eval import benchmarks, results
 from jxstilts.runtime import InputError, suggest
+from jxstilts.train import mixture
+from jxstilts.train import phase as phases
 
 NONE = "none"
 ALL = "all9"
@@ -27,23 +29,25 @@ class Grid:
     intermediates: "none", a task, "all9" (the nine together), or any key of `training`; "+mlm" adds `replay` to one,
       "+translated" its translations, as in "mnli+mlm".
     targets: task -> keys of its evaluation's `what`; {} = dev where there is one, in the benchmark's languages.
-    phase: keys of every phase. training: training task (or a name of your own) -> keys of the phases that train it; its
-      `tasks` are that task alone unless they are given.
+    phase: keys of every phase. Its heads are new ones, as in the study, unless `keep_heads` says otherwise.
+    training: training task (or a name of your own) -> keys of the phases that train it; its `tasks` are that task alone
+      unless they are given.
+    seeds: the numbers themselves, not how many.
     replay: keys of the text stream of "+mlm". translated: the languages of "+translated", beside English.
     what: keys of every evaluation's `what`.
     """
 
     models: dict[str, str] = dataclasses.field(default_factory=dict)
     intermediates: tuple[str, ...] = (NONE,)
-    targets: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    targets: dict[str, some_of(results.Request)] = dataclasses.field(default_factory=dict)
     seeds: tuple[int, ...] = (0,)
     protocol: str = "authors"
     benchmark: str = "xtreme"
-    phase: dict[str, Any] = dataclasses.field(default_factory=dict)
-    training: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
-    replay: dict[str, Any] = dataclasses.field(default_factory=dict)
+    phase: some_of(phases.Phase) = dataclasses.field(default_factory=dict)
+    training: dict[str, some_of(phases.Phase)] = dataclasses.field(default_factory=dict)
+    replay: some_of(mixture.Stream) = dataclasses.field(default_factory=dict)
     translated: tuple[str, ...] = ()
-    what: dict[str, Any] = dataclasses.field(default_factory=dict)
+    what: some_of(results.Request) = dataclasses.field(default_factory=dict)
 
 
 def expand(grid: Grid, given: tuple[str, ...] = ()) -> tuple[dict[str, dict], dict[str, dict]]:
@@ -112,7 +116,7 @@ class _Phases:
         if "mlm" in extras:
             text = {"task": "text", "objective": "mlm", "packed": True, "mode": "alternate"}
             streams, keep = {**streams, "mlm": {**text, **plain(self.grid.replay)}}, ["mlm"]
-        usual = {"protocol": self.grid.protocol, "select": {"metric": "major"}}
+        usual = {"protocol": self.grid.protocol, "keep_heads": []}
         phase = _merge(_merge(usual, plain(self.grid.phase)), own)
         phase |= {"init": init, "tasks": streams, "seed": seed}
         if keep:
@@ -151,6 +155,8 @@ def _check(grid: Grid, given: tuple[str, ...]) -> None:
         values = getattr(grid, key)
         if not values or len(set(values)) != len(values):
             raise InputError(f"{where}.{key}={values}: at least one, and none of them twice")
+    if min(grid.seeds) < 0:
+        raise InputError(f"{where}.seeds={grid.seeds}: 0 or more")
     for name, start in grid.models.items():
         if not name or set("/*?[]") & set(name):
             raise InputError(f"{where}.models: {name!r} is part of folders' names: no slash, no bracket, no * or ?")
@@ -171,6 +177,11 @@ def _check(grid: Grid, given: tuple[str, ...]) -> None:
         for extra, key in (("mlm", "replay"), ("translated", "translated")):
             if extra in extras and not getattr(grid, key):
                 raise InputError(f"{where}.intermediates: {name!r} needs {where}.{key}")
+    bases = {name.split("+")[0] for name in grid.intermediates}
+    for name in grid.training:
+        if name not in (known := {ALL, *tasks.names(), *bases} - {NONE}):
+            what = "intermediate or training task"
+            raise InputError(f"{where}.training: {suggest(what, name, known)}")
     for target in grid.targets:
         spec = tasks.get(target)
         if spec.train_task is None and spec.form.has_head:

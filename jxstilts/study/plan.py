@@ -18,19 +18,23 @@ from jxstilts.checkpoint import leaves
 from jxstilts.config import differences, fingerprint, plain
 from jxstilts.models import bundle
 from jxstilts.models.layers import Compute
-from jxstilts.models.model import Model, family_module, make_config, published
+from jxstilts.models.model import HeadSpec, Model, family_module, make_config, published
 from jxstilts.runtime import InputError
 from jxstilts.study.config import Study, order
-from jxstilts.train import identity, mixture
+from jxstilts.train import identity, inputs, keeping, mixture
 from jxstilts.train.mixture import Stream
 
+HUB_HEADS = (HeadSpec("mlm", "mlm"),)
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 FLOPS_LENGTH = 128  # tokens of the row whose FLOPs stand for a model: attention is a few per cent of them
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One phase. None: not known. measured: tokens are those of a finished phase. state: "" where nothing is there."""
+    """One phase. None: not known. measured: tokens are those of a finished phase. state: "" where nothing is there.
+
+    keeps: the heads that it takes over from its start. ends: which weights it ends with.
+    """
 
     name: str
     init: str
@@ -42,6 +46,8 @@ class Row:
     measured: bool
     seconds: float | None  # left
     state: str
+    keeps: tuple[str, ...] | None
+    ends: str
 
 
 def rows(study: Study, workdir: str | pathlib.Path | None = None, *, tokens_per_second: float = 0.0) -> list[Row]:
@@ -51,6 +57,7 @@ def rows(study: Study, workdir: str | pathlib.Path | None = None, *, tokens_per_
     finished phases had it. Raises InputError for malformed training data.
     """
     workdir = pathlib.Path(workdir) if workdir else None
+    study = with_kept_heads(study)
     past = _past(study, workdir)
     speed = statistics.median(past.speeds) if past.speeds else None
     found: dict[str, Row] = {}
@@ -75,9 +82,64 @@ def rows(study: Study, workdir: str | pathlib.Path | None = None, *, tokens_per_
             for key, stream in phase.tasks.items()
         )
         found[name] = Row(
-            name, phase.init, trains or "-", phase.seed, steps, tokens, at_most, measured, seconds, state
+            name, phase.init, trains or "-", phase.seed, steps, tokens, at_most, measured, seconds, state,
+            phase.keep_heads, _ends(phase, steps),
         )  # fmt: skip
     return list(found.values())
+
+
+def with_kept_heads(study: Study) -> Study:
+    """Returns the study with the heads named that each phase takes over; None where its start is not known."""
+    resolved: dict[str, Any] = {}
+    heads: dict[str, tuple[HeadSpec, ...] | None] = {}  # of each phase's end
+    for name in order(study):
+        phase = study.phases[name]
+        known = architecture(study, name)
+        start = heads[phase.init] if phase.init in heads else _start_heads(phase.init)
+        model = Model(known[1], (), study.compute, known[0]) if known else None
+        resolved[name], heads[name] = phase, None
+        if model is not None and start is not None:
+            resolved[name] = phase = kept(phase, model, start, study.data_dir)
+            heads[name] = _heads_after(phase, model, start, study.data_dir)
+    return dataclasses.replace(study, phases={name: resolved[name] for name in study.phases})
+
+
+def _start_heads(init: str) -> tuple[HeadSpec, ...] | None:
+    """Returns the heads of a start that is no phase, None where only fetching it would tell."""
+    if init == "random":
+        return ()
+    if pathlib.Path(init).expanduser().is_dir():
+        return bundle.model_of(init, Compute()).head_specs
+    return HUB_HEADS if published(init) else None
+
+
+def kept(phase: Any, model: Model, start: tuple[HeadSpec, ...], data_dir: str) -> Any:
+    """As `keeping.keep`; the phase as it is where the labels of a task are those of training rows that are not here."""
+    try:
+        return keeping.keep(phase, model, start, data_dir)
+    except InputError:
+        return phase
+
+
+def _heads_after(phase: Any, model: Model, start: tuple[HeadSpec, ...], data_dir: str) -> tuple[HeadSpec, ...] | None:
+    try:
+        return None if phase.keep_heads is None else inputs.heads(phase, model, start, data_dir).head_specs
+    except InputError:
+        return None
+
+
+def _ends(phase: Any, steps: int | None) -> str:
+    """Says which weights a phase ends with."""
+    if not phase.tasks:
+        return "-"
+    if not phase.select.metric:
+        return "last step"
+    count = "" if steps is None else f" of {-(-steps // phase.select.every):,}"
+    rows = ", ".join(dict.fromkeys(
+        f"last {stream.holdout:,} training" if stream.holdout else f"first {phase.select.rows:,} dev"
+        for stream in phase.tasks.values() if stream.objective == "task"
+    ))  # fmt: skip
+    return f"best{count} by {phase.select.metric}, {rows} rows"
 
 
 def seconds_left(rows: Sequence[Row]) -> float | None:
@@ -220,6 +282,8 @@ def _state(study: Study, workdir: pathlib.Path, name: str, before: Mapping[str, 
     if old is None:
         return "failed" if failed.exists() else ""
     new = {"phase": identity.settings(phase)}
+    if phase.keep_heads is None:  # as whatever it starts from has them
+        new["phase"]["keep_heads"] = old["phase"].get("keep_heads")
     if study.data_dir:
         cache = pathlib.Path(study.cache_dir or workdir / "cache")
         new["data"] = identity.data(phase, study.data_dir, cache / "digests")
@@ -273,10 +337,14 @@ def summary(
 
 def text(found: Mapping[str, Any]) -> str:
     """Returns a `summary` for people."""
-    header = ["phase", "starts from", "trains", "steps", "tokens", "at most", "time", "state"]
+    header = ["phase", "starts from", "keeps", "trains", "steps", "tokens", "at most", "time", "ends with", "state"]
     body = [
-        [row["name"], row["init"], row["trains"] if len(row["trains"]) <= 40 else f"{row['trains'][:37]}...",
-         *(_count(row[key]) for key in ("steps", "tokens", "at_most")), _time(row["seconds"]), row["state"] or "-"]
+        [
+            row["name"], row["init"], "?" if row["keeps"] is None else " ".join(row["keeps"]) or "-",
+            row["trains"] if len(row["trains"]) <= 40 else f"{row['trains'][:37]}...",
+            *(_count(row[key]) for key in ("steps", "tokens", "at_most")), _time(row["seconds"]), row["ends"],
+            row["state"] or "-",
+        ]
         for row in found["phases"]
     ]  # fmt: skip
     widths = [max(len(line[i]) for line in (header, *body)) for i in range(len(header))]
@@ -299,6 +367,10 @@ def text(found: Mapping[str, Any]) -> str:
     lines.append(
         "Steps and tokens: rows as counted in data_dir, else of the official release; mean tokens of an input as in "
         "public English data, unless a finished phase tells; at most: full rows. A question counts as one window."
+    )
+    lines.append(
+        "Keeps: heads that are taken over from the start, beside its encoder; the others are new. Ends with: the best "
+        "of so many evaluations on English rows of each task, or the last step (select.metric)."
     )
     if found["unknown_sizes"]:
         lines.append(

@@ -23,12 +23,12 @@ from jxstilts.data import cache
 from jxstilts.data import tokenizer as tokenizers
 from jxstilts.eval import evaluator, results
 from jxstilts.models import bundle
-from jxstilts.models.model import Model, make_config
+from jxstilts.models.model import Model
 from jxstilts.runtime import InputError
 from jxstilts.study import fresh, plan
 from jxstilts.study.config import Evaluation, Study, order
 from jxstilts.train import identity as identities
-from jxstilts.train import inputs
+from jxstilts.train import inputs, keeping
 from jxstilts.train import phase as phases
 
 LEASES = "leases"
@@ -205,17 +205,19 @@ class _Worker:
 
     def _phase(self, name: str, stop: Callable[[int], bool]) -> None:
         study, phase = self.study, self.study.phases[name]
+        keep = partial(keeping.keep, phase, data_dir=study.data_dir)
         model, tokenizer_dir, start = self.model, self.tokenizer_dir, None
         if phase.init != "random":
             path = self.workdir / "phases" / phase.init / "best" if phase.init in study.phases else phase.init
             if bundle.is_bundle(path):  # a finished phase is recognised without reading its starting point's arrays
-                meta = bundle.read_meta(path)
-                config = make_config(meta["family"], **meta["config"])
-                if self._claim(name, config, meta["sha256"], pathlib.Path(path) / "tokenizer")[1]:
+                meta, known = bundle.read_meta(path), bundle.model_of(path, study.compute)
+                phase = keep(known.with_heads(), known.head_specs)
+                if self._claim(name, phase, known.config, meta["sha256"], pathlib.Path(path) / "tokenizer")[1]:
                     return
             start = bundle.load(path, compute=study.compute, mesh=self.mesh)
             model, tokenizer_dir = start.model, start.tokenizer_dir
-        own, done = self._claim(name, model.config, start.meta["sha256"] if start else None, tokenizer_dir)
+        phase = keep(model, start.model.head_specs if start else ())
+        own, done = self._claim(name, phase, model.config, start.meta["sha256"] if start else None, tokenizer_dir)
         if done:
             return
         if processes.first():
@@ -226,9 +228,9 @@ class _Worker:
             check = _dev_evaluator(study, phase, tokenizer_dir, self.cache_dir, self.mesh)
         phases.run(name, phase, model, start, tokenizer_dir, place, own, check, stop)
 
-    def _claim(self, name: str, config: Any, sha: str | None, tokenizer_dir: pathlib.Path) -> tuple[dict, bool]:
-        """Returns a phase's identity, after making its folder its own, and whether it is done."""
-        phase, folder = self.study.phases[name], self.workdir / "phases" / name
+    def _claim(self, name: str, phase: Any, config: Any, sha: str | None, tokenizer_dir: pathlib.Path):
+        """Returns (a phase's identity, after making its folder its own; whether it is done)."""
+        folder = self.workdir / "phases" / name
         data = identities.data(phase, self.study.data_dir, self.cache_dir.with_name("digests"))
         own = identities.identity(phase, config, sha, tokenizer_dir, data)
 

@@ -3,8 +3,8 @@
 import pathlib
 import re
 
-from jxstilts.runtime import InputError
 from jxstilts.readers import checked, read_lines
+from jxstilts.runtime import InputError
 
 HINT = "a task of your own reads other columns with jxstilts.tasks.columns"
 SPAN_TAG = re.compile(r"O|[BIESLUM]-\S+")

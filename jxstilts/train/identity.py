@@ -40,6 +40,7 @@ def identity(
 def settings(phase: Any) -> dict:
     """Returns the phase's config without the name of its starting point, with the order of its tasks."""
     kept = {key: value for key, value in plain(phase).items() if key != "init"}
+    kept["keep_heads"] = kept["keep_heads"] or []  # None, where the start is not known yet
     return without_added(kept) | {"order": list(phase.tasks)}
 
 

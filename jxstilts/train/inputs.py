@@ -52,12 +52,6 @@ def head_name(stream: Stream) -> str:
     return stream.head or (stream.task if kind in (None, objectives.OWN) else kind)
 
 
-def kept_heads(phase: Any, start_heads: tuple[HeadSpec, ...]) -> tuple[str, ...]:
-    """Returns the names of the heads that a phase takes over: `keep_heads`, and the recipe of an embedding model."""
-    recipes = (spec.name for spec in start_heads if getattr(spec, "recipe", None))
-    return tuple(dict.fromkeys((*phase.keep_heads, *recipes)))
-
-
 def heads(phase: Any, model: Model, start_heads: tuple[HeadSpec, ...], data_dir: str) -> Model:
     """Returns the model with the phase's heads and dropout.
 
@@ -68,7 +62,7 @@ def heads(phase: Any, model: Model, start_heads: tuple[HeadSpec, ...], data_dir:
     if phase.dropout is not None:
         config = dataclasses.replace(model.config, hidden_dropout=phase.dropout, attention_dropout=phase.dropout)
         model = dataclasses.replace(model, config=config)
-    specs = {spec.name: spec for spec in start_heads if spec.name in kept_heads(phase, start_heads)}
+    specs = {spec.name: spec for spec in start_heads if spec.name in phase.keep_heads}
     for key, stream in phase.tasks.items():
         task, name = tasks.get(stream.task), head_name(stream)
         kind = objectives.get(stream.objective).HEAD

@@ -9,7 +9,7 @@ import functools
 import json
 import pathlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import jax
@@ -24,7 +24,7 @@ from jxstilts.models import attention, bundle
 from jxstilts.models.model import Model, Params
 from jxstilts.runtime import InputError
 from jxstilts.tasks import protocols
-from jxstilts.train import frozen, handover, inputs, mixture, step, terms
+from jxstilts.train import frozen, handover, inputs, keeping, mixture, step, terms
 from jxstilts.train import optimizer as optimizers
 from jxstilts.train.log import Log
 from jxstilts.train.mixture import Sampling, Stream
@@ -33,13 +33,13 @@ from jxstilts.train.optimizer import Optimizer
 
 @dataclasses.dataclass(frozen=True)
 class Select:
-    """How the best checkpoint is chosen: on English dev rows only (protocol 3.3). metric="" keeps the last one.
+    """How a phase ends: with its best weights on English dev rows (protocol 3.3), or metric="", those of its last step.
 
     metric: "major" is the mean over the tasks of each task's major metric; or a metric's name (several tasks:
-    TASK/NAME).
+    TASK/NAME). None: "major" where every task of the phase has dev rows, else "" (running text has none).
     """
 
-    metric: str = ""
+    metric: str | None = None
     rows: int = 500  # the first rows (questions: windows) of each task's dev split
     every: int = 1000  # steps
     patience: int = 30  # evaluations without improvement before the phase stops early
@@ -47,6 +47,13 @@ class Select:
     def __post_init__(self):
         if min(self.rows, self.every, self.patience) < 1:
             raise InputError("select: rows, every and patience are at least 1")
+
+    def resolve(self, streams: Mapping[str, Stream]) -> "Select":
+        """Returns the rule with its metric decided, for a phase of these (resolved) streams."""
+        judged = [stream for stream in streams.values() if stream.objective == "task"]
+        known = bool(judged) and all(each.holdout or "dev" in tasks.get(each.task).splits for each in judged)
+        metric = "major" if known else ""
+        return self if self.metric is not None else dataclasses.replace(self, metric=metric)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +64,7 @@ class Phase:
     tasks: dict[str, Stream] = dataclasses.field(default_factory=dict)
     protocol: str = "authors"  # whose recipes are the defaults: "authors" or "xtreme"
     sampling: Sampling = dataclasses.field(default_factory=Sampling)  # several tasks: which one a step takes
-    keep_heads: tuple[str, ...] = ()
+    keep_heads: tuple[str, ...] | None = None  # of the start; None = those it trains on: same name, type and labels
     objectives: dict[str, terms.Further] = dataclasses.field(default_factory=dict)  # beside the tasks' own ones
     freeze: tuple[str, ...] = ()  # parameters that stay as they are: embeddings, layers/*/bias, heads/NAME (`frozen`)
     dropout: float | None = None  # overrides the model's hidden and attention dropout
@@ -92,7 +99,7 @@ class Phase:
     def resolve(self, where: str) -> "Phase":
         """Returns the phase with every default filled in; `where` is its config path for messages."""
         if not self.tasks:
-            return self
+            return dataclasses.replace(self, select=self.select.resolve({}))
         streams = mixture.resolve(self.tasks, self.protocol, f"{where}.tasks")
         recipes = [
             protocols.recipe(self.protocol, tasks.get(stream.task))
@@ -115,8 +122,10 @@ class Phase:
                     raise InputError(f"{where}.optimizer.{field}: give it; {why} in the protocol {self.protocol!r}")
                 rates[field] = values.pop()
         optimizer = dataclasses.replace(self.optimizer, **rates)
-        further = terms.resolve(self.objectives, streams, optimizer, where)
-        return dataclasses.replace(self, tasks=streams, epochs=float(epochs), optimizer=optimizer, objectives=further)
+        further, select = terms.resolve(self.objectives, streams, optimizer, where), self.select.resolve(streams)
+        return dataclasses.replace(
+            self, tasks=streams, epochs=float(epochs), optimizer=optimizer, objectives=further, select=select
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,11 +186,11 @@ def run(
     folder = place.folder
     if phase.tasks:
         tracking.peak_flops()  # measured once in a process, before the devices are given work
+    phase = keeping.keep(phase, model, start.model.head_specs if start else (), place.data_dir)
     model = inputs.heads(phase, model, start.model.head_specs if start else (), place.data_dir)
-    kept = inputs.kept_heads(phase, start.model.head_specs if start else ())
     losses = terms.losses(phase)
     model = terms.with_extra(model, losses)
-    params, taken = handover.take_over(model, start.params if start else None, kept, phase.seed, place.mesh)
+    params, taken = handover.take_over(model, start.params if start else None, phase.keep_heads, phase.seed, place.mesh)
     progress = tracking.Progress(name, phase.steps, place.quiet)
     for text in (f"{key}: {', '.join(value) or '-'}" for key, value in plain(taken).items()):
         progress.note(text)
