@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 HERE = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "jxstilts/__init__.py").read_text()).group(1)
 
-TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "sentencepiece>=0.2"]
+TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100"]
 
 setup(
     name="jxstilts",
@@ -34,6 +34,7 @@ setup(
         "safetensors>=0.5",
         "huggingface_hub>=1.0",
         "tokenizers>=0.22",
+        "sentencepiece>=0.2",
         "ml_dtypes>=0.5",
         "numpy>=2.0",
         "scipy>=1.13",

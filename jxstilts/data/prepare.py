@@ -7,7 +7,7 @@ from typing import Any
 
 from jxstilts.data import cache, tokenize, tokenizer
 
-FORMAT = 2  # raise it when `tokenize` gives other arrays for the same input, so that old caches are not read
+FORMAT = 3  # raise it when `tokenize` gives other arrays for the same input, so that old caches are not read
 
 
 def features(
