@@ -2,12 +2,12 @@
 
 import json
 import shutil
-import struct
 
 import fuzz
 import numpy as np
 import pytest
 import samples
+import sentencepieces
 
 from jxstilts.data import cache, tokenizer
 from jxstilts.data.features import Features
@@ -39,39 +39,14 @@ def test_tokenizers(tmp_path, model, name, count):
     fuzz.run(f"{model} {name}", count, attempt, str(tmp_path))
 
 
-def _varint(value: int) -> bytes:
-    found = b""
-    while value > 127:
-        found, value = found + bytes([value & 127 | 128]), value >> 7
-    return found + bytes([value])
-
-
-def _field(number: int, value) -> bytes:
-    if isinstance(value, int):
-        return _varint(number << 3) + _varint(value)
-    if isinstance(value, float):
-        return _varint(number << 3 | 5) + struct.pack("<f", value)
-    return _varint(number << 3 | 2) + _varint(len(value)) + value
-
-
-def sentencepiece(pieces=("▁", "▁the", "king", "a", "e", "▁a", "中"), score=-1.0) -> bytes:
-    """A unigram model as sentencepiece_model.proto says: pieces, trainer_spec, normalizer_spec."""
-    special = b"".join(
-        _field(1, _field(1, token) + _field(2, 0.0) + _field(3, kind))
-        for token, kind in ((b"<unk>", 2), (b"<s>", 3), (b"</s>", 3))
-    )
-    usual = b"".join(_field(1, _field(1, piece.encode()) + _field(2, score)) for piece in pieces)
-    return special + usual + _field(2, _field(3, 1) + _field(4, 8000)) + _field(3, _field(1, b"nmt") + _field(3, 1))
-
-
 @fuzz.shares(40, 6000)
 def test_sentencepiece(tmp_path, count):
     file = tmp_path / "sentencepiece.bpe.model"
-    file.write_bytes(sentencepiece())
+    file.write_bytes(sentencepieces.model())
     check_tokenizer(tokenizer.load(tmp_path))
 
     def attempt(plan):
-        fuzz.put(file, fuzz.mutate(sentencepiece(), plan, fuzz.BYTES), plan)
+        fuzz.put(file, fuzz.mutate(sentencepieces.model(), plan, fuzz.BYTES), plan)
         check_tokenizer(tokenizer.load(file))
 
     fuzz.run("sentencepiece", count, attempt, str(tmp_path))
@@ -128,11 +103,14 @@ def test_cache(tmp_path, name, count):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (_field(1, 5), "not a SentencePiece unigram model"),
-        (_field(1, _field(2, 0.0)), "not a SentencePiece unigram model"),
-        (_field(1, _field(1, 7) + _field(2, 0.0)), "not a SentencePiece unigram model"),
+        (sentencepieces.field(1, 5), "not a SentencePiece unigram model"),
+        (sentencepieces.field(1, sentencepieces.field(2, 0.0)), "not a SentencePiece unigram model"),
+        (
+            sentencepieces.field(1, sentencepieces.field(1, 7) + sentencepieces.field(2, 0.0)),
+            "not a SentencePiece unigram model",
+        ),
         (b"\xff" * 10**6, "it is damaged"),
-        (sentencepiece(score=float("nan")), "the score of a piece is nan"),
+        (sentencepieces.model(score=float("nan")), "the score of a piece is nan"),
     ],
 )
 def test_found_in_sentencepiece_models(tmp_path, data, message):

@@ -20,8 +20,8 @@ class Encoded(NamedTuple):
 
     ids: np.ndarray  # int32 [M]
     lengths: np.ndarray  # int64 [N]
-    start: np.ndarray | None = None  # int32 [M] first character of the original text, or -1; None if not asked for
-    end: np.ndarray | None = None  # int32 [M] one past the last character, or -1
+    start: np.ndarray  # int32 [M] first character of the original text, or -1; of no meaning if not asked for
+    end: np.ndarray  # int32 [M] one past the last character, or -1
 
 
 def make(tokenizer):
@@ -48,13 +48,13 @@ class _Library:
         boundary = ids == self._space if self._space is not None else np.zeros(len(ids), bool)
         ids[np.isin(ids, self._special)] = self._unknown
         lengths = np.fromiter(map(len, encodings), np.int64, len(encodings))
-        if not spans:
-            return Encoded(ids, lengths)
+        if not spans or not encodings:
+            return Encoded(ids, lengths, ids, ids)
         found = [
             _trim(text, origin, np.array(encoding.offsets, np.int32).reshape(-1, 2))
             for text, (_, origin), encoding in zip(texts, composed, encodings, strict=True)
         ]
-        start, end = (_join(part) for part in zip(*found, strict=True)) if found else (_join(()), _join(()))
+        start, end = map(np.concatenate, zip(*found, strict=True))
         real = (start < end) & ~boundary
         return Encoded(ids, lengths, np.where(real, start, np.int32(-1)), np.where(real, end, np.int32(-1)))
 
@@ -72,10 +72,10 @@ class _SentencePiece:
         special = {*tokenizer.all_special_ids}
         self._added = [number for number in sorted(added) if number >= processor.vocab_size() and number not in special]
         self._cutter = _cutter(backend, [added[number] for number in self._added]) if self._added else None
-        pieces = map(processor.id_to_piece, range(processor.vocab_size()))
-        value = {piece: place for place, piece in enumerate(sorted(sentencepiece_model.BYTES))}
-        is_byte = map(processor.is_byte, range(processor.vocab_size()))
-        self._bytes = np.array([value[p] if byte else -1 for p, byte in zip(pieces, is_byte, strict=True)], np.int16)
+        self._bytes = np.full(processor.vocab_size(), -1, np.int16)  # the byte that a piece stands for, or -1
+        if processor.is_byte(processor.piece_to_id("<0x00>")):
+            for place, piece in enumerate(sorted(sentencepiece_model.BYTES)):
+                self._bytes[processor.piece_to_id(piece)] = place
 
     def __call__(self, texts: Sequence[str], spans: bool) -> Encoded:
         if self._cutter is None:
@@ -85,8 +85,8 @@ class _SentencePiece:
     def _encode(self, texts: list[str], spans: bool) -> Encoded:
         rows = _half(lambda: self._processor.encode(texts), texts)
         ids, lengths = _flat(rows), np.fromiter(map(len, rows), np.int64, len(rows))
-        if not spans:
-            return Encoded(ids, lengths)
+        if not spans or not rows:
+            return Encoded(ids, lengths, ids, ids)
         found = [
             self._spans(*parts)
             for parts in zip(
@@ -97,13 +97,13 @@ class _SentencePiece:
                 strict=True,
             )
         ]
-        start, end = (_join(part) for part in zip(*found, strict=True)) if found else (_join(()), _join(()))
+        start, end = map(np.concatenate, zip(*found, strict=True))
         return Encoded(ids, lengths, start, end)
 
     def _spans(self, text: str, ids: np.ndarray, pieces: list[str], normal: tuple) -> tuple[np.ndarray, np.ndarray]:
         """Returns starts and ends [M] of the pieces of a text; `normal`: its normal form, places in `text`."""
         if not pieces:
-            return _join(()), _join(())
+            return ids, ids
         normalized, origin = normal[0], np.array(normal[1], np.int32)
         sizes = np.fromiter(map(len, pieces), np.int64, len(pieces))
         byte = self._bytes[ids]
@@ -146,7 +146,7 @@ class _SentencePiece:
         ids[between] = encoded.ids
         sums = np.bincount(owner, lengths, len(texts)).astype(np.int64)
         if not spans:
-            return Encoded(ids, sums)
+            return Encoded(ids, sums, ids, ids)
         start, end = np.zeros(len(ids), np.int32), np.zeros(len(ids), np.int32)
         start[between], end[between] = encoded.start, encoded.end
         added = [text for text, token in zip(strings, tokens, strict=True) if token >= 0]
@@ -222,7 +222,3 @@ def _trim(text: str, origin: np.ndarray | None, spans: np.ndarray) -> tuple[np.n
 
 def _flat(rows) -> np.ndarray:
     return np.fromiter(itertools.chain.from_iterable(rows), np.int32)
-
-
-def _join(parts) -> np.ndarray:
-    return np.concatenate([np.zeros(0, np.int32), *parts])

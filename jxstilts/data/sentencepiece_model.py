@@ -218,11 +218,13 @@ def check_characters(data: bytes) -> None:
 
 def _write(model: Model) -> bytes:
     """Returns a SentencePiece ModelProto, as `parse` reads it."""
+    scores = struct.pack(f"<{len(model.pieces)}f", *(score for _, score, _ in model.pieces))
     pieces = []
-    for piece, score, kind in model.pieces:
+    for place, (piece, _, kind) in enumerate(model.pieces):
         text = piece.encode()
-        body = b"\x0a" + _varint(len(text)) + text + b"\x15" + struct.pack("<f", score) + b"\x18" + bytes([kind])
-        pieces.append(b"\x0a" + _varint(len(body)) + body)
+        head = b"\x0a" + _varint(len(text))
+        size = _varint(len(head) + len(text) + 7)
+        pieces.append(b"\x0a%b%b%b\x15%b\x18%c" % (size, head, text, scores[4 * place : 4 * place + 4], kind))
     trainer = b"\x18\x01" + b"\x98\x02" + bytes([model.byte_fallback])  # model_type, byte_fallback
     normalizer = b"\x18" + bytes([model.dummy_prefix]) + b"\x20" + bytes([model.join_blanks])
     if model.characters != NO_CHARACTERS:
@@ -232,6 +234,8 @@ def _write(model: Model) -> bytes:
 
 
 def _varint(value: int) -> bytes:
+    if value < 128:
+        return bytes((value,))
     found = bytearray()
     while value > 127:
         found.append(value & 127 | 128)
