@@ -52,6 +52,61 @@ def test_sentencepiece(tmp_path, count):
     fuzz.run("sentencepiece", count, attempt, str(tmp_path))
 
 
+@pytest.mark.parametrize("name", ["sentencepiece.bpe.model", "tokenizer.json"])
+@fuzz.shares(20, 2000)
+def test_character_maps(tmp_path, name, count):
+    """Most bytes of these files are the normaliser's character map, through which SentencePiece steps unchecked."""
+    source = tmp_path / "source.model"
+    source.write_bytes(sentencepieces.trained())
+    tokenizer.save(tokenizer.load(source), tmp_path)
+    content = source.read_bytes() if name.endswith("model") else (tmp_path / name).read_bytes()
+    file = tmp_path / "mutated" / name
+    file.parent.mkdir()
+
+    def attempt(plan):
+        fuzz.put(file, fuzz.mutate(content, plan, fuzz.BYTES), plan)
+        found = tokenizer.load(file)
+        check_tokenizer(found)
+        tokenizer.encode(found, ["ﬁne ｶﾞ e\u0301 한 ㌀ ①"], spans=True)
+
+    fuzz.run(f"character map {name}", count, attempt, str(tmp_path))
+
+
+FILES = {
+    "tokenizer_config.json": {
+        "cls_token": "<s>", "sep_token": {"content": "</s>"}, "tokenizer_class": "XLMRobertaTokenizer",
+        "additional_special_tokens": ["[A]"], "do_lower_case": False,
+        "added_tokens_decoder": {"12": {"content": "[A]", "special": True}, "13": {"content": "[B]", "lstrip": True}},
+    },
+    "special_tokens_map.json": {"pad_token": "<pad>", "mask_token": {"content": "<mask>", "lstrip": True}},
+    "added_tokens.json": {"[A]": 12, "[B]": 13},
+    "vocab.txt": ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "a", "##b", "the", "king", "e", "中", "x"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["vocab.txt", "sentencepiece.bpe.model"])
+@pytest.mark.parametrize("name", [*FILES])
+@fuzz.shares(15, 1500)
+def test_folders(tmp_path, kind, name, count):
+    contents = {key: json.dumps(value).encode() for key, value in FILES.items()}
+    contents["vocab.txt"] = "\n".join(FILES["vocab.txt"]).encode()
+    contents["tokenizer_config.json"] = contents["tokenizer_config.json"].replace(b'{"', b'{"unk_token": "<unk>", "', 1)
+    if kind != "vocab.txt":
+        del contents["vocab.txt"]
+        contents[kind] = sentencepieces.model()
+        name = kind if name == "vocab.txt" else name
+    for other, content in contents.items():
+        (tmp_path / other).write_bytes(content)
+    assert tokenizer.load(tmp_path).convert_tokens_to_ids("[B]") == 13
+
+    def attempt(plan):
+        kinds = fuzz.JSON if name.endswith("json") else fuzz.TEXT
+        fuzz.put(tmp_path / name, fuzz.mutate(contents[name], plan, kinds), plan)
+        check_tokenizer(tokenizer.load(tmp_path))
+
+    fuzz.run(f"{kind} {name}", count, attempt, str(tmp_path))
+
+
 # --- cached features -------------------------------------------------------------------------------------------------
 
 

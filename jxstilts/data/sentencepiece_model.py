@@ -212,7 +212,10 @@ def check_characters(data: bytes) -> None:
     following = np.arange(len(units)) ^ ((units >> 10) << ((units & 1 << 9) >> 6))
     leaves = following[nodes & (units >> 8 & 1 == 1)]
     inside = (following[nodes] < len(units)).all()
-    if not inside or ((units[leaves] & 0x7FFFFFFF) >= len(texts)).any():
+    values = units[leaves] & 0x7FFFFFFF if inside else np.array([len(texts)])
+    texts.decode()
+    letters = np.frombuffer(texts, np.uint8)
+    if (values >= len(texts)).any() or (letters[values] & 0xC0 == 0x80).any():
         raise ValueError("its precompiled_charsmap is damaged")
 
 

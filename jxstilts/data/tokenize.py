@@ -47,8 +47,12 @@ def tokenize(
     types |= {"text": _text}
     if type not in types:
         raise InputError(suggest("feature type", type, types))
-    if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None:
-        raise InputError("this tokenizer has no <s> or </s>: inputs `<s> A </s></s> B </s>` cannot be built with it")
+    missing = [role for role in ("cls_token", "sep_token") if getattr(tokenizer, f"{role}_id") is None]
+    if missing:
+        raise InputError(
+            f"this tokenizer has no {' and no '.join(missing)} (<s> or </s>): inputs `<s> A </s></s> B </s>` cannot be "
+            "built with it; name the tokens in its tokenizer_config.json"
+        )
     options = {
         "span": {"doc_stride": doc_stride, "max_query_length": max_query_length},
         "tagging": {"labels": labels, "long_sentences": long_sentences},

@@ -173,7 +173,7 @@ def _from_words(file: pathlib.Path, config: Mapping, special: Mapping):
     from tokenizers import decoders, models, normalizers, pre_tokenizers
 
     try:
-        lines = file.read_text(encoding="utf-8", newline=None).removesuffix("\n").split("\n")
+        lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except (OSError, ValueError) as error:
         raise InputError(f"{file}: cannot be read as lines of UTF-8: {error!s:.300}") from error
     vocabulary = {line: place for place, line in enumerate(lines)}
