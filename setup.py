@@ -12,7 +12,6 @@ TEST = [
     "pytest>=8",
     "pytest-xdist>=3.6",
     "hypothesis>=6.100",
-    "sentencepiece>=0.2",
     "scikit-learn>=1.3",
     "seqeval>=1.2.2",  # only checks the metric "seqeval" on tags with a prefix; other tags it scores by other rules
 ]
@@ -40,6 +39,7 @@ setup(
         "safetensors>=0.5",
         "huggingface_hub>=1.0",
         "tokenizers>=0.22",
+        "sentencepiece>=0.2",
         "ml_dtypes>=0.5",
         "numpy>=2.0",
         "scipy>=1.13",

@@ -2,12 +2,12 @@
 
 import json
 import shutil
-import struct
 
 import fuzz
 import numpy as np
 import pytest
 import samples
+import sentencepieces
 
 from jxstilts.data import cache, tokenizer
 from jxstilts.data.features import Features
@@ -39,42 +39,72 @@ def test_tokenizers(tmp_path, model, name, count):
     fuzz.run(f"{model} {name}", count, attempt, str(tmp_path))
 
 
-def _varint(value: int) -> bytes:
-    found = b""
-    while value > 127:
-        found, value = found + bytes([value & 127 | 128]), value >> 7
-    return found + bytes([value])
-
-
-def _field(number: int, value) -> bytes:
-    if isinstance(value, int):
-        return _varint(number << 3) + _varint(value)
-    if isinstance(value, float):
-        return _varint(number << 3 | 5) + struct.pack("<f", value)
-    return _varint(number << 3 | 2) + _varint(len(value)) + value
-
-
-def sentencepiece(pieces=("▁", "▁the", "king", "a", "e", "▁a", "中"), score=-1.0) -> bytes:
-    """A unigram model as sentencepiece_model.proto says: pieces, trainer_spec, normalizer_spec."""
-    special = b"".join(
-        _field(1, _field(1, token) + _field(2, 0.0) + _field(3, kind))
-        for token, kind in ((b"<unk>", 2), (b"<s>", 3), (b"</s>", 3))
-    )
-    usual = b"".join(_field(1, _field(1, piece.encode()) + _field(2, score)) for piece in pieces)
-    return special + usual + _field(2, _field(3, 1) + _field(4, 8000)) + _field(3, _field(1, b"nmt") + _field(3, 1))
-
-
 @fuzz.shares(40, 6000)
 def test_sentencepiece(tmp_path, count):
     file = tmp_path / "sentencepiece.bpe.model"
-    file.write_bytes(sentencepiece())
+    file.write_bytes(sentencepieces.model())
     check_tokenizer(tokenizer.load(tmp_path))
 
     def attempt(plan):
-        fuzz.put(file, fuzz.mutate(sentencepiece(), plan, fuzz.BYTES), plan)
+        fuzz.put(file, fuzz.mutate(sentencepieces.model(), plan, fuzz.BYTES), plan)
         check_tokenizer(tokenizer.load(file))
 
     fuzz.run("sentencepiece", count, attempt, str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["sentencepiece.bpe.model", "tokenizer.json"])
+@fuzz.shares(20, 2000)
+def test_character_maps(tmp_path, name, count):
+    """Most bytes of these files are the normaliser's character map, through which SentencePiece steps unchecked."""
+    source = tmp_path / "source.model"
+    source.write_bytes(sentencepieces.trained())
+    tokenizer.save(tokenizer.load(source), tmp_path)
+    content = source.read_bytes() if name.endswith("model") else (tmp_path / name).read_bytes()
+    file = tmp_path / "mutated" / name
+    file.parent.mkdir()
+
+    def attempt(plan):
+        fuzz.put(file, fuzz.mutate(content, plan, fuzz.BYTES), plan)
+        found = tokenizer.load(file)
+        check_tokenizer(found)
+        tokenizer.encode(found, ["ﬁne ｶﾞ e\u0301 한 ㌀ ①"], spans=True)
+
+    fuzz.run(f"character map {name}", count, attempt, str(tmp_path))
+
+
+FILES = {
+    "tokenizer_config.json": {
+        "cls_token": "<s>", "sep_token": {"content": "</s>"}, "tokenizer_class": "XLMRobertaTokenizer",
+        "additional_special_tokens": ["[A]"], "do_lower_case": False,
+        "added_tokens_decoder": {"12": {"content": "[A]", "special": True}, "13": {"content": "[B]", "lstrip": True}},
+    },
+    "special_tokens_map.json": {"pad_token": "<pad>", "mask_token": {"content": "<mask>", "lstrip": True}},
+    "added_tokens.json": {"[A]": 12, "[B]": 13},
+    "vocab.txt": ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "a", "##b", "the", "king", "e", "中", "x"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["vocab.txt", "sentencepiece.bpe.model"])
+@pytest.mark.parametrize("name", [*FILES])
+@fuzz.shares(15, 1500)
+def test_folders(tmp_path, kind, name, count):
+    contents = {key: json.dumps(value).encode() for key, value in FILES.items()}
+    contents["vocab.txt"] = "\n".join(FILES["vocab.txt"]).encode()
+    contents["tokenizer_config.json"] = contents["tokenizer_config.json"].replace(b'{"', b'{"unk_token": "<unk>", "', 1)
+    if kind != "vocab.txt":
+        del contents["vocab.txt"]
+        contents[kind] = sentencepieces.model()
+        name = kind if name == "vocab.txt" else name
+    for other, content in contents.items():
+        (tmp_path / other).write_bytes(content)
+    assert tokenizer.load(tmp_path).convert_tokens_to_ids("[B]") == 13
+
+    def attempt(plan):
+        kinds = fuzz.JSON if name.endswith("json") else fuzz.TEXT
+        fuzz.put(tmp_path / name, fuzz.mutate(contents[name], plan, kinds), plan)
+        check_tokenizer(tokenizer.load(tmp_path))
+
+    fuzz.run(f"{kind} {name}", count, attempt, str(tmp_path))
 
 
 # --- cached features -------------------------------------------------------------------------------------------------
@@ -128,11 +158,14 @@ def test_cache(tmp_path, name, count):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (_field(1, 5), "not a SentencePiece unigram model"),
-        (_field(1, _field(2, 0.0)), "not a SentencePiece unigram model"),
-        (_field(1, _field(1, 7) + _field(2, 0.0)), "not a SentencePiece unigram model"),
+        (sentencepieces.field(1, 5), "not a SentencePiece unigram model"),
+        (sentencepieces.field(1, sentencepieces.field(2, 0.0)), "not a SentencePiece unigram model"),
+        (
+            sentencepieces.field(1, sentencepieces.field(1, 7) + sentencepieces.field(2, 0.0)),
+            "not a SentencePiece unigram model",
+        ),
         (b"\xff" * 10**6, "it is damaged"),
-        (sentencepiece(score=float("nan")), "the score of a piece is nan"),
+        (sentencepieces.model(score=float("nan")), "the score of a piece is nan"),
     ],
 )
 def test_found_in_sentencepiece_models(tmp_path, data, message):

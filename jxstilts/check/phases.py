@@ -149,7 +149,8 @@ def tokenizer_of(study: Study, name: str) -> pathlib.Path | None:
             folder = pathlib.Path(snapshot_download(repository, revision=revision or None, local_files_only=True))
         except (OSError, ValueError):  # not in the cache
             return None
-    return folder if any(folder.glob("tokenizer.json")) or any(folder.glob("*.model")) else None
+    found = any(any(folder.glob(pattern)) for pattern in ("tokenizer.json", "*.bpe.model", "vocab.txt"))
+    return folder if found else None
 
 
 def missing(study: Study, name: str, key: str) -> str:

@@ -90,7 +90,7 @@ class Template:
         number = getattr(tokenizer, f"{role}_token_id")
         if number is None:
             raise InputError(
-                f"this tokenizer has no {role} token, which the model's inputs ({' '.join(self.pair)}) need; name it "
-                f"in tokenizer_config.json ({role}_token)"
+                f"this tokenizer has no {role}_token, which the model's inputs ({' '.join(self.pair)}) need; name it "
+                "in its tokenizer_config.json"
             )
         return constant(count, number)

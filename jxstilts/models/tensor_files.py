@@ -18,7 +18,7 @@ from jxstilts.runtime import InputError, sha256_file
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-TOKENIZERS = ("tokenizer.json", "*.bpe.model")  # either one is enough to make a tokenizer
+TOKENIZERS = ("tokenizer.json", "*.bpe.model", "vocab.txt")  # any one is enough to make a tokenizer
 TOKENIZER_FILES = (
     *TOKENIZERS, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
 )  # fmt: skip
