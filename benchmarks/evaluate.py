@@ -257,7 +257,7 @@ def _theirs(spec, model, params, folder):
     import torch
     import transformers
 
-    from jxstilts.models import huggingface
+    from jxstilts.models import export, huggingface
 
     auto = {
         "classification": transformers.AutoModelForSequenceClassification,
@@ -265,7 +265,7 @@ def _theirs(spec, model, params, folder):
         "span": transformers.AutoModelForQuestionAnswering,
     }.get(spec.type, transformers.AutoModel)
     head = spec.name if spec.form.has_head else None
-    huggingface.export(huggingface.Loaded(model, params), folder, head=head, encoder_only=head is None)
+    export.to_huggingface(huggingface.Loaded(model, params), folder, head=head, encoder_only=head is None)
     more = {"add_pooling_layer": False} if head is None else {}
     net = auto.from_pretrained(folder, attn_implementation="sdpa", **more).eval()
 

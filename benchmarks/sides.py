@@ -22,7 +22,7 @@ def build(options: Any, config: Any, spec: Any, steps: int) -> tuple["Ours", "Th
     """
     import jax
 
-    from jxstilts.models import huggingface
+    from jxstilts.models import export, huggingface
     from jxstilts.models.layers import Compute
     from jxstilts.models.model import Model
     from jxstilts.train.optimizer import Optimizer
@@ -32,7 +32,7 @@ def build(options: Any, config: Any, spec: Any, steps: int) -> tuple["Ours", "Th
     recipe = Optimizer(learning_rate=1e-5, warmup=0.1, weight_decay=0.01)
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "model"
-        huggingface.export(huggingface.Loaded(model, params), path)
+        export.to_huggingface(huggingface.Loaded(model, params), path)
         theirs = Theirs(path, spec.type, recipe, steps, options)
     return Ours(model, spec.name, params, recipe, steps, options.seed), theirs
 

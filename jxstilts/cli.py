@@ -299,10 +299,10 @@ def _import(options) -> None:
 
 
 def _export(options) -> None:
-    from jxstilts.models import bundle, huggingface
+    from jxstilts.models import bundle, export
 
     loaded = bundle.load(options.bundle)
-    left = huggingface.export(loaded, options.target, head=options.head, encoder_only=options.encoder_only)
+    left = export.to_huggingface(loaded, options.target, head=options.head, encoder_only=options.encoder_only)
     print(f"{options.target}; left out: {', '.join(left) or 'nothing'}")
 
 

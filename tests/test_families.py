@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jxstilts.checkpoint import digests, leaves
-from jxstilts.models import bundle, huggingface, model
+from jxstilts.models import bundle, export, huggingface, model
 from jxstilts.models.families import ROOM, base
 from jxstilts.models.heads import HeadSpec
 from jxstilts.models.model import Model, make_config
@@ -71,7 +71,7 @@ def test_a_family_in_a_file_outside_the_package(tmp_path, monkeypatch):
     bundle.save(tmp_path / "bundle", made, params)
     loaded = bundle.load(tmp_path / "bundle")
     assert loaded.model == made and digests(loaded.params) == digests(params)
-    huggingface.export(loaded, tmp_path / "out", head="t")
+    export.to_huggingface(loaded, tmp_path / "out", head="t")
     again = huggingface.load(tmp_path / "out")
     assert again.model.family == "mine" and again.model.head_specs == (HeadSpec("tagging", "tagging", LABELS),)
     assert digests(again.params["encoder"]) == digests(params["encoder"])
@@ -95,4 +95,4 @@ def test_a_bundle_takes_parameters_of_an_objective(tmp_path):
     assert loaded.meta["sha256"] == digest and "extra/critic/bias" in loaded.meta["leaves"]
     changed = {**params, "extra": {"critic": {**extra["critic"], "bias": np.ones(2, np.float32)}}}
     assert bundle.save(tmp_path / "other", made, changed) != digest
-    assert huggingface.export(loaded, tmp_path / "out") == ["extra/critic/bias", "extra/critic/dense/kernel"]
+    assert export.to_huggingface(loaded, tmp_path / "out") == ["extra/critic/bias", "extra/critic/dense/kernel"]

@@ -16,7 +16,7 @@ from test_step import ADAMW, CONTEXT, HEADS, make_batch
 from jxstilts import cli, config, hlo, runtime, study, tracking
 from jxstilts.checkpoint import Checkpoints, leaves
 from jxstilts.mesh import make_mesh, put_batch
-from jxstilts.models import bundle, huggingface
+from jxstilts.models import bundle, export
 from jxstilts.models.model import Model, make_config
 from jxstilts.runtime import InputError
 from jxstilts.train import identity, mixture, objectives, step, terms
@@ -336,7 +336,7 @@ def test_what_is_a_part_of_the_model_is_kept_and_taken_over(plan, tmp_path):
     }
     bundle.save(tmp_path / "again", one.model, one.params, tokenizer_files=one.tokenizer_dir)
     assert bundle.read_meta(tmp_path / "again")["sha256"] == one.meta["sha256"]
-    assert "extra/domain/output/bias" in huggingface.export(one, tmp_path / "exported", encoder_only=True)
+    assert "extra/domain/output/bias" in export.to_huggingface(one, tmp_path / "exported", encoder_only=True)
     meta = json.loads((tmp_path / "again/bundle.json").read_text())
     for wrong in ([1], {"domain": {}}, {"domain": {"bias": [-1]}}, {"a/b": {"bias": [1]}}, {"domain": 3}):
         (tmp_path / "again/bundle.json").write_text(json.dumps(meta | {"extra": wrong}))

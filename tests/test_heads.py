@@ -12,7 +12,7 @@ from jxstilts import forms
 from jxstilts.data import batching
 from jxstilts.data.features import Features
 from jxstilts.mesh import make_mesh, put_batch
-from jxstilts.models import huggingface
+from jxstilts.models import export, huggingface
 from jxstilts.models.layers import Compute
 from jxstilts.models.model import HeadSpec, Model, make_config
 from jxstilts.runtime import InputError
@@ -239,7 +239,7 @@ def test_heads_that_lack_labels():
 
 def test_a_tagging_head_goes_there_and_back(model, params, tmp_path):
     loaded = huggingface.Loaded(model, jax.tree.map(np.asarray, params))
-    left = huggingface.export(loaded, tmp_path / "out")  # of these heads the only one with a class
+    left = export.to_huggingface(loaded, tmp_path / "out")  # of these heads the only one with a class
     assert {path.split("/")[1] for path in left if path.startswith("heads/")} == {"c", "p"}
     again = huggingface.load(tmp_path / "out")
     assert again.model.head_specs == (HeadSpec("tagging", "tagging", TAGS),)
@@ -250,8 +250,8 @@ def test_a_tagging_head_goes_there_and_back(model, params, tmp_path):
 def test_a_choice_head_has_no_class(model, params, tmp_path):
     loaded = huggingface.Loaded(model.with_heads(SPECS[0]), jax.tree.map(np.asarray, params))
     with pytest.raises(InputError, match=r"computes the head 'c' \(type choice\); export the encoder alone"):
-        huggingface.export(loaded, tmp_path / "out", head="c")
-    left = huggingface.export(loaded, tmp_path / "out")
+        export.to_huggingface(loaded, tmp_path / "out", head="c")
+    left = export.to_huggingface(loaded, tmp_path / "out")
     assert "heads/c/out/kernel" in left and huggingface.load(tmp_path / "out").model.head_specs == ()
 
 

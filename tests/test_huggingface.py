@@ -13,7 +13,7 @@ from golden.batches import FOLDERS, HERE
 from safetensors.numpy import load_file, save_file
 
 from jxstilts.checkpoint import digests, leaves
-from jxstilts.models import huggingface
+from jxstilts.models import export, huggingface
 from jxstilts.models.model import HeadSpec, Model, make_config
 from jxstilts.runtime import InputError
 
@@ -221,12 +221,12 @@ def test_the_pooler_of_a_bert_classifier(tmp_path):
         )
         loaded = huggingface.Loaded(model, jax.jit(model.init)(jax.random.key(0)))
         assert ("pooler" in loaded.params["encoder"], "dense" in loaded.params["heads"]["nli"]) == (pooler, not pooler)
-        assert not any("pooler" in path for path in huggingface.export(loaded, tmp_path / f"{pooler}", head="nli"))
+        assert not any("pooler" in path for path in export.to_huggingface(loaded, tmp_path / f"{pooler}", head="nli"))
         again = huggingface.load(tmp_path / f"{pooler}")
         assert again.model.config.pooler and set(again.params["heads"]["classification"]) == {"kernel", "bias"}
         own = loaded.params["encoder"]["pooler"] if pooler else loaded.params["heads"]["nli"]["dense"]
         np.testing.assert_array_equal(again.params["encoder"]["pooler"]["kernel"], own["kernel"])
-        left = huggingface.export(loaded, tmp_path / f"{pooler}-t", head="t")  # which class has no pooler
+        left = export.to_huggingface(loaded, tmp_path / f"{pooler}-t", head="t")  # which class has no pooler
         assert ("encoder/pooler/kernel" in left) == pooler
 
 
@@ -410,7 +410,7 @@ def test_hub_out_of_reach(monkeypatch):
 @pytest.mark.parametrize("name", FOLDERS)
 def test_there_and_back_is_bitwise(name, tmp_path):
     loaded = huggingface.load(HERE / name)
-    assert huggingface.export(loaded, tmp_path / "out") == []
+    assert export.to_huggingface(loaded, tmp_path / "out") == []
     again = huggingface.load(tmp_path / "out")
     assert same(loaded, again)
     assert loaded.model == again.model
@@ -427,10 +427,10 @@ def many():
 
 def test_export_chooses_a_head(many, tmp_path):
     with pytest.raises(InputError, match=r"several heads .nli, qa.; choose one .head., or the encoder alone"):
-        huggingface.export(many, tmp_path / "a")
+        export.to_huggingface(many, tmp_path / "a")
     with pytest.raises(InputError, match="'nly'; did you mean 'nli'"):
-        huggingface.export(many, tmp_path / "a", head="nly")
-    left_out = huggingface.export(many, tmp_path / "a", head="qa")
+        export.to_huggingface(many, tmp_path / "a", head="nly")
+    left_out = export.to_huggingface(many, tmp_path / "a", head="qa")
     assert left_out == [
         "encoder/pooler/bias", "encoder/pooler/kernel",
         "heads/nli/dense/bias", "heads/nli/dense/kernel", "heads/nli/out/bias", "heads/nli/out/kernel",
@@ -438,19 +438,19 @@ def test_export_chooses_a_head(many, tmp_path):
     again = huggingface.load(tmp_path / "a")
     assert [spec.type for spec in again.model.head_specs] == ["span"] and not again.model.config.pooler
 
-    huggingface.export(many, tmp_path / "b", encoder_only=True)
+    export.to_huggingface(many, tmp_path / "b", encoder_only=True)
     again = huggingface.load(tmp_path / "b")
     assert again.model.head_specs == () and again.model.config == many.model.config
     assert digests(again.params["encoder"]) == digests(many.params["encoder"])
 
     with pytest.raises(InputError, match="exists; export writes to a new folder"):
-        huggingface.export(many, tmp_path / "b", encoder_only=True)
+        export.to_huggingface(many, tmp_path / "b", encoder_only=True)
 
 
 def test_export_of_an_embedding_model_is_the_encoder(many, tmp_path):
     model = many.model.with_heads(HeadSpec("e", "embedding"))
     params = {"encoder": many.params["encoder"], "heads": {"e": {}}}
-    assert huggingface.export(huggingface.Loaded(model, params), tmp_path / "out") == []
+    assert export.to_huggingface(huggingface.Loaded(model, params), tmp_path / "out") == []
     assert json.loads((tmp_path / "out" / "config.json").read_text())["architectures"] == ["XLMRobertaModel"]
 
 
@@ -458,7 +458,7 @@ def test_export_refuses_a_head_on_the_pooler(many, tmp_path):
     spec = HeadSpec("nli", "classification", LABELS, pooler=True)
     loaded = dataclasses.replace(many, model=many.model.with_heads(spec))
     with pytest.raises(InputError, match=r"reads the pooler's output.*export the encoder alone"):
-        huggingface.export(loaded, tmp_path / "out")
+        export.to_huggingface(loaded, tmp_path / "out")
 
 
 def test_export_takes_the_tokenizer_along_and_nothing_else(folder, tmp_path):
@@ -466,7 +466,7 @@ def test_export_takes_the_tokenizer_along_and_nothing_else(folder, tmp_path):
     (folder / "notes.txt").write_text("not the tokenizer's")
     loaded = huggingface.load(folder)
     assert loaded.tokenizer_dir == folder
-    huggingface.export(loaded, tmp_path / "out")
+    export.to_huggingface(loaded, tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "config.json", "model.safetensors", "tokenizer.json",
     }  # fmt: skip
@@ -475,7 +475,7 @@ def test_export_takes_the_tokenizer_along_and_nothing_else(folder, tmp_path):
 def test_bfloat16_parameters_are_exported_as_they_are(tmp_path):
     loaded = huggingface.load(HERE / "xlmr_span")
     params = jax.tree.map(lambda x: x.astype(ml_dtypes.bfloat16), loaded.params)
-    huggingface.export(dataclasses.replace(loaded, params=params), tmp_path / "out")
+    export.to_huggingface(dataclasses.replace(loaded, params=params), tmp_path / "out")
     assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "bfloat16"
     again = huggingface.load(tmp_path / "out")
     assert digests(jax.tree.map(lambda x: x.astype(np.float32), params)) == digests(again.params)

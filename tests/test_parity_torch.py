@@ -10,7 +10,7 @@ import pytest
 from golden.batches import HERE, one_per_row, packed, worst
 
 from jxstilts.checkpoint import leaves
-from jxstilts.models import bundle, huggingface
+from jxstilts.models import bundle, export, huggingface
 from jxstilts.models.model import HeadSpec, make_config
 from jxstilts.train import optimizer
 
@@ -233,7 +233,7 @@ def test_transformers_loads_what_is_exported(folder, auto, tmp_path):
     import transformers
 
     loaded = huggingface.load(HERE / folder)
-    huggingface.export(loaded, tmp_path / "out")
+    export.to_huggingface(loaded, tmp_path / "out")
     model, info = getattr(transformers, auto).from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not any(info.values()), info
     original = make_golden.build(make_golden.MODELS[folder])
@@ -250,7 +250,7 @@ def test_encoder_alone_without_a_pooler(tmp_path):
     import transformers
 
     loaded = huggingface.load(HERE / "xlmr_span", heads=())
-    huggingface.export(loaded, tmp_path / "out")
+    export.to_huggingface(loaded, tmp_path / "out")
     _, info = transformers.AutoModel.from_pretrained(
         tmp_path / "out", output_loading_info=True, add_pooling_layer=False
     )

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from jxstilts import cli, tasks
 from jxstilts.checkpoint import digests
 from jxstilts.eval import evaluator
-from jxstilts.models import bundle, huggingface
+from jxstilts.models import bundle, export
 from jxstilts.models.heads.embedding import EmbeddingSpec, Recipe
 from jxstilts.models.model import Model, make_config
 from jxstilts.runtime import InputError
@@ -74,10 +74,10 @@ def test_a_folder_says_its_recipe_and_keeps_it_through_bundle_and_export(name, t
     bundle.save(tmp_path / "bundle", loaded.model, loaded.params)
     again = bundle.load(tmp_path / "bundle")
     assert again.model.head_specs == loaded.model.head_specs and digests(again.params) == digests(loaded.params)
-    huggingface.export(again, tmp_path / "back")
+    export.to_huggingface(again, tmp_path / "back")
     back = bundle.load(tmp_path / "back")
     assert back.model == loaded.model and digests(back.params) == digests(loaded.params)
-    huggingface.export(again, tmp_path / "bare", encoder_only=True)
+    export.to_huggingface(again, tmp_path / "bare", encoder_only=True)
     assert bundle.load(tmp_path / "bare").model.recipe is None
 
 
