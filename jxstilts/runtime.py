@@ -52,6 +52,12 @@ def suggest(what: str, name: object, known: Iterable[str]) -> str:
     return f"unknown {what} {str(name)!r:.80}{hint} Known: {', '.join(known) or 'none'}"
 
 
+def shown_list(names: Iterable[str], most: int = 20) -> str:
+    """Returns names for an error message, the first `most` of them."""
+    names = [f"{name!r:.60}" for name in names]
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def trouble(error: BaseException, memory: str = MEMORY) -> str | None:
     """Says in one line what this machine ran out of, or would not do, and what helps; None where it is neither.
 

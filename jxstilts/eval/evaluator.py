@@ -23,6 +23,7 @@ from jxstilts.eval import metrics, predict
 from jxstilts.eval.options import Options, layer_of
 from jxstilts.eval.retrieval import Search
 from jxstilts.forms import Collector, Given, retrieval
+from jxstilts.forms.labels import match
 from jxstilts.models.checks import check_vocabulary
 from jxstilts.models.model import HeadSpec, Model, Params
 from jxstilts.runtime import InputError, suggest
@@ -213,11 +214,8 @@ def pick_head(model: Model, task: TaskSpec, head: str | None) -> HeadSpec:
     if len(chosen) != 1:
         wanted = f"the {task.type} head {head!r}" if head else f"one {task.type} head"
         raise InputError(f"task {task.name!r} needs {wanted}; the model has {have}")
-    if task.labels and chosen[0].labels != task.labels:
-        raise InputError(
-            f"head {chosen[0].name!r} predicts {', '.join(chosen[0].labels)}; task {task.name!r} has the labels "
-            f"{', '.join(task.labels)}"
-        )
+    if task.labels:
+        match(chosen[0].labels, task.labels, f"head {chosen[0].name!r}, task {task.name!r}")
     return chosen[0]
 
 

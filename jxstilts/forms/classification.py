@@ -5,6 +5,7 @@ import numpy as np
 from jxstilts.data.features import Features, Field, labelled
 from jxstilts.data.tokenizer import encode
 from jxstilts.forms import base, files
+from jxstilts.forms.labels import match
 from jxstilts.readers import class_id
 
 
@@ -12,10 +13,12 @@ class Classes(base.Collector):
     """Logits [C] of each example -> class ids [N]."""
 
     def prepare(self):
-        self.found = np.zeros(len(self.given.features), np.int64)
+        given = self.given
+        self.found = np.zeros(len(given.features), np.int64)
+        self.places = match(given.labels, given.spec.labels, f"task {given.spec.name!r}")
 
     def add(self, index, array):
-        self.found[index] = array.argmax()
+        self.found[index] = self.places[array.argmax()]
 
     def finish(self):
         return self.found.tolist()
@@ -53,6 +56,10 @@ class Classification(base.Form):
         )
         fields = {"label": np.array([e["label"] for e in examples], np.int32)} if labelled(examples, "label") else {}
         return Features(filled.tokens, filled.offsets, fields, filled.token_fields)
+
+    def in_terms_of(self, labels, spec, examples):
+        place = {theirs: own for own, theirs in enumerate(match(labels, spec.labels, f"task {spec.name!r}"))}
+        return [{**e, "label": place[e["label"]]} if "label" in e else e for e in examples]
 
     def collector(self, given):
         return Classes(given)

@@ -9,6 +9,7 @@ from jxstilts.data.features import Features, Field, constant, labelled
 from jxstilts.data.ragged import join, offsets_of, spread
 from jxstilts.data.tokenizer import encode
 from jxstilts.forms import base, files
+from jxstilts.forms.labels import match
 from jxstilts.runtime import InputError, suggest
 
 LONG_SENTENCES = ("split", "truncate")
@@ -19,6 +20,11 @@ class Tags(base.Collector):
     """Classes [T] of each feature's tokens -> {sentence id: a tag per word, None where the word was cut off}."""
 
     def prepare(self):
+        given = self.given
+        self.names = given.labels  # as the task writes them, where it names its tags
+        if given.spec.labels:
+            places = match(given.labels, given.spec.labels, f"task {given.spec.name!r}")
+            self.names = [given.spec.labels[place] for place in places]
         self.tags = [[None] * len(example["words"]) for example in self.given.examples]
 
     def add(self, index, array):
@@ -26,7 +32,7 @@ class Tags(base.Collector):
         words = features.token_fields["word"][features.offsets[index] : features.offsets[index + 1]]
         mine = self.tags[features.fields["example"][index]]
         for place in np.flatnonzero(words >= 0).tolist():
-            mine[words[place]] = self.given.labels[array[place]]
+            mine[words[place]] = self.names[array[place]]
 
     def finish(self):
         return {example["id"]: tags for example, tags in zip(self.given.examples, self.tags, strict=True)}
@@ -97,6 +103,13 @@ class Tagging(base.Form):
                 token_fields[name] = np.full(len(filled.tokens), -1, np.int32)
                 token_fields[name][place] = value[shown]
         return Features(filled.tokens, filled.offsets, {"example": example.astype(np.int32)}, token_fields)
+
+    def in_terms_of(self, labels, spec, examples):
+        if not spec.labels:
+            return examples
+        places = match(labels, spec.labels, f"task {spec.name!r}")
+        own = {spec.labels[place]: label for label, place in zip(labels, places, strict=True)}
+        return [{**e, "tags": [own.get(tag, tag) for tag in e["tags"]]} if "tags" in e else e for e in examples]
 
     def labels(self, spec, examples):
         """Returns the task's tags; where the set is open (CCG), those of the examples, sorted."""

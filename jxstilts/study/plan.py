@@ -97,11 +97,31 @@ def with_kept_heads(study: Study) -> Study:
         known = architecture(study, name)
         start = heads[phase.init] if phase.init in heads else _start_heads(phase.init)
         model = Model(known[1], (), study.compute, known[0]) if known else None
+        inputs.check_kept(phase, start or (), f"config.phases.{name}")
+        _check_reach(study, name, known)
         resolved[name], heads[name] = phase, None
         if model is not None and start is not None:
             resolved[name] = phase = kept(phase, model, start, study.data_dir)
             heads[name] = _heads_after(phase, model, start, study.data_dir)
     return dataclasses.replace(study, phases={name: resolved[name] for name in study.phases})
+
+
+def _check_reach(study: Study, name: str, known: tuple[str, Any] | None) -> None:
+    """Raises InputError for inputs of a phase, or of its evaluations, that are longer than its model reaches."""
+    if known is None:
+        return
+    lengths = {
+        f"phases.{name}.tasks.{key}.max_length": stream.max_length for key, stream in study.phases[name].tasks.items()
+    } | {
+        f"evaluations.{key}.what.options.max_length": each.what.options.max_length
+        for key, each in study.evaluations.items()
+        if each.phase == name
+    }
+    for key, length in lengths.items():
+        if length > known[1].max_length:
+            raise InputError(
+                f"config.{key}={length}, but the model of {name} has positions for {known[1].max_length} tokens"
+            )
 
 
 def _start_heads(init: str) -> tuple[HeadSpec, ...] | None:

@@ -13,6 +13,7 @@ from jxstilts import tasks
 from jxstilts.data import batching, packing, pipeline, prepare
 from jxstilts.data import tokenizer as tokenizers
 from jxstilts.data.features import Features, concatenate
+from jxstilts.forms.labels import match
 from jxstilts.mesh import batch_divisor
 from jxstilts.models import attention
 from jxstilts.models.checks import check_vocabulary
@@ -62,6 +63,7 @@ def heads(phase: Any, model: Model, start_heads: tuple[HeadSpec, ...], data_dir:
     if phase.dropout is not None:
         config = dataclasses.replace(model.config, hidden_dropout=phase.dropout, attention_dropout=phase.dropout)
         model = dataclasses.replace(model, config=config)
+    check_kept(phase, start_heads)
     specs = {spec.name: spec for spec in start_heads if spec.name in phase.keep_heads}
     for key, stream in phase.tasks.items():
         task, name = tasks.get(stream.task), head_name(stream)
@@ -84,6 +86,19 @@ def heads(phase: Any, model: Model, start_heads: tuple[HeadSpec, ...], data_dir:
         if entry.weight and signal.HEAD is not None:
             specs.setdefault(signal.head, HeadSpec(signal.head, signal.HEAD))
     return model.with_heads(*specs.values())
+
+
+def check_kept(phase: Any, start_heads: tuple[HeadSpec, ...], where: str = "") -> None:
+    """Raises InputError for a head to keep that is trained on, and has other labels than its task.
+
+    where: config path of the phase, for the message.
+    """
+    kept = {spec.name: spec for spec in start_heads if spec.name in (phase.keep_heads or ())}
+    for key, stream in phase.tasks.items():
+        task, spec = tasks.get(stream.task), kept.get(head_name(stream))
+        if spec and spec.type == task.type and task.labels:
+            at = f"{where}{'.' if where else ''}tasks.{key}"
+            match(spec.labels, task.labels, f"{at}: keep_heads: head {spec.name!r}, task {task.name!r}")
 
 
 def training_rows(stream: Stream, data_dir: str, language: str = "en") -> list[dict]:
@@ -179,6 +194,8 @@ def _task(phase, stream, tokenizer, model, place) -> _Made:
     rows = [training_rows(stream, place.data_dir, language) for language in stream.languages]
     labels = {head.name: head.labels for head in model.head_specs}.get(head_name(stream), ())
     more = {"labels": labels} if labels else {}
+    if labels and labels != spec.labels:
+        rows = [spec.form.in_terms_of(labels, spec, part) for part in rows]
     features = prepare.features(
         spec.form, [row for part in rows for row in part], tokenizer, model.template, stream, place.cache_dir, **more
     )
