@@ -102,6 +102,11 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--sentence", default="", help='retrieval: "protocol" takes its hidden state of an embedding model too'
     )
+    evaluate.add_argument(
+        "--unknown_tags",
+        default="miss",
+        help="tagging: words whose gold tag the head cannot predict: miss or leave_out",
+    )
     evaluate.add_argument("--prefix", help="retrieval: text before each sentence; default: by the model's recipe")
     evaluate.add_argument("--pooling", default="mean", help="retrieval: mean, mean_without_specials or first")
     evaluate.add_argument(
@@ -228,6 +233,7 @@ def _evaluate(options) -> None:
         options=evaluator.Options(
             protocol=options.protocol, max_length=options.max_length, layer=_layer(options.layer),
             pooling=options.pooling, sentence=options.sentence, prefix=options.prefix,
+            unknown_tags=options.unknown_tags,
             subtract_means=options.subtract_means, tokens_per_batch=options.tokens_per_batch,
         ),
     )  # fmt: skip

@@ -43,7 +43,8 @@ class Result:
     that of a trivial rule (see `baselines`). major: the one number for model choice. n: what is averaged over; values:
     the metric's state, {column: {example id: number}}. Of examples without gold there are predictions only: metrics,
     values and interval are empty, major and baseline None. predictions: by example id; of mined pairs a list. curve:
-    {hidden state: metrics}, where asked for.
+    {hidden state: metrics}, where asked for. notes: what has to stand beside the values, such as words that were cut
+    off (`forms.Collector.notes`).
     """
 
     task: str
@@ -57,6 +58,7 @@ class Result:
     major: float | None
     baseline: dict[str, float] | None
     curve: Mapping[int, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+    notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -295,4 +297,5 @@ def _score(task: TaskSpec, language: str, split: str, collector: Collector, thre
     return Result(
         task.name, language, split, found, len(next(iter(state.values()))), state, by_id,
         metric.interval(state), metric.major(found), form.baseline(task, metric, examples), curve,
+        collector.notes(),
     )  # fmt: skip

@@ -12,6 +12,7 @@ from jxstilts.tasks import TaskSpec, protocols
 
 # A CPU needs no larger batch to be busy, and of a small one the last leaves less empty: 3 rows of 384, or 9 of 128.
 SENTENCES = ("", "protocol")
+UNKNOWN_TAGS = ("miss", "leave_out")
 TOKENS = {"cpu": 1152}
 
 
@@ -27,6 +28,7 @@ class Options(Reading):
     pooling: str = "mean"  # retrieval: "mean" (special tokens included), "mean_without_specials" or "first" (token)
     sentence: str = ""  # retrieval: "" = an embedding model's own recipe, "protocol" = the protocol's hidden state
     prefix: str | None = None  # retrieval: text before each sentence; None = by the model's own recipe
+    unknown_tags: str = "miss"  # tagging: a gold tag that the head cannot predict is a miss, or "leave_out" its word
     subtract_means: bool = False  # retrieval: take from each side its mean, what all sentences of a language share
     max_features: int = 0  # only the first N rows, windows, questions or sentences (dev selection: 500); 0 = all
 
@@ -53,6 +55,8 @@ class Options(Reading):
         """
         if self.sentence not in SENTENCES:
             raise InputError(suggest("sentence", self.sentence, SENTENCES))
+        if self.unknown_tags not in UNKNOWN_TAGS:
+            raise InputError(suggest("unknown_tags", self.unknown_tags, UNKNOWN_TAGS))
         decided = self.fit(task.form, model)
         layer = None
         if not task.form.has_head:

@@ -24,7 +24,7 @@ from jxstilts.tasks.digests import digests
 
 # Options that there have not always been, and what was done without them: there they are not recorded, so that
 # evaluations of before stay what they are.
-ADDED = {"sentence": "", "prefix": None}
+ADDED = {"sentence": "", "prefix": None, "unknown_tags": "miss"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +156,16 @@ def add(
         for number, (result, examples) in enumerate(found, start=1):
             if processes.first():
                 _keep_one(folder, name, task, result, examples, mine)
-                more = {**labels, **mine, **recipe, "limit": request.limit, "data": content(task, result.language)}
+                if result.notes:
+                    progress.note(f"{result.language}: {in_words(result.notes, request.options.unknown_tags)}")
+                more = {
+                    **labels,
+                    **mine,
+                    **recipe,
+                    **result.notes,
+                    "limit": request.limit,
+                    "data": content(task, result.language),
+                }
                 _store(path, _rows(result, more), mine)
                 if not done:
                     items.prune(folder, name, mine)
@@ -164,6 +173,21 @@ def add(
             progress.show(number, {})
         if stop(done) and done < len(wanted):
             raise runtime.Interrupted(f"evaluation {name}: stopped after {done} of {len(wanted)}; kept")
+
+
+def in_words(notes: Mapping[str, Any], unknown_tags: str) -> str:
+    """Says what stands beside the values of a result, or of several added up."""
+    parts = []
+    if notes.get("cut_words"):
+        parts.append(
+            f"{notes['cut_words']:,} words are cut off over-long sentences and leave the values; values that end in "
+            "_all count them as wrong (long_sentences='split' reads them)"
+        )
+    if notes.get("unknown_tags"):
+        tags = ", ".join(f"{tag} {count:,}" for tag, count in notes["unknown_tags"].items())
+        what = "count as misses" if unknown_tags == "miss" else "are left out"
+        parts.append(f"gold tags that the head cannot predict {what}: {tags}")
+    return "; ".join(parts)
 
 
 def _settings(request: Request) -> dict[str, Any]:

@@ -72,6 +72,10 @@ class Collector(abc.ABC):
         """Returns the examples that the predictions are of: all, but where `Options.max_features` counts features."""
         return self.given.examples
 
+    def notes(self) -> dict[str, Any]:
+        """Returns what has to stand beside the values, as JSON: {} where there is nothing to say."""
+        return {}
+
     def by_layer(self) -> Mapping[int, Any]:
         """Returns {hidden state: predictions} where several were asked for."""
         return {}

@@ -1,5 +1,6 @@
 """Tagging of words: sub-words one word at a time, the tag on the first; long sentences are cut or split."""
 
+import collections
 import itertools
 from collections.abc import Mapping, Sequence
 
@@ -35,7 +36,25 @@ class Tags(base.Collector):
             mine[words[place]] = self.names[array[place]]
 
     def finish(self):
-        return {example["id"]: tags for example, tags in zip(self.given.examples, self.tags, strict=True)}
+        """Words whose gold tag the head cannot predict are left out where `Options.unknown_tags` says so."""
+        examples, known = self.given.examples, set(self.names)
+        found = {example["id"]: tags for example, tags in zip(examples, self.tags, strict=True)}
+        if self.given.options.unknown_tags == "miss":
+            return found
+        for example in examples:
+            if "tags" in example:
+                pairs = zip(found[example["id"]], example["tags"], strict=True)
+                found[example["id"]] = [tag if gold in known else None for tag, gold in pairs]
+        return found
+
+    def notes(self):
+        """cut_words: words that are cut off. unknown_tags: {gold tag that the head cannot predict: words}."""
+        unknown = collections.Counter(tag for example in self.given.examples for tag in example.get("tags", ()))
+        notes = {
+            "cut_words": sum(tags.count(None) for tags in self.tags),
+            "unknown_tags": {tag: unknown[tag] for tag in sorted(unknown.keys() - set(self.names))},
+        }
+        return {name: value for name, value in notes.items() if value}
 
 
 class Tagging(base.Form):

@@ -15,6 +15,8 @@ from jxstilts.tasks.languages import LANGUAGES
 
 METRICS = {
     "f1": "F1", "exact_match": "EM", "best_f1": "best F1", "best_exact_match": "best EM",
+    "f1_all": "F1 of all words", "accuracy_all": "accuracy of all words",
+    "precision_all": "precision of all words", "recall_all": "recall of all words",
     "has_answer_f1": "F1 if answerable", "no_answer_accuracy": "accuracy if not answerable",
 }  # fmt: skip
 
@@ -133,7 +135,27 @@ def about(folder: Folder, target: Target) -> str:
         if values:
             baselines.append(f"{name(metric)} {sum(values) / len(values):.1f}")
     trivial = f"; a trivial rule scores {', '.join(baselines)}" if baselines else ""
-    return f"{target.task}: {target.split} split, {shown} rows per language{capped}{trivial}"
+    return f"{target.task}: {target.split} split, {shown} rows per language{capped}{trivial}{_beside(rows)}"
+
+
+def _beside(rows: list[dict]) -> str:
+    """Says what has to stand beside the values of a target: over all languages, of the run that has most of it."""
+    cut: dict[tuple, dict[str, int]] = {}
+    tags: dict[str, dict[tuple, int]] = {}
+    for row in rows:
+        run = row["model"], row["intermediate"], row["seed"]
+        cut.setdefault(run, {})[row["language"]] = row.get("cut_words", 0)
+        for tag, count in row.get("unknown_tags", {}).items():
+            tags.setdefault(tag, {})[(*run, row["language"])] = count
+    words = max((sum(own.values()) for own in cut.values()), default=0)
+    parts = [f"{words:,} words are cut off over-long sentences and leave the values"] if words else []
+    if tags:
+        found = ", ".join(f"{tag} {max(counts.values()):,}" for tag, counts in sorted(tags.items()))
+        parts.append(f"gold tags that a head cannot predict: {found} (words in the language that has most)")
+    parts += [
+        f"sentence vectors by {recipe}" for recipe in unique(row["sentence"] for row in rows if "sentence" in row)
+    ]
+    return "".join(f"; {part}" for part in parts)
 
 
 def _caps(rows: list[dict]) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 from jxstilts.eval.metrics.base import State, SumMetric, ratio
 from jxstilts.runtime import InputError
 
+ALL = "_all"  # ends the columns and the values that are over all words
 MISSING = ""  # stands for the tags of a sentence that has no prediction
 
 
@@ -15,6 +16,7 @@ class TagAccuracy(SumMetric):
     """Share of words with the gold tag, over all sentences together. Value: "accuracy".
 
     Words that no prediction was made for (None: cut off an over-long sentence) are left out, as in the study's code.
+    Where there are any, each value stands there again with "_all": over all words, those counted as wrong.
     """
 
     name = "tag_accuracy"
@@ -26,6 +28,13 @@ class TagAccuracy(SumMetric):
         """
         pairs = [self._pair(predictions, example) for example in examples]
         columns = self._counts([gold for gold, _ in pairs], [found for _, found in pairs])
+        if sum(len(gold) for gold, _ in pairs) < sum(len(example["tags"]) for example in examples):
+            found = [predictions.get(example["id"]) or [None] * len(example["tags"]) for example in examples]
+            found = [[MISSING if tag is None else tag for tag in tags] for tags in found]
+            whole = self._counts([list(example["tags"]) for example in examples], found)
+            columns = [
+                own | {name + ALL: n for name, n in each.items()} for own, each in zip(columns, whole, strict=True)
+            ]
         return self._state((example["id"], counts) for example, counts in zip(examples, columns, strict=True))
 
     def _pair(self, predictions, example) -> tuple[list[str], list[str]]:
@@ -49,7 +58,19 @@ class TagAccuracy(SumMetric):
             {"right": sum(map(str.__eq__, a, b)), "total": len(a)} for a, b in zip(gold, found, strict=True)
         ]  # fmt: skip
 
+    def merge(self, a: State, b: State) -> State:
+        """See `Metric.merge`; where only one of the two has words left out, the other's values are of all words."""
+        whole = {name + ALL for name in (*a, *b) if name + ALL in (*a, *b)}
+        full = [{name: state[name.removesuffix(ALL)] for name in whole} | state if state else state for state in (a, b)]
+        return super().merge(*full)
+
     def score(self, sums: Mapping[str, Any], n: int) -> dict[str, Any]:
+        """Returns the values, and where words are left out the values over all words."""
+        whole = {name.removesuffix(ALL): total for name, total in sums.items() if name.endswith(ALL)}
+        more = {name + ALL: value for name, value in self._values(whole).items()} if whole else {}
+        return self._values(sums) | more
+
+    def _values(self, sums: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the share of right words; 0 when there is no word."""
         return {"accuracy": 100 * ratio(sums["right"], sums["total"])}
 
@@ -81,7 +102,7 @@ class Seqeval(TagAccuracy):
                 column[name] = count
         return columns
 
-    def score(self, sums: Mapping[str, Any], n: int) -> dict[str, Any]:
+    def _values(self, sums: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the micro-averaged values; 0 where nothing is predicted or there."""
         precision = ratio(sums["correct"], sums["predicted"])
         recall = ratio(sums["correct"], sums["gold"])
@@ -89,7 +110,7 @@ class Seqeval(TagAccuracy):
             "f1": 100 * ratio(2 * precision * recall, precision + recall),
             "precision": 100 * precision,
             "recall": 100 * recall,
-            **super().score(sums, n),
+            **super()._values(sums),
         }
 
     def major(self, values: Mapping[str, float]) -> float:
