@@ -1,6 +1,7 @@
 """What was trained: the phases of a study folder, finished or not, with their curves, tokens, hours and versions."""
 
 import dataclasses
+import itertools
 import json
 import math
 import pathlib
@@ -9,6 +10,7 @@ from typing import Any
 
 from jxstilts.report.sheet import Table
 from jxstilts.runtime import InputError
+from jxstilts.tasks.languages import names
 from jxstilts.tracking import read_rows
 
 SHORT = 10  # characters of a hash
@@ -70,6 +72,17 @@ class Phase:
         return seconds * self.tokens / math.fsum(row["tokens"] for row in rated) / 3600
 
     @property
+    def chosen_in(self) -> list[str]:
+        """The languages of the rows by which its checkpoint was chosen."""
+        given = self.config.get("select", {}).get("languages") or []
+        own = [
+            ["en"] if "en" in stream.get("languages", ["en"]) else stream["languages"]
+            for stream in self.config.get("tasks", {}).values()
+            if stream.get("objective", "task") == "task"
+        ]
+        return list(dict.fromkeys(given or itertools.chain.from_iterable(own)))
+
+    @property
     def chosen(self) -> str:
         """The rule by which its checkpoint was chosen."""
         select = self.config.get("select", {})
@@ -79,7 +92,8 @@ class Phase:
             return "the last step"
         value = "mean major metric" if select["metric"] == "major" else select["metric"]
         return (
-            f"best {value} on the first {select['rows']} English dev rows of its tasks, every {select['every']} steps; "
+            f"best {value} on the first {select['rows']} {names(self.chosen_in)} dev rows of its tasks, every "
+            f"{select['every']} steps; "
             f"stops after {select['patience']} evaluations without improvement"
         )
 
@@ -222,9 +236,13 @@ def selection_table(phases: list[Phase]) -> Table | str:
             ])  # fmt: skip
     notes = [f"{letter}: {rule}." for rule, letter in letters.items()]
     notes += [f"Not shown, {line}" for line in fixed]
-    notes.append("No choice has seen a language other than English.")
-    header = ["phase", "rule", "best step", "its English dev value", "evaluations"]
-    return Table("selection", "How models were selected: on English dev rows only", header, body, notes)
+    seen = list(dict.fromkeys(code for own in chosen.values() for phase in own for code in phase.chosen_in))
+    if seen == ["en"]:
+        notes.append("No choice has seen a language other than English.")
+    else:
+        notes.append(f"The choices have seen rows in {names(seen)}: values there are not zero-shot.")
+    header = ["phase", "rule", "best step", f"its {names(seen)} dev value", "evaluations"]
+    return Table("selection", f"How models were selected: on {names(seen)} dev rows only", header, body, notes)
 
 
 def _chose(phase: Phase) -> bool:

@@ -99,6 +99,12 @@ def from_config(config: Any, to_run: bool = True) -> Study:
         if phase.init not in known and "/" not in phase.init and not _there(phase.init, pathlib.Path.exists):
             hint = "or give a folder or a hub id (owner/name)"
             raise InputError(f"config.phases.{name}.init: {suggest('phase', phase.init, known)}; {hint}")
+        for stream in phase.tasks.values():
+            for language in phase.select.languages:
+                known = tasks.get(stream.task).loadable("train" if stream.holdout else "dev")
+                if stream.objective == "task" and language not in known:
+                    where = f"config.phases.{name}.select.languages"
+                    raise InputError(f"{where}: {suggest(f'language of task {stream.task!r}', language, known)}")
         for key, stream in phase.tasks.items():
             known = tasks.get(stream.task).loadable("train")
             for language in stream.languages:

@@ -390,7 +390,8 @@ def text(found: Mapping[str, Any]) -> str:
     )
     lines.append(
         "Keeps: heads that are taken over from the start, beside its encoder; the others are new. Ends with: the best "
-        "of so many evaluations on English rows of each task, or the last step (select.metric)."
+        "of so many evaluations on rows of each task (in English, or select.languages), or the last step "
+        "(select.metric)."
     )
     if found["unknown_sizes"]:
         lines.append(

@@ -359,31 +359,35 @@ def _strata(data_dir: str, workdir: pathlib.Path) -> None:
 
 
 def _dev_evaluator(study, phase, tokenizer_dir, cache_dir, mesh) -> phases.Evaluator:
-    """The selection rule: the first English dev rows of every task that the phase trains.
+    """The selection rule: the first dev rows of every task that the phase trains, in English unless it says otherwise.
 
-    Gives each task's metrics (of several tasks as TASK/METRIC) and "major", the mean of the tasks' major metrics.
+    Gives each task's metrics (of several tasks as TASK/METRIC), means over languages, and "major", the mean of the
+    tasks' major metrics.
     """
     tokenizer = tokenizers.load(tokenizer_dir)
     rows = {
-        key: inputs.dev_rows(stream, phase.select.rows, study.data_dir)
+        key: inputs.dev_rows(stream, phase.select, study.data_dir)
         for key, stream in phase.tasks.items()
         if stream.objective == "task"
     }
 
     def check(model: Model, params: Any) -> dict[str, float]:
         values, majors = {}, []
-        for key, examples in rows.items():
+        for key, by_language in rows.items():
             stream = phase.tasks[key]
             options = evaluator.Options(**stream.reading, max_features=phase.select.rows)
-            own = evaluator.Evaluator(model, params, tokenizer, options, mesh, cache_dir)
-            result = own.evaluate(tasks.get(stream.task), examples, head=inputs.head_name(stream))
-            if result.major is None:
+            own, task = evaluator.Evaluator(model, params, tokenizer, options, mesh, cache_dir), tasks.get(stream.task)
+            head = inputs.head_name(stream)
+            found = [own.evaluate(task, each, head=head, language=code) for code, each in by_language.items()]
+            if any(result.major is None for result in found):
                 raise InputError(
                     f"tasks.{key}: the dev rows of {stream.task!r} have no gold labels to choose a checkpoint by; take "
                     'dev rows from the training data (holdout), or choose none (select.metric="")'
                 )
-            values |= {f"{key}/{name}" if len(rows) > 1 else name: value for name, value in result.metrics.items()}
-            majors.append(result.major)
+            for name in found[0].metrics:
+                mean = sum(result.metrics[name] for result in found) / len(found)
+                values[f"{key}/{name}" if len(rows) > 1 else name] = mean
+            majors.append(sum(result.major for result in found) / len(found))
         return values | {"major": sum(majors) / len(majors)}
 
     return check

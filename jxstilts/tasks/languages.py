@@ -1,6 +1,7 @@
 """Facts about the languages of XTREME and XTREME-R: names, scripts, resource level, distance from English."""
 
 import dataclasses
+from collections.abc import Iterable
 
 from jxstilts.runtime import InputError, suggest
 
@@ -88,6 +89,12 @@ TABLE = (
 LANGUAGES = {language.code: language for language in TABLE}
 XTREME_R = tuple(LANGUAGES)
 XTREME = tuple(code for code in XTREME_R if code not in "az gu ht lt pa pl qu ro uk wo".split())
+
+
+def names(codes: Iterable[str]) -> str:
+    """Returns the names of languages in words; a code that is not in the table stands for itself."""
+    found = [LANGUAGES[code].name if code in LANGUAGES else code for code in codes]
+    return " and ".join(filter(None, (", ".join(found[:-1]), *found[-1:])))
 
 
 def get(code: str) -> Language:

@@ -41,6 +41,8 @@ def settings(phase: Any) -> dict:
     """Returns the phase's config without the name of its starting point, with the order of its tasks."""
     kept = {key: value for key, value in plain(phase).items() if key != "init"}
     kept["keep_heads"] = kept["keep_heads"] or []  # None, where the start is not known yet
+    if not kept["select"]["languages"]:
+        del kept["select"]["languages"]  # a key that there has not always been
     return without_added(kept) | {"order": list(phase.tasks)}
 
 
@@ -55,7 +57,7 @@ def data(phase: Any, data_dir: str, kept: pathlib.Path) -> dict[str, str]:
     for stream in phase.tasks.values():
         wanted = [("train", language) for language in stream.languages]
         if phase.select.metric and stream.objective == "task" and not stream.holdout:
-            wanted.append(("dev", "en"))
+            wanted += [("dev", language) for language in phase.select.languages or stream.own_languages]
         for split, language in wanted:
             found |= digests(stream.task, data_dir, split, language, stream.source, kept)
     return dict(sorted(found.items()))

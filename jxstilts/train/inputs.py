@@ -104,20 +104,24 @@ def check_kept(phase: Any, start_heads: tuple[HeadSpec, ...], where: str = "") -
 def training_rows(stream: Stream, data_dir: str, language: str = "en") -> list[dict]:
     """Returns the training examples in one language, without those that are held out; `limit` counts what is left."""
     rows = tasks.load(stream.task, data_dir, "train", language, stream.source)
-    if stream.holdout and language == "en":
+    if stream.holdout and language in stream.own_languages:
         rows = rows[: -_held_out(stream, rows)]
     return rows[: stream.limit] if stream.limit else rows
 
 
-def dev_rows(stream: Stream, count: int, data_dir: str) -> list[dict]:
-    """Returns the English dev examples that select the best checkpoint: the first `count` of the dev split.
+def dev_rows(stream: Stream, select: Any, data_dir: str) -> dict[str, list[dict]]:
+    """Returns {language: the dev examples that select the best checkpoint}: the first ones of the dev split.
 
-    With `holdout`, the last English training examples, which a data set without a labelled dev split needs.
+    With `holdout`, the last training examples, which a data set without a labelled dev split needs.
     """
-    if not stream.holdout:
-        return tasks.load(stream.task, data_dir, "dev", "en", stream.source, limit=count)
-    rows = tasks.load(stream.task, data_dir, "train", "en", stream.source)
-    return rows[-_held_out(stream, rows) :]
+    found = {}
+    for language in select.languages or stream.own_languages:
+        if stream.holdout:
+            rows = tasks.load(stream.task, data_dir, "train", language, stream.source)
+            found[language] = rows[-_held_out(stream, rows) :]
+        else:
+            found[language] = tasks.load(stream.task, data_dir, "dev", language, stream.source, limit=select.rows)
+    return found
 
 
 def _held_out(stream, rows):

@@ -12,6 +12,7 @@ import jax
 from jxstilts import processes, tracking
 from jxstilts.checkpoint import Checkpoints
 from jxstilts.runtime import InputError, writing
+from jxstilts.tasks.languages import names
 from jxstilts.train.inputs import Data
 from jxstilts.train.optimizer import Schedule
 
@@ -103,7 +104,9 @@ class Log:
         if self.writer:
             self.writer.write(now, values, prefix="dev")
         text = "  ".join(f"{key} {value:.2f}" for key, value in values.items())
-        self.progress.note(f"step {now}: English dev {text}  (best {best['value']:.2f} at step {best['step']})")
+        streams = self.phase.tasks.values()
+        codes = dict.fromkeys(code for each in streams for code in self.phase.select.languages or each.own_languages)
+        self.progress.note(f"step {now}: {names(codes)} dev {text}  (best {best['value']:.2f} at step {best['step']})")
 
     def paused(self, work: Callable[..., Any], *args: Any) -> Any:
         """Does something whose time does not count as training."""

@@ -24,7 +24,7 @@ class Stream(Reading):
     languages: tuple[str, ...] = ("en",)  # others: machine-translated copies, or the task's own data
     source: str = "auto"
     limit: int = 0  # training rows per language; 0 = all
-    holdout: int = 0  # take the last N English training rows as dev, where the dev split has no labels
+    holdout: int = 0  # take the last N training rows of `own_languages` as dev, where the dev split has no labels
     sampling_exponent: float | None = None  # languages are drawn with p ~ tokens ** this; default: text 0.3, tasks 1
     head: str = ""  # "" = the task's name; streams that name the same head share it
     pooler: bool = False  # the head reads the encoder's pooler, as the study's code does
@@ -35,6 +35,11 @@ class Stream(Reading):
     buckets: int = 6  # shapes of batches, each compiled once: row lengths; packed: rows x length, and a last resort
     mode: str = "sampled"  # "alternate": `amount` of all steps, evenly spaced; "mixed": beside the task in every step
     amount: float = 0.0  # alternate: share of the steps, mixed: weight of the loss
+
+    @property
+    def own_languages(self) -> tuple[str, ...]:
+        """English, or where the task is not trained in it, the languages in which it is."""
+        return ("en",) if "en" in self.languages else self.languages
 
     def __post_init__(self):
         if self.mode not in MODES:

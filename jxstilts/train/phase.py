@@ -35,6 +35,8 @@ from jxstilts.train.optimizer import Optimizer
 class Select:
     """How a phase ends: with its best weights on English dev rows (protocol 3.3), or metric="", those of its last step.
 
+    Another language than English chooses only where the config says so, or where nothing is trained in English.
+
     metric: "major" is the mean over the tasks of each task's major metric; or a metric's name (several tasks:
     TASK/NAME). None: "major" where every task of the phase has dev rows, else "" (running text has none).
     """
@@ -42,6 +44,9 @@ class Select:
     metric: str | None = None
     rows: int = 500  # the first rows (questions: windows) of each task's dev split
     every: int = 1000  # steps
+    languages: tuple[
+        str, ...
+    ] = ()  # of the dev rows; () = English, or where a task is not trained in it, its languages
     patience: int = 30  # evaluations without improvement before the phase stops early
 
     def __post_init__(self):
