@@ -185,9 +185,12 @@ def _shard(text: str) -> tuple[int, int] | None:
 
 
 def _plan(options) -> None:
-    from jxstilts import config, study
+    from jxstilts import config, mesh, study
     from jxstilts.study import plan
 
+    mesh.all_devices()
+    if options.workdir and pathlib.Path(options.workdir).is_file():
+        raise InputError(f"--workdir={options.workdir}: a file; give a study's folder")
     wanted = study.only(study.from_config(config.load(options.rest), to_run=False), options.only)
     found = plan.summary(wanted, options.workdir, tokens_per_second=options.tokens_per_second)
     print(json.dumps(found, indent=1) if options.json else plan.text(found))
@@ -200,12 +203,13 @@ def _check(options) -> None:
 
 
 def _evaluate(options) -> None:
-    from jxstilts import mesh, runtime
+    from jxstilts import mesh, runtime, tracking
     from jxstilts.eval import benchmarks, evaluator, results
     from jxstilts.models import bundle
     from jxstilts.models.layers import Compute
+    from jxstilts.study.paths import model_path
 
-    out = pathlib.Path(options.out)
+    options.model = model_path(options.model, "--model")
     names = _names(options.tasks)
     whole = [name for name in names if name in benchmarks.BENCHMARKS]
     if whole and len(names) > 1:
@@ -224,10 +228,13 @@ def _evaluate(options) -> None:
         ),
     )  # fmt: skip
     results.check(request, "--tasks", "--languages")
+    out = runtime.make_folder(options.out, "--out")
     with processes.joined(_processes(options)), runtime.stop_requested() as signals, explained():
         speaks = processes.first()
         runtime.start()
         devices = mesh.make_mesh()
+        if speaks:
+            print(f"devices: {tracking.hardware(devices)}", flush=True)
         loaded = bundle.load(options.model, compute=Compute(dtype=options.dtype), mesh=devices)
         labels = {
             "study": "evaluate", "phase": "", "model": options.model, "intermediate": "", "target": "", "seed": 0,
@@ -266,9 +273,13 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _import(options) -> None:
+    from jxstilts import mesh, runtime
     from jxstilts.models import bundle
+    from jxstilts.study.paths import model_path
 
-    loaded = bundle.load(options.source)
+    mesh.all_devices()
+    runtime.make_folder(pathlib.Path(options.target).absolute().parent, "the folder of DST")
+    loaded = bundle.load(model_path(options.source, "SRC"))
     sha = bundle.save(
         options.target, loaded.model, loaded.params,
         tokenizer_files=loaded.tokenizer_dir, provenance=loaded.meta["provenance"],
@@ -278,9 +289,13 @@ def _import(options) -> None:
 
 
 def _export(options) -> None:
+    from jxstilts import mesh, runtime
     from jxstilts.models import bundle, huggingface
+    from jxstilts.study.paths import model_path
 
-    loaded = bundle.load(options.bundle)
+    mesh.all_devices()
+    runtime.make_folder(pathlib.Path(options.target).absolute().parent, "the folder of DST")
+    loaded = bundle.load(model_path(options.bundle, "BUNDLE"))
     left = huggingface.export(loaded, options.target, head=options.head, encoder_only=options.encoder_only)
     print(f"{options.target}; left out: {', '.join(left) or 'nothing'}")
 
