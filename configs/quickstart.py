@@ -28,6 +28,7 @@ from jxstilts.config import complete, parse_arg
 from jxstilts.models import bundle
 from jxstilts.study import Grid, Study
 from jxstilts.study.grid import expand
+from jxstilts.study.paths import model_path
 
 MICRO = pathlib.Path(jxstilts.__file__).parent / "miniworld" / "micro"
 LANGUAGES = ("en", "de", "es", "ru", "el", "hi", "ar", "tr")
@@ -41,6 +42,7 @@ def get_config(arg: str | None = None):
     arg = parse_arg(
         arg, encoder=str(MICRO), seeds=1, rate=1e-3, epochs=1.0, replay=0.0, questions=4000, cap=600, smoke=False
     )
+    arg.encoder = model_path(arg.encoder, "encoder")
     meta = bundle.read_meta(arg.encoder)
     streams = {task: _stream(task, arg) for task in (*tasks.INTERMEDIATE, "udpos", "panx")}
     training = {task: {"tasks": {task: stream}} for task, stream in streams.items()}

@@ -197,9 +197,12 @@ def _shard(text: str) -> tuple[int, int] | None:
 
 
 def _plan(options) -> None:
-    from jxstilts import config, study
+    from jxstilts import config, mesh, study
     from jxstilts.study import plan
 
+    mesh.all_devices()
+    if options.workdir and pathlib.Path(options.workdir).is_file():
+        raise InputError(f"--workdir={options.workdir}: a file; give a study's folder")
     wanted = study.only(study.from_config(config.load(options.rest), to_run=False), options.only)
     found = plan.summary(wanted, options.workdir, tokens_per_second=options.tokens_per_second)
     print(json.dumps(found, indent=1) if options.json else plan.text(found))
@@ -212,12 +215,13 @@ def _check(options) -> None:
 
 
 def _evaluate(options) -> None:
-    from jxstilts import mesh, runtime
+    from jxstilts import mesh, runtime, tracking
     from jxstilts.eval import benchmarks, evaluator, results
     from jxstilts.models import bundle
     from jxstilts.models.layers import Compute
+    from jxstilts.study.paths import model_path
 
-    out = pathlib.Path(options.out)
+    options.model = model_path(options.model, "--model")
     names = _names(options.tasks)
     whole = [name for name in names if name in benchmarks.BENCHMARKS]
     if whole and len(names) > 1:
@@ -238,10 +242,13 @@ def _evaluate(options) -> None:
         ),
     )  # fmt: skip
     results.check(request, "--tasks", "--languages")
+    out = runtime.make_folder(options.out, "--out")
     with processes.joined(_processes(options)), runtime.stop_requested() as signals, explained():
         speaks = processes.first()
         runtime.start()
         devices = mesh.make_mesh()
+        if speaks:
+            print(f"devices: {tracking.hardware(devices)}", flush=True)
         loaded = bundle.load(options.model, compute=Compute(dtype=options.dtype), mesh=devices)
         labels = {
             "study": "evaluate", "phase": "", "model": options.model, "intermediate": "", "target": "", "seed": 0,
@@ -280,14 +287,18 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _import(options) -> None:
+    from jxstilts import mesh, runtime
     from jxstilts.data import tokenizer
     from jxstilts.models import bundle
     from jxstilts.models.checks import check_vocabulary
+    from jxstilts.study.paths import model_path
 
     target = pathlib.Path(options.target)
     if target.exists() and not options.force:
         raise InputError(f"{target} exists; give another target, or --force to replace the bundle that it holds")
-    loaded = bundle.load(options.source)
+    mesh.all_devices()
+    runtime.make_folder(target.absolute().parent, "the folder of DST")
+    loaded = bundle.load(model_path(options.source, "SRC"))
     if loaded.tokenizer_dir is not None:
         check_vocabulary(loaded.model.config, tokenizer.load(loaded.tokenizer_dir), options.source)
     if options.prefix is not None:
@@ -305,9 +316,13 @@ def _import(options) -> None:
 
 
 def _export(options) -> None:
+    from jxstilts import mesh, runtime
     from jxstilts.models import bundle, export
+    from jxstilts.study.paths import model_path
 
-    loaded = bundle.load(options.bundle)
+    mesh.all_devices()
+    runtime.make_folder(pathlib.Path(options.target).absolute().parent, "the folder of DST")
+    loaded = bundle.load(model_path(options.bundle, "BUNDLE"))
     left = export.to_huggingface(loaded, options.target, head=options.head, encoder_only=options.encoder_only)
     print(f"{options.target}; left out: {', '.join(left) or 'nothing'}")
 

@@ -4,6 +4,7 @@ Axes: `data` splits the batch, `fsdp` splits the batch and the parameters, `tens
 Parameters carry logical axis names; RULES maps each name to a mesh axis. Nothing else in the package names mesh axes.
 """
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,7 +34,7 @@ def make_mesh(sizes: Mapping[str, int] | None = None, devices: list | None = Non
 
     Raises InputError for an unknown axis or when the sizes do not multiply to the number of devices.
     """
-    devices = jax.devices() if devices is None else devices
+    devices = all_devices() if devices is None else devices
     sizes = {"data": -1} if sizes is None else dict(sizes)
     for axis in sizes:
         if axis not in AXES:
@@ -50,6 +51,18 @@ def make_mesh(sizes: Mapping[str, int] | None = None, devices: list | None = Non
             "change config.mesh (one axis may be -1)"
         )
     return Mesh(np.asarray(devices).reshape(shape), AXES)
+
+
+def all_devices() -> list:
+    """Returns the devices that JAX finds. Raises InputError where there are none of the kind that it has to take."""
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:  # jaxlib without the platform: a bare assertion
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        said = " ".join(str(error).split()).partition(" (set JAX_PLATFORMS")[0]
+        said = said or "there is no such device here, or jaxlib cannot use it"
+        hint = "JAX_PLATFORMS=cpu takes the CPU; unset, JAX takes what is here"
+        raise InputError(f"JAX_PLATFORMS={asked}: {said}; {hint}") from error
 
 
 def batch_divisor(mesh: Mesh) -> int:

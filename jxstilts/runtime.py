@@ -12,6 +12,7 @@ import re
 import secrets
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 
@@ -120,6 +121,26 @@ def atomic_write(path: str | os.PathLike, content: str | bytes) -> None:
         with contextlib.suppress(OSError):  # the first error is the one to tell
             temporary.unlink()
         raise
+
+
+def make_folder(path: str | os.PathLike, where: str) -> pathlib.Path:
+    """Makes a folder that results go to, and sees that files can be written there.
+
+    where: the option or key, for messages. Raises InputError otherwise: a file, no right, a place that holds no files
+    (/proc). A full disk is left to what writes there.
+    """
+    path = pathlib.Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except (OSError, ValueError) as error:
+        number = getattr(error, "errno", None)
+        if number in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"{where}={str(path)!r:.200}: {why}; {FILES.get(number, 'give another folder')}") from error
+    return path
 
 
 def sha256_file(path: str | os.PathLike) -> str:

@@ -143,10 +143,10 @@ BY_HAND = _by_hand()
 
 
 def check(task: str, split: str, examples) -> None:
-    """Raises AssertionError unless these are examples of the task, as `jxstilts.tasks` says."""
+    """Raises AssertionError unless these are examples of the task, as its form in `jxstilts.forms` says."""
     spec = tasks.get(task)
     CHECKS[spec.type](spec, examples)
-    if spec.type != "retrieval":
+    if spec.type not in ("retrieval", "mining"):
         assert isinstance(examples, list) and examples
         ids = [example["id"] for example in examples]
         assert len(set(ids)) == len(ids)
@@ -222,7 +222,7 @@ def check_text(spec, examples) -> None:
 
 CHECKS = {
     "classification": check_classification, "choice": check_choice, "tagging": check_tagging, "span": check_span,
-    "retrieval": check_retrieval, "text": check_text,
+    "retrieval": check_retrieval, "mining": check_retrieval, "text": check_text,
 }  # fmt: skip
 
 

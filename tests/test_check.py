@@ -7,10 +7,11 @@ import json
 import jax
 import numpy as np
 import pytest
+import samples
 
 from benchmarks import memory, scaling, tpu
 from benchmarks.tpu import classifier
-from jxstilts import cli, config, hlo, study
+from jxstilts import cli, config, forms, hlo, study
 from jxstilts import mesh as meshes
 from jxstilts.check import chips, examples, phases, program, report
 from jxstilts.check.program import BatchShape, Compiled, Memory
@@ -82,7 +83,9 @@ def test_the_papers_steps_need_neither_data_nor_weights():
     assert sum(each.phase == "large-all9-s1" for each in steps) == 6  # its tasks have six shapes
     assert {each.program.model.config.width for each in steps} == {1024}
     questions = next(each for each in steps if "commonsenseqa" in each.program.shapes)
-    assert questions.program.shapes["commonsenseqa"] == BatchShape("choice", 32, 5 * 256, 5)
+    assert questions.program.shapes["commonsenseqa"] == BatchShape(
+        forms.get("choice").batch_fields(samples.template()), 32, 5 * 256, 5
+    )
     assert "give config.data_dir" in questions.bound
 
 

@@ -94,6 +94,80 @@ def test_what_evaluate_writes_is_scored_as_it_is(run, model, data_dir, tmp_path)
     assert "test-en.tsv" in line and "there is a dev file: --split=dev" in line
 
 
+def test_a_phases_folder_stands_for_its_best_model(run, model, data_dir, tmp_path):
+    """In every place where a model's path is given; what has no model yet is said so."""
+    study, asked = tmp_path / "w", ["--tasks=xnli", "--languages=de"]
+    (study / "phases/half").mkdir(parents=True)
+    (study / "phases/half/metrics.jsonl").touch()
+    shutil.copytree(model, study / "phases/done/best")
+    done, half = study / "phases/done", study / "phases/half"
+    outs = [run(*evaluate(path, data_dir, tmp_path / "out", *asked)) for path in (done / "best", done)]
+    assert outs[0] == outs[1] and "devices: 8 x cpu" in outs[0]
+    assert len((tmp_path / "out/results.jsonl").read_text().splitlines()) == 1  # the same model by another name
+    run("import", done, tmp_path / "bundle")
+    run("export", done, tmp_path / "hf", "--head=mnli")
+    assert bundle.read_meta(tmp_path / "bundle")["sha256"] == bundle.read_meta(model)["sha256"]
+    config = tmp_path / "c.py"
+    config.write_text(
+        "def get_config():\n"
+        "    return {'study': 's', 'data_dir': '', 'model': {}, 'evaluations': {}, 'phases': {'p': {}}}"
+    )
+    start = ["plan", f"--config={config}", "--json", "--config.phases.p.init={}"]
+    plan = json.loads(run(*(part.format(done) for part in start)))
+    assert plan["phases"][0]["init"] == str(done / "best")
+    for path, text in (
+        (half, "is a phase that has not finished: it has no best/ yet"),
+        (study, f"is a study; give one of its phases, as {study}/phases/NAME: done"),
+        (config, "is a file; give a bundle, a Hugging Face folder or a hub id"),
+    ):
+        assert f"--model='{path}' {text}" in run(*evaluate(path, data_dir, tmp_path / "out", *asked), code=2)
+        assert text in run("import", path, tmp_path / "new", code=2)
+        assert text in run("export", path, tmp_path / "new", code=2)
+        assert f"config.phases.p.init='{path}' {text}" in run(*(part.format(path) for part in start), code=2)
+
+
+@pytest.mark.parametrize("odd", ["/proc", "/proc/new", "/dev/null", "/dev/null/new", "FILE", "FILE/new", "x" * 300])
+@pytest.mark.parametrize("command", ["run", "evaluate", "import", "export", "world"])
+def test_a_folder_that_cannot_be_written_is_named(run, model, data_dir, tmp_path, monkeypatch, command, odd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "c.py").write_text(
+        "def get_config():\n    return {'study': 's', 'data_dir': '.', 'model': {}, 'evaluations': {}, 'phases': {}}"
+    )
+    odd = odd.replace("FILE", str(tmp_path / "file"))
+    arguments = {
+        "run": ["run", "--config=c.py", f"--workdir={odd}"],
+        "evaluate": evaluate(model, data_dir, odd, "--tasks=xnli", "--languages=de"),
+        "import": ["import", model, odd], "export": ["export", model, odd, "--head=mnli"],
+        "world": ["world", odd, "--size=tiny"],
+    }[command]  # fmt: skip
+    assert odd.rpartition("/")[0][:200] in run(*arguments, code=2)
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu", "nosuch"])
+@pytest.mark.parametrize("command", ["plan", "run", "evaluate", "import"])
+def test_a_platform_that_is_not_here_is_named(run, model, data_dir, tmp_path, monkeypatch, command, platform):
+    """As JAX and jaxlib say it: one of them with a bare assertion."""
+    monkeypatch.setenv("JAX_PLATFORMS", platform)
+    error = AssertionError() if platform == "cuda" else RuntimeError(f"Unable to initialize backend '{platform}'")
+
+    def devices():
+        raise error
+
+    monkeypatch.setattr("jax.devices", devices)
+    (tmp_path / "c.py").write_text(
+        "def get_config():\n    return {'study': 's', 'data_dir': '.', 'model': {}, 'evaluations': {}, 'phases': {}}"
+    )
+    arguments = {
+        "plan": ["plan", f"--config={tmp_path}/c.py"],
+        "run": ["run", f"--config={tmp_path}/c.py", f"--workdir={tmp_path}/w"],
+        "evaluate": evaluate(model, data_dir, tmp_path / "out", "--tasks=xnli"),
+        "import": ["import", model, tmp_path / "new"],
+    }[command]
+    line = run(*arguments, code=2)
+    assert f"JAX_PLATFORMS={platform}: " in line and "JAX_PLATFORMS=cpu takes the CPU" in line
+
+
 def test_export_and_import_are_inverse(run, model, data_dir, tmp_path):
     run("export", model, tmp_path / "hf", "--head=mnli")
     run("import", tmp_path / "hf", tmp_path / "again")

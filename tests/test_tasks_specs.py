@@ -6,6 +6,7 @@ import pytest
 from files import lines, write
 
 from jxstilts import tasks
+from jxstilts.runtime import InputError
 from jxstilts.tasks.spec import TaskSpec
 
 pytestmark = pytest.mark.usefixtures("no_tfds")
@@ -21,7 +22,7 @@ def test_unknown_type_of_a_spec():
         "url": "",
         "licence": "",
     }
-    with pytest.raises(ValueError, match=r"'x': type 'choices' is none of .*'choice', 'tagging'"):
+    with pytest.raises(InputError, match=r"'x': unknown form 'choices'; did you mean 'choice'\?.* choice, .*, tagging"):
         TaskSpec(type="choices", **fields)
 
 

@@ -16,6 +16,7 @@ from jxstilts.models.layers import Compute
 from jxstilts.models.model import family_module
 from jxstilts.runtime import InputError, suggest
 from jxstilts.study import grid as grids
+from jxstilts.study.paths import model_path
 from jxstilts.train import phase as phases
 
 OPTIONS = {  # the least that an evaluation's numbers can be
@@ -105,6 +106,9 @@ def from_config(config: Any, to_run: bool = True) -> Study:
                 if stream.objective == "task" and language not in known:
                     where = f"config.phases.{name}.select.languages"
                     raise InputError(f"{where}: {suggest(f'language of task {stream.task!r}', language, known)}")
+        if phase.init not in known:
+            start = model_path(phase.init, f"config.phases.{name}.init")
+            study.phases[name] = dataclasses.replace(phase, init=start)
         for key, stream in phase.tasks.items():
             known = tasks.get(stream.task).loadable("train")
             for language in stream.languages:

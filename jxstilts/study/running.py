@@ -56,8 +56,7 @@ def run(
     for name in (*study.phases, *study.evaluations):
         if pathlib.PurePath(name).name != name or name.startswith("."):
             raise InputError(f"config: {name!r} cannot be the name of a phase or an evaluation: folders are named so")
-    workdir = pathlib.Path(workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
+    workdir = runtime.make_folder(workdir, "--workdir")
     processes.same("the config", configs.fingerprint(study))
     with _seat(workdir, shard) as seat:
         cache_dir = pathlib.Path(study.cache_dir or workdir / "cache")
@@ -67,6 +66,7 @@ def run(
         worker = _Worker(
             study, workdir, cache_dir / "features", meshes.make_mesh(study.mesh, devices), stop, shard, seat
         )
+        worker.say(f"devices: {tracking.hardware(worker.mesh)}")
         if any(phase.init == "random" for phase in study.phases.values()):  # any other start has its own
             worker.make_model()
         worker.work()
