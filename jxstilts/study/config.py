@@ -51,8 +51,10 @@ class TokenizerConfig:
 
 def _model_keys(values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns {key: type} of a model: family, preset and the fields of the family's Config; None = as the preset."""
-    fields = typing.get_type_hints(family_module(values.get("family") or "xlmr").Config)
-    return {"family": str | None, "preset": str | None, **{key: hint | None for key, hint in fields.items()}}
+    kind = family_module(values.get("family") or "xlmr").Config
+    hints = typing.get_type_hints(kind)
+    own = {field.name: hints[field.name] | None for field in dataclasses.fields(kind)}
+    return {"family": str | None, "preset": str | None, **own}
 
 
 @dataclasses.dataclass(frozen=True)
