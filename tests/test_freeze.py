@@ -90,6 +90,25 @@ def test_names():
     assert frozen.merge(trained, kept) == PARAMS
 
 
+@pytest.mark.parametrize(
+    ("pattern", "count"),
+    [
+        ("encoder/layers/*/kernel", 6), ("layers/*/kernel", 6), ("layers/mlp_*", 6), ("heads/*", 7), ("heads", 7),
+        ("heads/tags/*", 2), ("*/bias", 13), ("encoder/embeddings", 5), ("layers/query/kernel", 1),
+    ],
+)  # fmt: skip
+def test_patterns(pattern, count):
+    assert len(leaves(frozen.split(PARAMS, (pattern,))[1])) == count
+    frozen.check(PARAMS, (pattern,))
+
+
+def test_a_pattern_that_matches_nothing():
+    with pytest.raises(
+        InputError, match=r"p\.freeze: unknown parameters 'layers/\*/kernal'; did you mean 'layers/\w+/k"
+    ):
+        frozen.check(PARAMS, ("embeddings", "layers/*/kernal"), "p.freeze")
+
+
 def test_a_phase_is_another_with_other_frozen_parameters():
     phase = phase_module.Phase(steps=0)
     assert identity.settings(phase) != identity.settings(dataclasses.replace(phase, freeze=("embeddings",)))
