@@ -237,6 +237,8 @@ def _add(backend, file: pathlib.Path, config: Mapping, special: Mapping) -> None
     for name, found in zip(OTHERS[:2], (config, special), strict=True):
         for key in ("additional_special_tokens", "extra_special_tokens"):
             listed = found.get(key) or ()
+            if not isinstance(listed, list | dict | tuple):
+                raise InputError(f"{file.with_name(name)}: {key}={listed!r:.60}: expected a list")
             for token in listed.values() if isinstance(listed, dict) else listed:
                 content = token.get("content") if isinstance(token, dict) else token
                 if not isinstance(content, str) or backend.token_to_id(content) is None:
