@@ -149,7 +149,7 @@ def _check_characters(normalizer) -> None:
     """Raises an error for a damaged character map in the JSON of a normaliser: the libraries trust it."""
     if isinstance(normalizer, dict):
         if normalizer.get("precompiled_charsmap") is not None:
-            sentencepiece_model.check_characters(base64.b64decode(normalizer["precompiled_charsmap"]))
+            sentencepiece_model.check_characters(base64.b64decode(normalizer["precompiled_charsmap"], validate=True))
         for step in normalizer.get("normalizers") or ():
             _check_characters(step)
 
