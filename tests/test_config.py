@@ -353,7 +353,7 @@ def get_config(arg=None):
             "evaluations": {"one": {"phase": "own", "model": "m", "intermediate": "none", "what": {"tasks": ["xnli"]}}},
             "grid": {"models": {"m": "own"}, "intermediates": ("none", "mnli"), "targets": {"xnli": {}}}}
 """
-SAMPLES = {int: "3", float: "1e-5", bool: "True", str: "word"}
+SAMPLES = {int: "3", float: "1e-5", bool: "True", str: "word", typing.Any: "3"}
 ENTRIES = {"phases": "own", "evaluations": "one", "tasks": "mnli", "training": "mnli", "targets": "xnli"}
 
 

@@ -39,10 +39,16 @@ def test_tag_accuracy_is_over_words_not_sentences():
 
 
 @pytest.mark.parametrize("name", ["tag_accuracy", "seqeval"])
-def test_cut_off_words_are_left_out(name):
+def test_cut_off_words_are_left_out_and_the_values_of_all_words_stand_beside(name):
     whole = score(name, (["B-LOC", "O"], ["B-LOC", "O"]), (["O"], ["B-PER"]))
     cut = score(name, (["B-LOC", "O", "B-PER"], ["B-LOC", "O", None]), (["O", "O"], ["B-PER", None]))
-    assert cut == whole
+    assert {key: value for key, value in cut.items() if not key.endswith("_all")} == whole
+    missed = score(name, (["B-LOC", "O", "B-PER"], ["B-LOC", "O", "O"]), (["O", "O"], ["B-PER", "X"]))
+    assert {key + "_all": value for key, value in missed.items()}.items() <= cut.items()
+    metric, parts = metrics.get(name), [(["B-LOC", "O", "B-PER"], ["B-LOC", "O", None]), (["O"], ["B-PER"])]
+    found, examples = sentences(*parts)
+    states = [metric.update({key: found[key]}, [each]) for key, each in zip(found, examples, strict=True)]
+    assert metric.compute(metric.merge(*states)) == metric.compute(metric.update(found, examples))
     nothing = score(name, (["O", "B-PER"], [None, None]))
     assert set(nothing.values()) == {0.0}
 

@@ -19,7 +19,7 @@ from jxstilts.train.optimizer import Optimizer
 class Further:
     """An objective beside those of the streams: an entry of a phase's `objectives`."""
 
-    streams: tuple[str, ...]  # it takes part in every step that takes one of them, with those that the step takes
+    streams: tuple[str, ...] = ()  # it takes part in every step that takes one of them, with those that the step takes
     objective: str = ""  # "" = the entry's own name
     weight: float = 1.0  # of its mean loss; 0: as if the entry were not there
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
