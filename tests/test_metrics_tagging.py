@@ -41,9 +41,9 @@ def test_tag_accuracy_is_over_words_not_sentences():
 @pytest.mark.parametrize("name", ["tag_accuracy", "seqeval"])
 def test_cut_off_words_are_left_out_and_the_values_of_all_words_stand_beside(name):
     whole = score(name, (["B-LOC", "O"], ["B-LOC", "O"]), (["O"], ["B-PER"]))
-    cut = score(name, (["B-LOC", "O", "B-PER"], ["B-LOC", "O", None]), (["O", "O"], ["B-PER", None]))
+    cut = score(name, (["B-LOC", "O", "B-PER"], ["B-LOC", "O", None]), (["O", "B-LOC"], ["B-PER", None]))
     assert {key: value for key, value in cut.items() if not key.endswith("_all")} == whole
-    missed = score(name, (["B-LOC", "O", "B-PER"], ["B-LOC", "O", "O"]), (["O", "O"], ["B-PER", "X"]))
+    missed = score(name, (["B-LOC", "O", "B-PER"], ["B-LOC", "O", "O"]), (["O", "B-LOC"], ["B-PER", "O"]))
     assert {key + "_all": value for key, value in missed.items()}.items() <= cut.items()
     metric, parts = metrics.get(name), [(["B-LOC", "O", "B-PER"], ["B-LOC", "O", None]), (["O"], ["B-PER"])]
     found, examples = sentences(*parts)
