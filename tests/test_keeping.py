@@ -8,7 +8,7 @@ import pytest
 from jxstilts import config, study, tasks
 from jxstilts.models.layers import Compute
 from jxstilts.models.model import HeadSpec, Model, make_config
-from jxstilts.study import plan
+from jxstilts.study import plan, starts
 from jxstilts.train import keeping
 from jxstilts.train.mixture import Stream
 from jxstilts.train.phase import Phase, Select
@@ -136,7 +136,7 @@ CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_the_configs_take_over_mlm_heads_only(path):
     """A target task begins with a new head, as in the study, also after an intermediate phase on the same data."""
-    found = plan.with_kept_heads(study.from_config(config.load([f"--config={path}"]), to_run=False))
+    found = starts.with_kept_heads(study.from_config(config.load([f"--config={path}"]), to_run=False))
     kept = {head for phase in found.phases.values() for head in phase.keep_heads}
     assert kept <= {"mlm"}
     assert all(any(stream.objective == "mlm" for stream in phase.tasks.values())

@@ -10,7 +10,7 @@ from jxstilts.check import examples
 from jxstilts.check.program import BatchShape, Program
 from jxstilts.models import bundle
 from jxstilts.models.model import HeadSpec, Model, published
-from jxstilts.study import plan
+from jxstilts.study import starts
 from jxstilts.study.config import Study
 from jxstilts.train import frozen, inputs, terms
 from jxstilts.train.mixture import Stream
@@ -106,8 +106,8 @@ def model_of(study: Study, name: str) -> Model | None:
         start = _start(study, name)
     if start is None:
         return None
-    own: tuple[HeadSpec, ...] = start.head_specs or plan.HUB_HEADS * bool(published(phase.init))
-    kept = plan.kept(phase, start, own, study.data_dir).keep_heads or ()
+    own: tuple[HeadSpec, ...] = start.head_specs or starts.HUB_HEADS * bool(published(phase.init))
+    kept = starts.kept(phase, start, own, study.data_dir).keep_heads or ()
     for stream in phase.tasks.values():
         head, task = inputs.head_name(stream), tasks.get(stream.task)
         is_open = task.form.labelled and stream.objective == "task" and not task.labels
@@ -122,7 +122,7 @@ def _start(study: Study, name: str) -> Model | None:
     init = study.phases[name].init
     if init != "random" and pathlib.Path(init).expanduser().is_dir():
         return bundle.model_of(init, study.compute)
-    known = plan.architecture(study, name)
+    known = starts.architecture(study, name)
     return Model(known[1], (), study.compute, known[0]) if known else None
 
 

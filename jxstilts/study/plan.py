@@ -18,13 +18,13 @@ from jxstilts.checkpoint import leaves
 from jxstilts.config import differences, fingerprint, plain
 from jxstilts.models import bundle
 from jxstilts.models.layers import Compute
-from jxstilts.models.model import HeadSpec, Model, family_module, make_config, published
+from jxstilts.models.model import Model, family_module, make_config
 from jxstilts.runtime import InputError
+from jxstilts.study import starts
 from jxstilts.study.config import Study, order
-from jxstilts.train import identity, inputs, keeping, mixture
+from jxstilts.train import identity, mixture
 from jxstilts.train.mixture import Stream
 
-HUB_HEADS = (HeadSpec("mlm", "mlm"),)
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 FLOPS_LENGTH = 128  # tokens of the row whose FLOPs stand for a model: attention is a few per cent of them
 
@@ -57,7 +57,7 @@ def rows(study: Study, workdir: str | pathlib.Path | None = None, *, tokens_per_
     finished phases had it. Raises InputError for malformed training data.
     """
     workdir = pathlib.Path(workdir) if workdir else None
-    study = with_kept_heads(study)
+    study = starts.with_kept_heads(study)
     past = _past(study, workdir)
     speed = statistics.median(past.speeds) if past.speeds else None
     found: dict[str, Row] = {}
@@ -75,7 +75,7 @@ def rows(study: Study, workdir: str | pathlib.Path | None = None, *, tokens_per_
             seconds = 0.0
         elif tokens is not None and tokens_per_second:
             seconds = tokens / tokens_per_second
-        elif tokens is not None and speed and (model := architecture(study, name)):
+        elif tokens is not None and speed and (model := starts.architecture(study, name)):
             seconds = tokens * _flops(*model) / speed
         trains = " + ".join(
             key if stream.mode == "sampled" else f"{key} ({stream.mode} {stream.amount:g})"
@@ -86,66 +86,6 @@ def rows(study: Study, workdir: str | pathlib.Path | None = None, *, tokens_per_
             phase.keep_heads, _ends(phase, steps),
         )  # fmt: skip
     return list(found.values())
-
-
-def with_kept_heads(study: Study) -> Study:
-    """Returns the study with the heads named that each phase takes over; None where its start is not known."""
-    resolved: dict[str, Any] = {}
-    heads: dict[str, tuple[HeadSpec, ...] | None] = {}  # of each phase's end
-    for name in order(study):
-        phase = study.phases[name]
-        known = architecture(study, name)
-        start = heads[phase.init] if phase.init in heads else _start_heads(phase.init)
-        model = Model(known[1], (), study.compute, known[0]) if known else None
-        inputs.check_kept(phase, start or (), f"config.phases.{name}")
-        _check_reach(study, name, known)
-        resolved[name], heads[name] = phase, None
-        if model is not None and start is not None:
-            resolved[name] = phase = kept(phase, model, start, study.data_dir)
-            heads[name] = _heads_after(phase, model, start, study.data_dir)
-    return dataclasses.replace(study, phases={name: resolved[name] for name in study.phases})
-
-
-def _check_reach(study: Study, name: str, known: tuple[str, Any] | None) -> None:
-    """Raises InputError for inputs of a phase, or of its evaluations, that are longer than its model reaches."""
-    if known is None:
-        return
-    lengths = {
-        f"phases.{name}.tasks.{key}.max_length": stream.max_length for key, stream in study.phases[name].tasks.items()
-    } | {
-        f"evaluations.{key}.what.options.max_length": each.what.options.max_length
-        for key, each in study.evaluations.items()
-        if each.phase == name
-    }
-    for key, length in lengths.items():
-        if length > known[1].max_length:
-            raise InputError(
-                f"config.{key}={length}, but the model of {name} has positions for {known[1].max_length} tokens"
-            )
-
-
-def _start_heads(init: str) -> tuple[HeadSpec, ...] | None:
-    """Returns the heads of a start that is no phase, None where only fetching it would tell."""
-    if init == "random":
-        return ()
-    if pathlib.Path(init).expanduser().is_dir():
-        return bundle.model_of(init, Compute()).head_specs
-    return HUB_HEADS if published(init) else None
-
-
-def kept(phase: Any, model: Model, start: tuple[HeadSpec, ...], data_dir: str) -> Any:
-    """As `keeping.keep`; the phase as it is where the labels of a task are those of training rows that are not here."""
-    try:
-        return keeping.keep(phase, model, start, data_dir)
-    except InputError:
-        return phase
-
-
-def _heads_after(phase: Any, model: Model, start: tuple[HeadSpec, ...], data_dir: str) -> tuple[HeadSpec, ...] | None:
-    try:
-        return None if phase.keep_heads is None else inputs.heads(phase, model, start, data_dir).head_specs
-    except InputError:
-        return None
 
 
 def _ends(phase: Any, steps: int | None) -> str:
@@ -173,22 +113,6 @@ def unknown_sizes(study: Study) -> list[str]:
     streams = {stream.task: stream for phase in study.phases.values() for stream in phase.tasks.values()}
     sampled = [stream for stream in streams.values() if not tasks.get(stream.task).form.running_text]
     return sorted(stream.task for stream in sampled if _size(stream, study.data_dir) is None)
-
-
-def architecture(study: Study, name: str) -> tuple[str, Any] | None:
-    """Returns (family, Config) of the model that a phase trains, None where that is not known without the network."""
-    init = study.phases[name].init
-    while init in study.phases:
-        init = study.phases[init].init
-    if init == "random":
-        fields = {key: value for key, value in study.model.items() if value is not None}
-        family, preset = fields.pop("family", "xlmr"), fields.pop("preset", None)
-        return family, make_config(family, preset, **{"vocab_size": study.tokenizer.vocab_size, **fields})
-    if bundle.is_bundle(init):
-        meta = bundle.read_meta(init)
-        return meta["family"], make_config(meta["family"], **meta["config"])
-    known = published(init)
-    return (known[0], make_config(*known)) if known else None
 
 
 def memory(family: str, config: Any, compute: Compute) -> dict[str, int]:
@@ -330,7 +254,7 @@ def summary(
     models = {}
     for name, phase in study.phases.items():
         if phase.init not in study.phases:
-            known = architecture(study, name)
+            known = starts.architecture(study, name)
             models[name] = {"init": phase.init} | (memory(*known, study.compute) if known else {})
     evaluations = [
         {"name": name, "phase": each.phase, "tasks": list(each.what.names()), "pairs": len(each.what.pairs())}
