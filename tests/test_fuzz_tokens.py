@@ -14,9 +14,9 @@ from jxstilts.data.features import Features
 from jxstilts.runtime import InputError
 
 
-def check_tokenizer(found) -> None:
+def check_tokenizer(found, roles=("cls", "sep", "pad", "unk")) -> None:
     """Raises AssertionError unless the tokenizer has the special tokens that the package uses, and encodes any text."""
-    ids = [found.cls_token_id, found.sep_token_id, found.pad_token_id, found.unk_token_id]
+    ids = [getattr(found, f"{role}_token_id") for role in roles]
     assert all(type(one) is int and 0 <= one < len(found) for one in ids), ids
     tokens, offsets = tokenizer.encode(found, ["the king é 中\u2028\x00", "", "</s> a"])
     assert tokens.dtype == np.int32 and len(offsets) == 4 and offsets[-1] == len(tokens)
@@ -102,7 +102,7 @@ def test_folders(tmp_path, kind, name, count):
     def attempt(plan):
         kinds = fuzz.JSON if name.endswith("json") else fuzz.TEXT
         fuzz.put(tmp_path / name, fuzz.mutate(contents[name], plan, kinds), plan)
-        check_tokenizer(tokenizer.load(tmp_path))
+        check_tokenizer(tokenizer.load(tmp_path), ("pad", "unk"))
 
     fuzz.run(f"{kind} {name}", count, attempt, str(tmp_path))
 

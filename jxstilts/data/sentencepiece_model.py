@@ -23,6 +23,7 @@ from jxstilts.runtime import InputError
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # SentencePiece.Type
 HEAD = (("<unk>", UNKNOWN), ("<s>", CONTROL), ("</s>", CONTROL))  # pieces 0 to 2; fairseq has them elsewhere
 BYTES = frozenset(f"<0x{value:02X}>" for value in range(256))
+LARGEST = 3e38  # scores are float32
 # A character map without a key: the double array's root and 255 empty units, then the (empty) texts.
 NO_CHARACTERS = struct.pack("<I", 1024) + bytes(1025)
 
@@ -116,8 +117,10 @@ def _fairseq(model: Model) -> Model:
     for place, (piece, score, kind) in enumerate(model.pieces[len(HEAD) :], len(HEAD)):
         if kind == UNUSED or (kind == CONTROL and piece in seen):
             piece, kind = f"{piece} {place + 1}", CONTROL  # no text gives a blank within a piece
-        if not piece or kind == UNKNOWN or piece in seen:
-            raise ValueError(f"its piece {place}, {piece!r:.60}, is empty, or a second unknown piece, or stands twice")
+        if not piece or "\0" in piece or kind == UNKNOWN or piece in seen:
+            raise ValueError(
+                f"its piece {place}, {piece!r:.60}, is empty, holds a zero, is a second unknown piece, or stands twice"
+            )
         if (kind == BYTE) != (model.byte_fallback and piece in BYTES):
             raise ValueError(f"its piece {place}, {piece!r:.60}, is of a byte without byte_fallback, or the reverse")
         seen.add(piece)
@@ -155,11 +158,7 @@ def processor(backend):
     pieces if they are special, else user-defined ones, as `transformers` writes them.
     """
     model = _of(backend)
-    if model is None:
-        return None
-    import sentencepiece
-
-    return sentencepiece.SentencePieceProcessor(model_proto=_write(model))
+    return None if model is None else _load(model)
 
 
 def _of(backend) -> Model | None:
@@ -179,7 +178,9 @@ def _of(backend) -> Model | None:
     vocabulary, unknown = stored["model"]["vocab"], stored["model"]["unk_id"]
     fallback = bool(stored["model"].get("byte_fallback"))
     names = {piece for piece, _ in vocabulary}
-    odd = len(names) != len(vocabulary) or "" in names or (fallback and not names >= BYTES)
+    odd = not all(abs(score) < LARGEST for _, score in vocabulary)
+    odd |= len(names) != len(vocabulary) or "" in names or any("\0" in piece for piece in names)
+    odd |= fallback and not names >= BYTES
     if odd or unknown is None or cuts[-1]["replacement"] != SPACE:
         return None
     added = {token["content"]: CONTROL if token["special"] else USER_DEFINED for token in stored["added_tokens"]}
@@ -198,7 +199,7 @@ def steps(step, name: str) -> list[dict]:
 
 
 def check_characters(data: bytes) -> None:
-    """Raises ValueError unless each step through a character map stays inside.
+    """Raises ValueError unless each step through a character map stays inside, and SentencePiece takes it.
 
     Format (SentencePiece's normalizer.cc): bytes of the double array, uint32; the array (darts-clone's units); texts,
     each with a zero byte at its end.
@@ -217,6 +218,16 @@ def check_characters(data: bytes) -> None:
     letters = np.frombuffer(texts, np.uint8)
     if (values >= len(texts)).any() or (letters[values] & 0xC0 == 0x80).any():
         raise ValueError("its precompiled_charsmap is damaged")
+    try:
+        _load(Model([("<unk>", 0.0, UNKNOWN), ("a", 0.0, NORMAL)], data))
+    except RuntimeError as error:
+        raise ValueError(f"its precompiled_charsmap is damaged: {error}") from error
+
+
+def _load(model: Model):
+    import sentencepiece
+
+    return sentencepiece.SentencePieceProcessor(model_proto=_write(model))
 
 
 def _write(model: Model) -> bytes:

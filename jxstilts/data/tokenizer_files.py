@@ -149,7 +149,7 @@ def _check_characters(normalizer) -> None:
     """Raises an error for a damaged character map in the JSON of a normaliser: the libraries trust it."""
     if isinstance(normalizer, dict):
         if normalizer.get("precompiled_charsmap") is not None:
-            sentencepiece_model.check_characters(base64.b64decode(normalizer["precompiled_charsmap"]))
+            sentencepiece_model.check_characters(base64.b64decode(normalizer["precompiled_charsmap"], validate=True))
         for step in normalizer.get("normalizers") or ():
             _check_characters(step)
 
@@ -237,6 +237,8 @@ def _add(backend, file: pathlib.Path, config: Mapping, special: Mapping) -> None
     for name, found in zip(OTHERS[:2], (config, special), strict=True):
         for key in ("additional_special_tokens", "extra_special_tokens"):
             listed = found.get(key) or ()
+            if not isinstance(listed, list | dict | tuple):
+                raise InputError(f"{file.with_name(name)}: {key}={listed!r:.60}: expected a list")
             for token in listed.values() if isinstance(listed, dict) else listed:
                 content = token.get("content") if isinstance(token, dict) else token
                 if not isinstance(content, str) or backend.token_to_id(content) is None:
