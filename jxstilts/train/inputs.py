@@ -137,6 +137,10 @@ def make(phase: Any, model: Model, tokenizer_dir: Any, place: Any) -> Data:
     """
     tokenizer = tokenizers.load(tokenizer_dir)
     check_vocabulary(model.config, tokenizer)
+    for key, stream in phase.tasks.items():
+        objectives.get(stream.objective).check(tokenizer, f"tasks.{key}.objective={stream.objective!r}")
+    for key, entry in phase.objectives.items():
+        objectives.get(entry.objective).check(tokenizer, f"objectives.{key}")
     made, notes = {}, []
     for key, stream in phase.tasks.items():
         _check(key, stream, phase.accumulation, model, place.mesh)

@@ -67,6 +67,10 @@ class Objective:
         """Returns the objective's own parameters."""
         return params["extra"][self.name]
 
+    @classmethod
+    def check(cls, tokenizer: Any, where: str) -> None:
+        """Raises InputError, beginning with `where`, where a tokenizer lacks what the objective needs."""
+
     def init(self, model: Model, key: jax.Array) -> Any:
         """Returns the objective's own parameters, a dict of arrays, or {} for none. Jittable in `key`.
 

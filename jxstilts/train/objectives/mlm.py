@@ -6,6 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from jxstilts.runtime import InputError
 from jxstilts.train.objectives import task
 
 RATE = 0.15
@@ -17,6 +18,14 @@ class Objective(task.Objective):
 
     HEAD = "mlm"
     head: str = "mlm"
+
+    @classmethod
+    def check(cls, tokenizer, where):
+        if tokenizer.mask_token_id is None:
+            raise InputError(
+                f"{where}: masked language modelling needs a mask token, and this tokenizer has none; name it in its "
+                "tokenizer_config.json (mask_token), or leave the objective out"
+            )
 
     def prepare(self, batch, rng, context):
         """See `mask`."""
