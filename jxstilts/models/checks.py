@@ -60,7 +60,7 @@ def check_finite(params: Any, where: object) -> None:
     if wrong:
         more = f" and {len(wrong) - 10} more" if len(wrong) > 10 else ""
         raise InputError(
-            f"{where}: weights that are not finite numbers (NaN or infinite): {', '.join(wrong[:10])}{more}"
+            f"{where}: weights that are NaN or infinite: {', '.join(wrong[:10])}{more}"
         )
 
 
