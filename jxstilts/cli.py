@@ -407,4 +407,4 @@ def _models(options) -> None:
 
     for family in model.families():
         for preset, fields in model.family_module(family).PRESETS.items():
-            print(f"{family} {preset:<6} {json.dumps(fields)}")
+            print(f"{family} {preset:<12} {json.dumps(fields)}")

@@ -31,7 +31,7 @@ STEPS = 20
 # which AdamW blows up to full steps. (Of mlp_norm/bias this is true of the last layer, under a span head.)
 NO_GRADIENT = {
     "classification": ["encoder/layers/key/bias"],
-    "span": ["encoder/layers/key/bias", "heads/span/bias", "encoder/layers/mlp_norm/bias"],
+    "span": ["encoder/layers/key/bias", "heads/span/bias", "heads/span/out/bias", "encoder/layers/mlp_norm/bias"],
     "mlm": ["encoder/layers/key/bias"],
     "tagging": ["encoder/layers/key/bias"],
     "choice": ["encoder/layers/key/bias", "heads/choice/bias"],
@@ -121,11 +121,12 @@ def test_base_size(tmp_path):
 
 def task_batches(head, oracle):
     """Returns (arguments for transformers, batch for this package) of every step: same examples, same labels."""
+    bert = type(oracle).__name__.startswith("Bert")
     generator = np.random.default_rng(0)
     lengths = (16, 16, 16, 16) if head == "span" else (16, 11, 7, 16)  # transformers' span loss includes padding
     for step in range(STEPS):
         batch = make_golden.inputs(lengths, SIZES["vocab_size"], seed=step)
-        if type(oracle).__name__.startswith("Bert"):
+        if bert:
             batch = make_golden.typed(batch)
         theirs, ours = make_golden.arguments(oracle, batch), one_per_row(**batch)
         if head == "choice":  # one question, its choices in one row
@@ -219,7 +220,7 @@ def test_training(family, name, tmp_path):
     trained = leaves(huggingface.load(tmp_path / "trained").params)
     for path in set(start) - set(NO_GRADIENT[head]):
         assert worst(found[path], trained[path]) < 1e-4, path
-        assert worst(found[path], start[path]) > 1e-3, path
+        assert worst(found[path], start[path]) > (1e-3 if family == "XLMRoberta" else 5e-4), path  # of steps up to 2e-2
 
 
 EXPORTS = [

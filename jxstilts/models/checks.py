@@ -59,9 +59,7 @@ def check_finite(params: Any, where: object) -> None:
     wrong = [path for path, leaf in leaves(params).items() if not _finite(leaf)]
     if wrong:
         more = f" and {len(wrong) - 10} more" if len(wrong) > 10 else ""
-        raise InputError(
-            f"{where}: weights that are NaN or infinite: {', '.join(wrong[:10])}{more}"
-        )
+        raise InputError(f"{where}: weights that are NaN or infinite: {', '.join(wrong[:10])}{more}")
 
 
 def _finite(leaf: Any) -> bool:

@@ -260,7 +260,8 @@ def _planner(phase, stream, model, mesh, lengths, choices, draw):
     the config leaves it open, an epoch is planned both ways for one device, and the cheaper way is taken.
     """
     longest = stream.max_length if choices == 1 else min(16 * -(-int(lengths.max()) // 16), choices * stream.max_length)
-    backend, _ = attention.choose(model.compute.attention, model.config.attention_dropout, model.compute.dtype)
+    config, compute = model.config, model.compute
+    backend, _ = attention.choose(compute.attention, config.attention_dropout, compute.dtype, windowed=config.windowed)
     fine, coarse = 8, 16  # what row lengths are multiples of, packed and not
     if backend == "splash":
         fine = coarse = 128

@@ -216,7 +216,10 @@ def run(
         model, losses, optim, place.mesh, context=data.context, accumulation=phase.accumulation,
         freeze=phase.freeze, skip_nonfinite=phase.skip_nonfinite > 0,
     )  # fmt: skip
-    backend, why = attention.choose(model.compute.attention, model.config.attention_dropout, model.compute.dtype)
+    config, compute = model.config, model.compute
+    backend, why = attention.choose(
+        compute.attention, config.attention_dropout, compute.dtype, windowed=config.windowed
+    )  # fmt: skip
     for text in (f"attention: {backend}, {why}", *notes, *data.notes):
         progress.note(text)
 

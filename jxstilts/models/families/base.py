@@ -48,7 +48,8 @@ class Family(Protocol):
 
     Config: frozen dataclass of the architecture, stored in bundles; models with the same one have the same parameter
         shapes. Every family's has vocab_size, width, layers, heads, max_positions, pad_id, hidden_dropout,
-        attention_dropout, init_std; `max_length`, the tokens of the longest segment; and `first_position`, the row of
+        attention_dropout, init_std; `max_length`, the tokens of the longest segment; `windowed`, whether any layer's
+        attention has a window, which not every backend can honour; and `first_position`, the row of
         the table of positions that a segment's first token reads (0 where there is no table): the table, and
         `max_position_embeddings` in config.json, has so many rows more than max_positions.
     PRESETS: name -> fields of Config. HUB: hub id of published weights -> their preset, for plans without a network.

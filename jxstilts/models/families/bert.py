@@ -36,6 +36,7 @@ class Config:
     init_std: float = 0.02
     prenorm: ClassVar[bool] = False
     first_position: ClassVar[int] = 0
+    windowed: ClassVar[bool] = False
 
     def __post_init__(self):
         if self.width % self.heads:

@@ -51,6 +51,7 @@ class Config:
     classifier_dropout: float = 0.0
     init_std: float = 0.02
     first_position: ClassVar[int] = 0
+    windowed: ClassVar[bool] = True
 
     def __post_init__(self):
         if self.width % (2 * self.heads):

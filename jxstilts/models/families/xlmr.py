@@ -36,6 +36,7 @@ class Config:
     attention_dropout: float = 0.1
     init_std: float = 0.02
     types: ClassVar[int] = 1
+    windowed: ClassVar[bool] = False
 
     def __post_init__(self):
         if self.width % self.heads:
