@@ -214,7 +214,7 @@ def test_checkpoints(tmp_path, count):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": ["roberta"]}, "unknown model_type"),
+        ({"model_type": ["roberta"]}, "no family computes model_type"),
         ({"architectures": [5]}, r"architectures=\[5\]: expected a list of names"),
         ({"architectures": "XLMRobertaModel"}, "expected a list of names"),
         ({"layer_norm_eps": math.inf}, "layer_norm_eps=inf; allowed is a number from 0 up"),
