@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         help="tagging: words whose gold tag the head cannot predict: miss or leave_out",
     )
     evaluate.add_argument("--prefix", help="retrieval: text before each sentence; default: by the model's recipe")
-    evaluate.add_argument("--pooling", default="mean", help="retrieval: mean, mean_without_specials or first")
+    evaluate.add_argument("--pooling", default="", help="retrieval: mean, mean_without_specials or first")
     evaluate.add_argument(
         "--subtract_means", action="store_true", help="retrieval: take from each side the mean of its embeddings first"
     )

@@ -25,7 +25,10 @@ class Options(Reading):
     n_best: int = 20
     tokens_per_batch: int = 0  # rows times their length; 0 = as suits the device
     layer: int | None = None  # retrieval: which hidden state, 0 = embeddings, -1 = last
-    pooling: str = "mean"  # retrieval: "mean" (special tokens included), "mean_without_specials" or "first" (token)
+    pooling: str = (
+        ""  # retrieval: "mean" (special tokens included), "mean_without_specials" or "first" (token); "" = as
+    )
+    #                    the model's recipe or its family says
     sentence: str = ""  # retrieval: "" = an embedding model's own recipe, "protocol" = the protocol's hidden state
     prefix: str | None = None  # retrieval: text before each sentence; None = by the model's own recipe
     unknown_tags: str = "miss"  # tagging: a gold tag that the head cannot predict is a miss, or "leave_out" its word
@@ -45,6 +48,7 @@ class Options(Reading):
         return dataclasses.replace(
             self,
             max_length=self.max_length or min(lengths[form.name], reach),
+            pooling=self.pooling or model.sentence,
             tokens_per_batch=self.tokens_per_batch or TOKENS.get(jax.default_backend(), 8192),
         )
 
@@ -60,7 +64,7 @@ class Options(Reading):
         decided = self.fit(task.form, model)
         layer = None
         if not task.form.has_head:
-            recipe = decided.recipe(model)
+            recipe = self.recipe(model)
             decided = decided.by(recipe)
             layer = self.layer
             if layer is None and recipe is None:
@@ -73,7 +77,7 @@ class Options(Reading):
 
     def recipe(self, model: Model) -> Recipe | None:
         """Returns the model's own recipe where it counts: no hidden state and no other rule is asked for."""
-        return model.recipe if self.layer is None and not self.sentence else None
+        return model.recipe if self.layer is None and not self.sentence and not self.pooling else None
 
     def by(self, recipe: Recipe | None) -> "Options":
         """Returns the options with the prefix, the pooling and the length of a recipe, where it says something."""

@@ -194,6 +194,7 @@ def _settings(request: Request) -> dict[str, Any]:
     """Returns a request without the options of ADDED that change nothing."""
     found = config.plain(request)
     kept = {key: value for key, value in found["options"].items() if key not in ADDED or value != ADDED[key]}
+    kept["pooling"] = kept["pooling"] or "mean"  # what "" has always meant for a plain encoder
     return found | {"options": kept}
 
 

@@ -115,6 +115,11 @@ class Model:
         return self.with_heads(*own)
 
     @property
+    def sentence(self) -> str:
+        """How a hidden state of this family is pooled into a sentence's vector, where nothing else is said."""
+        return family_module(self.family).SENTENCE
+
+    @property
     def template(self):
         """The `data.template.Template` by which texts become this model's inputs."""
         return family_module(self.family).TEMPLATE
