@@ -25,10 +25,8 @@ class Options(Reading):
     n_best: int = 20
     tokens_per_batch: int = 0  # rows times their length; 0 = as suits the device
     layer: int | None = None  # retrieval: which hidden state, 0 = embeddings, -1 = last
-    pooling: str = (
-        ""  # retrieval: "mean" (special tokens included), "mean_without_specials" or "first" (token); "" = as
-    )
-    #                    the model's recipe or its family says
+    # retrieval: "mean" (special tokens included), "mean_without_specials", "first" (token); "" = as the model says
+    pooling: str = ""
     sentence: str = ""  # retrieval: "" = an embedding model's own recipe, "protocol" = the protocol's hidden state
     prefix: str | None = None  # retrieval: text before each sentence; None = by the model's own recipe
     unknown_tags: str = "miss"  # tagging: a gold tag that the head cannot predict is a miss, or "leave_out" its word
