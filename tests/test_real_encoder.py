@@ -4,6 +4,7 @@ JXSTILTS_E5 names a folder with multilingual-e5-small in Hugging Face's format t
 the same function as an XLMRobertaModel (two rows of positions more in front, one token type).
 """
 
+import dataclasses
 import os
 import pathlib
 
@@ -12,7 +13,9 @@ import numpy as np
 import pytest
 from golden.batches import one_per_row, packed, worst
 
+from jxstilts import tasks
 from jxstilts.data import tokenizer
+from jxstilts.eval.evaluator import Evaluator, Options
 from jxstilts.models import bundle, huggingface
 
 SENTENCES = (
@@ -55,3 +58,17 @@ def test_all_hidden_states_in_both_layouts(folder, tmp_path):
     differences = [worst(ours, theirs, mask) for ours, theirs in zip(found["bert"], wanted, strict=True)]
     print("largest difference of each hidden state", differences)
     assert max(differences) < 1e-5
+
+
+@pytest.mark.parametrize("layout", ["bert", "xlmr"])
+def test_tatoeba_by_the_models_own_recipe(layout, folder, corpus):
+    """Accuracy as sentence-transformers' recipe gives it, mean of the last state; the rest is the protocol's search."""
+    loaded = bundle.load(folder / layout, verify=False)
+    run = Evaluator(loaded.model, loaded.params, tokenizer.load(folder / layout))
+    task = tasks.get("tatoeba")
+    examples = {language: tasks.load("tatoeba", corpus, "test", language) for language in ("sw", "ta")}
+    found = {result.language: result for result in run.languages(task, examples.items())}
+    for language, expected in {"sw": 81.3, "ta": 89.6}.items():
+        assert found[language].metrics["accuracy"] == pytest.approx(expected, abs=0.2)
+    middle = dataclasses.replace(run, options=Options(sentence="protocol")).options.resolve(task, loaded.model).layer
+    assert middle == 7 and found["ta"].curve[7]["accuracy"] < 80 < found["ta"].curve[12]["accuracy"]
