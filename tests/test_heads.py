@@ -251,7 +251,9 @@ def test_a_choice_head_has_no_class(model, params, tmp_path):
     loaded = huggingface.Loaded(model.with_heads(SPECS[0]), jax.tree.map(np.asarray, params))
     with pytest.raises(InputError, match=r"computes the head 'c' \(type choice\); export the encoder alone"):
         export.to_huggingface(loaded, tmp_path / "out", head="c")
-    left = export.to_huggingface(loaded, tmp_path / "out")
+    with pytest.raises(InputError, match=r"computes the head c; export the encoder alone"):
+        export.to_huggingface(loaded, tmp_path / "out")
+    left = export.to_huggingface(loaded, tmp_path / "out", encoder_only=True)
     assert "heads/c/out/kernel" in left and huggingface.load(tmp_path / "out").model.head_specs == ()
 
 

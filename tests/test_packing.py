@@ -284,7 +284,7 @@ def test_micro_batches_of_different_counts_on_eight_devices(type):
 def test_masked_language_modelling_of_packed_examples():
     """With the same tokens masked; the masks of a run are drawn for the rows as they are."""
     alone, packed = batch_pair("classification")
-    prepared = jax.device_get(mlm.prepare(jax.tree.map(jnp.asarray, packed), jax.random.key(0), CONTEXT))
+    prepared = jax.device_get(mlm.mask(jax.tree.map(jnp.asarray, packed), jax.random.key(0), CONTEXT))
     where = {}  # feature and position -> place in the unpacked batch
     for row, feature in enumerate(alone["index"][:, 0]):
         where |= {(feature, t): (row, t) for t in range(int((alone["segments"][row] > 0).sum()))}

@@ -144,7 +144,7 @@ def test_a_folder_that_cannot_be_made(command, tmp_path, capsys):
     (tmp_path / "file").touch()
     assert cli.main(["run", *command, f"--workdir={tmp_path}/file/w"]) == 2
     said = capsys.readouterr().err
-    assert said == f"jxstilts: error: {tmp_path}/file/w: Not a directory: give another folder\n"
+    assert said == f"jxstilts: error: --workdir='{tmp_path}/file/w': Not a directory; give another folder\n"
 
 
 # Numbers that are not finite

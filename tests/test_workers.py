@@ -216,7 +216,7 @@ def test_a_world_leaves_its_strata(place, tmp_path):
     languages = [{"code": "en", "resource": "high"}, {"code": "de", "resource": "low"}]
     record = {"size": "tiny", "seed": 3, "sha256": "abcdef0123456789", "languages": languages}
     (data / "world.json").write_text(json.dumps(record))
-    plan = study.only(make(place, f"--config.data_dir={data}"), "start")
+    plan = study.only(dataclasses.replace(make(place), data_dir=str(data)), "start")
     study.run(plan, tmp_path / "w", devices=jax.devices()[:1])
     found = json.loads((tmp_path / "w/strata.json").read_text())
     assert found == {"world": "miniworld tiny, seed 3, abcdef012345", "high": ["en"], "low": ["de"]}

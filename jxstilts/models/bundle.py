@@ -197,7 +197,8 @@ def _model(meta: dict, folder: pathlib.Path, compute: Compute) -> Model:
 
 def _head(given: dict) -> HeadSpec:
     """Returns the head that an entry of a bundle.json describes."""
-    kinds = [type(given[key]) for key in ("name", "type", "labels", "pooler")]
+    own = (given["name"], given["type"], given["labels"], given.get("pooler", False))
+    kinds = list(map(type, own))
     if kinds != [str, str, list, bool] or "/" in given["name"] or not given["name"].isprintable():
         raise InputError(f"heads: not a head: {given!r:.200}")
     try:

@@ -41,14 +41,15 @@ def settings(phase: Any) -> dict:
     """Returns the phase's config without the name of its starting point, with the order of its tasks."""
     kept = {key: value for key, value in plain(phase).items() if key != "init"}
     kept["keep_heads"] = kept["keep_heads"] or []  # None, where the start is not known yet
-    if not kept["select"]["languages"]:
-        del kept["select"]["languages"]  # a key that there has not always been
     return without_added(kept) | {"order": list(phase.tasks)}
 
 
 def without_added(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a phase's settings without the keys of ADDED that change nothing."""
-    return {key: value for key, value in settings.items() if key not in ADDED or value != ADDED[key]}
+    kept = {key: value for key, value in settings.items() if key not in ADDED or value != ADDED[key]}
+    if "select" in kept:
+        kept["select"] = {key: value for key, value in kept["select"].items() if key != "languages" or value}
+    return kept
 
 
 def data(phase: Any, data_dir: str, kept: pathlib.Path) -> dict[str, str]:

@@ -64,7 +64,7 @@ def heads(phase: Any, model: Model, start_heads: tuple[HeadSpec, ...], data_dir:
         config = dataclasses.replace(model.config, hidden_dropout=phase.dropout, attention_dropout=phase.dropout)
         model = dataclasses.replace(model, config=config)
     check_kept(phase, start_heads)
-    specs = {spec.name: spec for spec in start_heads if spec.name in phase.keep_heads}
+    specs = {spec.name: spec for spec in start_heads if spec.name in (phase.keep_heads or ())}
     for key, stream in phase.tasks.items():
         task, name = tasks.get(stream.task), head_name(stream)
         kind = objectives.get(stream.objective).HEAD
@@ -73,7 +73,7 @@ def heads(phase: Any, model: Model, start_heads: tuple[HeadSpec, ...], data_dir:
         fixed = None if kind == objectives.OWN else kind
         if fixed is None and not task.form.has_head:
             raise InputError(f"tasks.{key}: {task.name!r} is of type {task.type!r}: it needs another objective, as mlm")
-        if name in phase.keep_heads:
+        if name in specs and name in (phase.keep_heads or ()):
             continue
         labels = () if fixed else task.labels
         if not fixed and task.form.labelled and not labels:  # an open set: those of the training examples

@@ -16,6 +16,8 @@ def keep(phase: Any, model: Model, start_heads: tuple[HeadSpec, ...], data_dir: 
     Raises InputError where the labels of a task are those of its training rows, and these cannot be read.
     """
     recipes = [spec.name for spec in start_heads if getattr(spec, "recipe", None)]
+    if phase.keep_heads is not None and not recipes:
+        return phase
     if phase.keep_heads is not None:
         return dataclasses.replace(phase, keep_heads=tuple(dict.fromkeys((*phase.keep_heads, *recipes))))
     start = {spec.name: _content(spec) for spec in start_heads}

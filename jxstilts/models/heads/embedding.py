@@ -71,8 +71,10 @@ class EmbeddingSpec(HeadSpec):
             raise InputError(suggest("pooling", self.pooling, POOLINGS))
 
     @classmethod
-    def read(cls, given: Mapping[str, Any]) -> "EmbeddingSpec":
+    def read(cls, given: Mapping[str, Any]) -> HeadSpec:
         """Returns the head that an entry of a bundle.json describes, unchecked."""
+        if not {"pooling", "layers", "recipe"} & given.keys():
+            return HeadSpec(**given)
         recipe, layers = given.get("recipe"), given.get("layers", ())
         return cls(**{**given, "layers": tuple(layers), "recipe": None if recipe is None else Recipe(**recipe)})
 
