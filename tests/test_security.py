@@ -80,11 +80,15 @@ def test_arrays_and_tensors_are_read_without_pickle():
 def test_code_comes_from_configs_and_task_files_only():
     """Files are run by their path in one place; modules are imported by name from this package only."""
     files = {file for file, name, _ in calls() if name.endswith("spec_from_file_location")}
-    assert files == {"tasks/__init__.py"}  # JXSTILTS_TASKS, which the user sets
+    assert files == {"rooms.py"}  # JXSTILTS_TASKS, JXSTILTS_FORMS and the like, which the user sets
+    rooms = [ast.unparse(call.args[0]) for _, name, call in calls() if name in ("Room", "rooms.Room")]
+    assert rooms and set(rooms) == {"__name__"}  # each is a folder of the package
     for file, name, call in calls():
         if name == "importlib.import_module":
             argument = ast.unparse(call.args[0])
             own = argument.startswith(("'jxstilts.", "f'jxstilts.", "f'{__name__}.", "name"))
+            if file == "rooms.py":
+                own = argument in ("package", "f'{self.package}.{name}'")
             assert own, (file, argument)
 
 

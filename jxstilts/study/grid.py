@@ -173,5 +173,5 @@ def _check(grid: Grid, given: tuple[str, ...]) -> None:
                 raise InputError(f"{where}.intermediates: {name!r} needs {where}.{key}")
     for target in grid.targets:
         spec = tasks.get(target)
-        if spec.train_task is None and spec.form.has_head:
+        if spec.train_task is None and (spec.form.has_head or not spec.form.scored):
             raise InputError(f"{where}.targets: nothing trains {target!r}")
