@@ -80,12 +80,16 @@ def test_arrays_and_tensors_are_read_without_pickle():
 def test_code_comes_from_configs_and_task_files_only():
     """Files are run by their path in one place; modules are imported by name from this package only."""
     files = {file for file, name, _ in calls() if name.endswith("spec_from_file_location")}
-    assert files == {"rooms.py"}  # JXSTILTS_TASKS and the like, which the user sets
+    assert files == {"rooms.py"}  # JXSTILTS_TASKS, JXSTILTS_FORMS and the like, which the user sets
+    rooms = [ast.unparse(call.args[0]) for _, name, call in calls() if name in ("Room", "rooms.Room")]
+    assert rooms and set(rooms) == {"__name__"}  # each is a folder of the package
     for file, name, call in calls():
         if name == "importlib.import_module":
             argument = ast.unparse(call.args[0])
             own = argument.startswith(("'jxstilts.", "f'jxstilts.", "f'{__name__}.", "name"))
-            assert own or file == "rooms.py", (file, argument)  # a room's package, and its parts by `_inside`
+            if file == "rooms.py":
+                own = argument in ("package", "f'{self.package}.{name}'")
+            assert own, (file, argument)
 
 
 def test_a_pickle_in_the_cache_is_made_anew(tmp_path):
