@@ -2,4 +2,4 @@
 
 from jxstilts.rooms import Room
 
-ROOM = Room("jxstilts.models.families", "model family", "JXSTILTS_FAMILIES")
+ROOM = Room(__name__, "model family", "JXSTILTS_FAMILIES")
