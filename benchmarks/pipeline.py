@@ -182,6 +182,7 @@ def _training(options: Any, task: str, length: int, batch: int, packed: bool, fo
     """Returns `train.inputs.Data` as a phase on this task makes it."""
     import jax
 
+    from jxstilts.data import tokenizer
     from jxstilts.mesh import make_mesh
     from jxstilts.models.model import Model, make_config
     from jxstilts.train import inputs, phase
@@ -189,7 +190,8 @@ def _training(options: Any, task: str, length: int, batch: int, packed: bool, fo
 
     stream = Stream(batch_size=batch, max_length=length, packed=packed, limit=options.rows)
     made = phase.Phase(tasks={task: stream}, steps=10**6).resolve("phase")
-    config = make_config("xlmr", options.model, max_positions=max(length, 512))
+    vocabulary = len(tokenizer.load(folder))
+    config = make_config("xlmr", options.model, max_positions=max(length, 512), vocab_size=vocabulary)
     place = phase.Place(pathlib.Path(cache), options.data_dir, pathlib.Path(cache), make_mesh({}, jax.devices()[:1]))
     return inputs.make(made, inputs.heads(made, Model(config), (), options.data_dir), folder, place)
 

@@ -197,9 +197,10 @@ def _model(meta: dict, folder: pathlib.Path, compute: Compute) -> Model:
 
 def _head(given: dict) -> HeadSpec:
     """Returns the head that an entry of a bundle.json describes."""
-    own = (given["name"], given["type"], given["labels"], given.get("pooler", False))
-    kinds = list(map(type, own))
-    if kinds != [str, str, list, bool] or "/" in given["name"] or not given["name"].isprintable():
+    kinds = [type(given[key]) for key in ("labels", "name", "type")]
+    if kinds != [list, str, str] or type(given.get("pooler", False)) is not bool:
+        raise InputError(f"heads: not a head: {given!r:.200}")
+    if "/" in given["name"] or not given["name"].isprintable():
         raise InputError(f"heads: not a head: {given!r:.200}")
     try:
         spec = head_class(given["type"]).spec_class.read({**given, "labels": tuple(given["labels"])})
