@@ -10,7 +10,7 @@ import pytest
 import samples
 
 import jxstilts
-from jxstilts import config, forms, study, tasks, tracking
+from jxstilts import cli, config, forms, study, tasks, tracking
 from jxstilts.data import tokenizer as tokenizers
 from jxstilts.eval.evaluator import Evaluator, Options
 from jxstilts.models.model import HeadSpec, Model, make_config
@@ -243,6 +243,17 @@ def test_a_form_of_ones_own_is_trained(outside, compile_cache):
     assert len(dev) == 60 // 8 + 1 and max(dev) > 60  # a third are right by chance
     meta = json.loads((outside / "run/phases/stars/best/bundle.json").read_text())
     assert [(head["name"], head["type"]) for head in meta["heads"]] == [("stars", "rating")]
+    asked = [
+        "evaluate",
+        f"--model={outside}/run/phases/stars/best",
+        "--tasks=stars",
+        "--languages=en,de",
+        "--split=dev",
+    ]
+    asked += [f"--data_dir={outside}/data", "--max_length=16", f"--out={outside}/scores"]
+    assert cli.main(asked) == 0
+    rows = [json.loads(line) for line in (outside / "scores/results.jsonl").read_text().splitlines()]
+    assert {row["language"]: row["value"] > 60 for row in rows} == {"en": True, "de": True}
 
 
 @pytest.mark.parametrize(
