@@ -172,7 +172,7 @@ def languages(folder: Folder, target: Target) -> Table:
     rows = [row for row in _rows(folder, target) if row["metric"] in target.metrics]
     arms = evaluated(folder, target)
     metrics = unique(row["metric"] for row in rows)
-    header = ["language", "n", *(f"{model}, {intermediate}" for model, intermediate in arms)]
+    header = ["language", "n", *(", ".join(filter(None, arm)) for arm in arms)]
     body = []
     for language in folder.languages(target):
         mine = [row for row in rows if row["language"] == language]
