@@ -136,11 +136,13 @@ print("transformers" in sys.modules, small("the king").input_ids == [0, *ids, 2]
     assert done.stdout.splitlines()[-1] == "False True True"
 
 
-def test_changes_to_the_library_s_tokenizer_stay_there():
+def test_changes_to_the_library_s_tokenizer_stay_there(tmp_path):
     trained = samples.small_tokenizer.__wrapped__()  # its own: the others' is shared by the tests of a process
     before = tokenizer.fingerprint(trained)
     trained.add_tokens(["ᚠ"])
     assert tokenizer.fingerprint(trained) == before
+    tokenizer.save(trained, tmp_path)
+    assert tokenizer.fingerprint(tokenizer.load(tmp_path)) == before
     with pytest.raises(AttributeError, match="no_such_thing"):
         _ = trained.no_such_thing
 

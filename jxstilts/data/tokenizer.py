@@ -60,7 +60,11 @@ class Tokenizer:
 
     @functools.cached_property
     def hugging_face(self):
-        """The `transformers` fast tokenizer; changes to it are not seen here."""
+        """The `transformers` fast tokenizer; changes to it are not seen here, nor saved."""
+        return self.to_hugging_face()
+
+    def to_hugging_face(self):
+        """Returns a new `transformers` fast tokenizer, which shares nothing with this one."""
         from transformers import PreTrainedTokenizerFast
 
         special = {role: getattr(self, role) for role in SPECIAL if getattr(self, role) is not None}
@@ -110,7 +114,7 @@ def train(texts: Iterable[str], vocab_size: int, *, model: str = "unigram", cove
 
 def save(tokenizer, folder: str | os.PathLike) -> None:
     """Writes tokenizer.json and tokenizer_config.json, which `load` and Hugging Face's AutoTokenizer read."""
-    full = tokenizer.hugging_face if isinstance(tokenizer, Tokenizer) else tokenizer
+    full = tokenizer.to_hugging_face() if isinstance(tokenizer, Tokenizer) else tokenizer
     _plain(full)
     full.save_pretrained(str(folder))
     config = pathlib.Path(folder) / "tokenizer_config.json"
