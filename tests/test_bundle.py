@@ -23,7 +23,7 @@ from jxstilts.models.model import HeadSpec, Model, make_config
 from jxstilts.runtime import InputError
 
 SPECS = (
-    HeadSpec("nli", "classification", ("contradiction", "entailment", "neutral"), pooler=True),
+    HeadSpec("nli", "classification", ("contradiction", "entailment", "neutral"), pooling="pooler"),
     HeadSpec("qa", "span"),
     HeadSpec("mlm", "mlm"),
     HeadSpec("vectors", "embedding"),
@@ -75,7 +75,8 @@ def test_meta(saved, params):
     meta = bundle.read_meta(saved)
     assert meta["format"] == bundle.FORMAT and meta["family"] == "xlmr" and meta["config"]["width"] == 32
     assert meta["heads"][0] == {
-        "name": "nli", "type": "classification", "labels": ["contradiction", "entailment", "neutral"], "pooler": True,
+        "name": "nli", "type": "classification", "labels": ["contradiction", "entailment", "neutral"],
+        "pooling": "pooler",
     }  # fmt: skip
     assert meta["provenance"]["phase"] == "mnli" and "jax" in meta["provenance"]["versions"]
     assert meta["leaves"] == digests(params)

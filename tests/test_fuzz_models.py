@@ -43,7 +43,7 @@ def check_model(model: Model) -> None:
         assert math.isfinite(value) and value >= 0
     assert config["hidden_dropout"] < 1 and config["attention_dropout"] < 1 and config["pad_id"] < config["vocab_size"]
     for spec in model.head_specs:
-        assert type(spec.name) is str and type(spec.pooler) is bool and spec.name.isprintable()
+        assert type(spec.name) is str and type(spec.pooling) is str and spec.name.isprintable()
         assert len(set(spec.labels)) == len(spec.labels) and all(type(label) is str for label in spec.labels)
 
 

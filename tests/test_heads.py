@@ -18,7 +18,7 @@ from jxstilts.models.model import HeadSpec, Model, make_config
 from jxstilts.runtime import InputError
 
 TAGS = ("N", "V", "D", "P", "X")
-SPECS = (HeadSpec("c", "choice"), HeadSpec("p", "choice", pooler=True), HeadSpec("t", "tagging", TAGS))
+SPECS = (HeadSpec("c", "choice"), HeadSpec("p", "choice", pooling="pooler"), HeadSpec("t", "tagging", TAGS))
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_the_pooler_is_read_only_on_request(model, params):
     batch = choice_batch(questions(CHOICES), [[0], [1]], 2, 4)
     own = {**params, "heads": {**params["heads"], "p": params["heads"]["c"]}}
     assert not np.allclose(model.predict(own, "c", batch)["logits"], model.predict(own, "p", batch)["logits"])
-    classes = Model(model.config, (HeadSpec("p", "classification", ("yes",), pooler=True),))
+    classes = Model(model.config, (HeadSpec("p", "classification", ("yes",), pooling="pooler"),))
     logits = classes.predict({**params, "heads": {"p": own["heads"]["p"]}}, "p", batch)["logits"][..., 0]
     np.testing.assert_array_equal(logits, model.predict(own, "p", batch)["logits"])
     bare = {**params, "encoder": {name: part for name, part in params["encoder"].items() if name != "pooler"}}

@@ -455,7 +455,7 @@ def test_export_of_an_embedding_model_is_the_encoder(many, tmp_path):
 
 
 def test_export_refuses_a_head_on_the_pooler(many, tmp_path):
-    spec = HeadSpec("nli", "classification", LABELS, pooler=True)
+    spec = HeadSpec("nli", "classification", LABELS, pooling="pooler")
     loaded = dataclasses.replace(many, model=many.model.with_heads(spec))
     with pytest.raises(InputError, match=r"reads the pooler's output.*export the encoder alone"):
         export.to_huggingface(loaded, tmp_path / "out")

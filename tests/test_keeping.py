@@ -38,7 +38,7 @@ def phase(**streams):
         ([MNLI], {"mnli": Stream(head="nli")}, ()),  # another name
         ([dataclasses.replace(MNLI, labels=MNLI.labels[:2])], {"mnli": Stream()}, ()),  # fewer labels
         ([dataclasses.replace(MNLI, labels=("a", "b", "c"))], {"mnli": Stream()}, ()),  # others
-        ([dataclasses.replace(MNLI, pooler=True)], {"mnli": Stream()}, ()),  # read off another state
+        ([dataclasses.replace(MNLI, pooling="pooler")], {"mnli": Stream()}, ()),  # read off another state
         ([HeadSpec("mnli", "choice")], {"mnli": Stream()}, ()),  # another type
         ([], {"mnli": Stream()}, ()),
         ([MNLI], {}, ()),

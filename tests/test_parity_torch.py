@@ -90,7 +90,7 @@ def test_classification_on_the_pooler(tmp_path):
     with torch.no_grad():
         pooled = encoder(input_ids=batch["tokens"], attention_mask=batch["mask"]).pooler_output
         wanted = classifier.classifier(pooled[:, None])
-    model = loaded.model.with_heads(HeadSpec("nli", "classification", make_golden.LABELS, pooler=True))
+    model = loaded.model.with_heads(HeadSpec("nli", "classification", make_golden.LABELS, pooling="pooler"))
     params = {**loaded.params, "heads": {"nli": labelled.params["heads"]["classification"]}}
     logits = model.predict(params, "nli", one_per_row(batch["tokens"], batch["mask"]))["logits"]
     assert worst(logits[:, 0], wanted) < 1e-5

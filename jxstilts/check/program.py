@@ -59,7 +59,7 @@ class Program:
     @property
     def key(self) -> tuple:
         """Equal for programs that differ in names and in what is state."""
-        heads = {spec.name: (spec.type, len(spec.labels), spec.pooler) for spec in self.model.head_specs}
+        heads = {spec.name: (spec.type, len(spec.labels), spec.pooling) for spec in self.model.head_specs}
         places = {name: place for place, name in enumerate(self.shapes)}
         rates = {"learning_rate": 0.0, "warmup": 0.0, "weight_decay": 0.0}
 

@@ -197,8 +197,8 @@ def _model(meta: dict, folder: pathlib.Path, compute: Compute) -> Model:
 
 def _head(given: dict) -> HeadSpec:
     """Returns the head that an entry of a bundle.json describes."""
-    kinds = [type(given[key]) for key in ("labels", "name", "type")]
-    if kinds != [list, str, str] or type(given.get("pooler", False)) is not bool:
+    kinds = {"labels": list, "name": str, "type": str, "pooler": bool, "pooling": str}
+    if any(type(given[key]) is not kinds[key] for key in kinds if key in given or key in ("labels", "name", "type")):
         raise InputError(f"heads: not a head: {given!r:.200}")
     if "/" in given["name"] or not given["name"].isprintable():
         raise InputError(f"heads: not a head: {given!r:.200}")

@@ -38,7 +38,7 @@ def to_huggingface(
     spec = None if encoder_only else _exported_head(loaded.model, head)
     model = dataclasses.replace(loaded.model, head_specs=() if spec is None else (spec,), extra=())
     names = names_of(model)
-    if spec is not None and model.head(spec.name).layout.pooling != "pooler":
+    if spec is not None and model.head(spec.name).pooling != "pooler":
         bare = dataclasses.replace(model.config, **dict.fromkeys(names.optional, False))
         model = dataclasses.replace(model, config=bare)
 
@@ -91,9 +91,10 @@ def _exported_head(model: Model, name: str | None) -> HeadSpec | None:
     if name is not None and name not in specs:
         raise InputError(suggest("head with a Hugging Face class", name, specs))
     spec = next(iter(specs.values()), None) if name is None else specs[name]
-    if spec is not None and spec.pooler and model.head(spec.name).layout.pooling != "pooler":
+    if spec is not None and (head := model.head(spec.name)).pooling != head.layout.pooling:
+        what = {"pooler": "the pooler's output", "mean": "the mean of the tokens", "first": "the first token"}
         raise InputError(
-            f"the head {spec.name!r} reads the pooler's output, which no Hugging Face class computes; "
+            f"the head {spec.name!r} reads {what[head.pooling]}, which no Hugging Face class computes; "
             "export the encoder alone (encoder_only)"
         )
     return spec

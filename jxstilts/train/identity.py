@@ -71,9 +71,18 @@ def done(folder: pathlib.Path) -> dict | None:
 
 
 def recorded(folder: pathlib.Path) -> dict | None:
-    """Returns the identity of the phase that a folder belongs to, None where it belongs to none."""
+    """Returns the identity of the phase that a folder belongs to, None where it belongs to none.
+
+    Older folders have `pooler` (bool) in the place of a stream's `pooling`.
+    """
     path = folder / "config.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    if not path.exists():
+        return None
+    found = json.loads(path.read_text())
+    for stream in found.get("phase", {}).get("tasks", {}).values():
+        if "pooler" in stream:
+            stream["pooling"] = "pooler" if stream.pop("pooler") else ""
+    return found
 
 
 def claim(folder: pathlib.Path, wanted: Mapping) -> tuple[dict | None, str]:

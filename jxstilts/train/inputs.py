@@ -78,7 +78,7 @@ def heads(phase: Any, model: Model, start_heads: tuple[HeadSpec, ...], data_dir:
         labels = () if fixed else task.labels
         if not fixed and task.form.labelled and not labels:  # an open set: those of the training examples
             labels = task.form.labels(task, training_rows(stream, data_dir))
-        own = HeadSpec(name, fixed or task.type, labels, stream.pooler and not fixed)
+        own = HeadSpec(name, fixed or task.type, labels, "" if fixed else stream.pooling)
         if specs.setdefault(name, own) != own:
             raise InputError(f"tasks.{key}: the head {name!r} is shared by tasks of other types or labels")
     for name, entry in phase.objectives.items():

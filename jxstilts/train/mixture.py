@@ -8,6 +8,7 @@ import numpy as np
 from jxstilts import tasks
 from jxstilts.data.pipeline import BatchSource
 from jxstilts.forms import Reading
+from jxstilts.models.heads import POOLINGS
 from jxstilts.runtime import InputError, suggest
 from jxstilts.tasks import protocols
 
@@ -27,7 +28,7 @@ class Stream(Reading):
     holdout: int = 0  # take the last N training rows of `own_languages` as dev, where the dev split has no labels
     sampling_exponent: float | None = None  # languages are drawn with p ~ tokens ** this; default: text 0.3, tasks 1
     head: str = ""  # "" = the task's name; streams that name the same head share it
-    pooler: bool = False  # the head reads the encoder's pooler, as the study's code does
+    pooling: str = ""  # what the head reads: first token, mean, or pooler as in the study's code; "" = the family's
     batch_size: int = 0
     packed: bool | None = None  # text: lines are joined to full rows (default: no); tasks: the examples of a batch
     #                             share its rows (default: where that is less to compute, see inputs._planner)
@@ -50,6 +51,8 @@ class Stream(Reading):
             raise InputError(f"amount={self.amount}: the weight of a mixed task's loss is above 0")
         if self.mode == "sampled" and self.amount:
             raise InputError(f"amount={self.amount} needs mode='alternate' or mode='mixed'")
+        if self.pooling and self.pooling not in POOLINGS:
+            raise InputError(f"pooling: {suggest('pooling', self.pooling, POOLINGS)}")
         if self.buckets < 1 or self.sort_window < 1:
             raise InputError("buckets and sort_window are at least 1")
         if min(self.batch_size, self.max_length, self.limit, self.holdout) < 0:

@@ -21,6 +21,9 @@ import jax.numpy as jnp
 from jxstilts.models.layers import Compute
 from jxstilts.runtime import InputError, suggest
 
+# What stands for a segment: the state of its first token, the encoder's pooler over that, the mean of its tokens.
+POOLINGS = ("first", "pooler", "mean")
+
 
 @dataclasses.dataclass(frozen=True)
 class HeadSpec:
@@ -29,12 +32,20 @@ class HeadSpec:
     name: str
     type: str
     labels: tuple[str, ...] = ()
-    pooler: bool = False  # classification and choice: read the encoder's pooler output, as the study's code does
+    pooling: str = ""  # classification and choice: the vector that they read, one of POOLINGS; "" = as the family does
+
+    def __post_init__(self):
+        if self.pooling and self.pooling not in POOLINGS:
+            raise InputError(suggest("pooling", self.pooling, POOLINGS))
 
     @classmethod
     def read(cls, given: Mapping[str, Any]) -> "HeadSpec":
-        """Returns the head that an entry of a bundle.json describes, unchecked."""
-        return cls(**given)
+        """Returns the head that an entry of a bundle.json describes, unchecked.
+
+        Older bundles have `pooler` (bool) in the place of `pooling`.
+        """
+        kept = {key: value for key, value in given.items() if key != "pooler"}
+        return cls(**kept, **({"pooling": "pooler"} if given.get("pooler") else {}))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +53,7 @@ class Layout:
     """How a family lays out the head of one type; the default is a head without parameters.
 
     layers: (outputs, dtypes as in `Compute.kinds`) -> a Flax module, called with [..., D] and a dropout key or None.
-    pooling: what stands for a segment where the head reads one vector of it: the state of its "first" token, the
-        encoder's "pooler" over that, or the "mean" of its tokens.
+    pooling: what stands for a segment where the head reads one vector of it, of POOLINGS; HeadSpec's goes before it.
     architecture: Hugging Face's class suffix, e.g. "ForQuestionAnswering"; "" = no class has these layers.
     names: own path -> Hugging Face's name beside the encoder, or inside it where it begins with "{body}".
     tied: a second name of a tensor -> its first; names as above.
@@ -81,6 +91,10 @@ class HeadBase:
     labelled: ClassVar[bool] = False  # has it an output for each label?
 
     @property
+    def pooling(self) -> str:
+        return self.spec.pooling or self.layout.pooling
+
+    @property
     def outputs(self) -> int:
         if not self.spec.labels:
             raise InputError(f"the {self.spec.type} head {self.spec.name!r} needs labels")
@@ -102,12 +116,12 @@ class HeadBase:
 
     def pooled(self, params: dict, hidden: jax.Array, batch) -> jax.Array:
         """hidden [B, T, D] -> a vector for each segment, [B, S, D]."""
-        if self.layout.pooling == "mean":
+        if self.pooling == "mean":
             members = segment_members(batch).astype(jnp.float32)
             sums = jnp.einsum("bst,btd->bsd", members, hidden.astype(jnp.float32))
             return (sums / jnp.maximum(members.sum(-1), 1.0)[..., None]).astype(hidden.dtype)
         first = first_tokens(hidden, batch)
-        if not self.spec.pooler and self.layout.pooling != "pooler":
+        if self.pooling == "first":
             return first
         if "pooler" not in params["encoder"]:
             raise InputError("the head reads the pooler, but the encoder has none; set config.model.pooler=True")

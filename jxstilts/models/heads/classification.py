@@ -1,7 +1,8 @@
 """Sequence classification: a class for each segment, from one vector of it.
 
-Which vector, and through which layers, is the family's layout. With `pooler` the vector is the output of the encoder's
-own pooler (dense, tanh), as the study's code has it (protocol: pooler output, then this head).
+Which vector, and through which layers, is the family's layout; a head's own `pooling` goes before it. With "pooler" the
+vector is the output of the encoder's own pooler (dense, tanh), as in the study (protocol: pooler output, then this
+head).
 """
 
 import dataclasses

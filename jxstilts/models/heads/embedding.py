@@ -73,10 +73,11 @@ class EmbeddingSpec(HeadSpec):
     @classmethod
     def read(cls, given: Mapping[str, Any]) -> HeadSpec:
         """Returns the head that an entry of a bundle.json describes, unchecked."""
-        if not {"pooling", "layers", "recipe"} & given.keys():
-            return HeadSpec(**given)
+        if not given.get("pooling") and not {"layers", "recipe"} & given.keys():
+            return HeadSpec.read(given)
         recipe, layers = given.get("recipe"), given.get("layers", ())
-        return cls(**{**given, "layers": tuple(layers), "recipe": None if recipe is None else Recipe(**recipe)})
+        own = {key: value for key, value in given.items() if key != "pooler"}  # of older bundles
+        return cls(**{**own, "layers": tuple(layers), "recipe": None if recipe is None else Recipe(**recipe)})
 
 
 @dataclasses.dataclass(frozen=True)
