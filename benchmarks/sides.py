@@ -48,6 +48,7 @@ class Ours:
         from jxstilts.train import objectives, optimizer, step
 
         self.model, self.mesh, self._head = model, make_mesh({}, jax.devices()[:1]), head
+        self.recipe = recipe, steps, seed
         self.parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
         optim = optimizer.make(recipe, steps)
         shardings, _ = step.state_shardings(model, optim, self.mesh)
@@ -56,6 +57,14 @@ class Ours:
         self._step = step.make_train_step(model, {head: step.Loss(head)}, optim, self.mesh, context=context)
         self._encode = jax.jit(model.encode, compiler_options=predict.compiler_options())  # as evaluation has it
         self._predict = jax.jit(lambda params, batch: model.predict(params, head, batch)["logits"])
+
+    def training(self, rows: Any) -> "Ours":
+        """Returns this side with the token embeddings that a phase trains (`train.vocabulary.Rows`)."""
+        tree = self.state["params"]
+        embeddings = tree["encoder"]["embeddings"]
+        small = {**embeddings, "tokens": embeddings["tokens"][rows.ids]}
+        params = {**tree, "encoder": {**tree["encoder"], "embeddings": small}}
+        return Ours(rows.model(self.model), self._head, params, *self.recipe)
 
     def _put(self, batch: dict) -> dict:
         from jxstilts.mesh import put_batch

@@ -47,18 +47,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--remat", default="none", choices=("none", "full", "dots"))
     parser.add_argument("--accumulation", type=int, default=1)
     parser.add_argument("--dropout", type=float, default=0.1)
+    parser.add_argument("--embeddings", type=int, default=0, help="token embeddings that are trained, 0 = all")
     return parser
 
 
 def classifier(
-    preset: str, rows: int, length: int, *, compute: Compute, dropout: float = 0.1, accumulation: int = 1
-) -> Program:
-    """Returns the fine-tuning step of a preset with a classification head of three labels."""
+    preset: str, rows: int, length: int, *, compute: Compute, dropout: float = 0.1, accumulation: int = 1,
+    embeddings: int = 0,
+) -> Program:  # fmt: skip
+    """Returns the fine-tuning step of a preset with a head of three classes. embeddings: see `Program`."""
     config = make_config("xlmr", preset, hidden_dropout=dropout, attention_dropout=dropout)
     model = Model(config, (HeadSpec("nli", "classification", ("a", "b", "c")),), compute)
     recipe = Optimizer(learning_rate=1e-5, warmup=0.1, weight_decay=0.01)
     shapes = {"nli": BatchShape(forms.get("classification").batch_fields(model.template), rows, length)}
-    return Program(model, {"nli": step.Loss("nli")}, shapes, recipe, accumulation)
+    return Program(model, {"nli": step.Loss("nli")}, shapes, recipe, accumulation, embeddings=embeddings)
 
 
 def run(options: argparse.Namespace) -> dict:
@@ -68,7 +70,7 @@ def run(options: argparse.Namespace) -> dict:
         for topology in filter(None, options.topology.split(",")):
             print(f"compiling {preset} for {topology} ...", file=sys.stderr, flush=True)
             rows.append(_one(options, preset, topology))
-    settings = ("length", "axis", "remat", "accumulation", "dropout")
+    settings = ("length", "axis", "remat", "accumulation", "dropout", "embeddings")
     return {
         "rows": rows,
         **{key: getattr(options, key) for key in settings},
@@ -82,7 +84,7 @@ def _one(options: argparse.Namespace, preset: str, topology: str) -> dict[str, A
     size = options.batch_size or options.rows_per_chip * len(devices)
     made = classifier(
         preset, size, options.length, compute=Compute(dtype="bfloat16", remat=options.remat),
-        dropout=options.dropout, accumulation=options.accumulation,
+        dropout=options.dropout, accumulation=options.accumulation, embeddings=options.embeddings,
     )  # fmt: skip
     mesh = make_mesh({options.axis: -1}, devices)
     row: dict[str, Any] = {"model": preset, "topology": topology, "chips": len(devices), "batch_size": size}
@@ -116,7 +118,7 @@ def table(result: dict) -> str:
     lines = [
         f"Training step in bfloat16 (float32 weights and AdamW), rows of {result['length']} tokens, mesh axis "
         f"{result['axis']}, remat {result['remat']}, accumulation {result['accumulation']}, dropout "
-        f"{result['dropout']}",
+        f"{result['dropout']}, token embeddings trained: {result['embeddings'] or 'all'}",
         f"compiled by libtpu {versions['libtpu']} without a TPU; JAX {versions['jax']}; times are predictions "
         "(a roofline), not measurements",
         "",

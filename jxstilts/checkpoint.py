@@ -34,9 +34,9 @@ def _orbax():
     return orbax.checkpoint
 
 
-def leaves(tree: Any) -> dict[str, Any]:
-    """Flattens a tree to {"encoder/layers/query/kernel": leaf}."""
-    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+def leaves(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> dict[str, Any]:
+    """Flattens a tree to {"encoder/layers/query/kernel": leaf}. is_leaf: as in `jax.tree.flatten`."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in flat}
 
 

@@ -5,12 +5,14 @@ import pathlib
 import tempfile
 from typing import Any
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from jxstilts import tasks
 from jxstilts.data import batching, prepare
 from jxstilts.data import tokenizer as tokenizers
+from jxstilts.mesh import make_mesh
 from jxstilts.models.model import Model
 from jxstilts.train import inputs
 from jxstilts.train import phase as phases
@@ -55,6 +57,14 @@ def longest(phase: Any, key: str, model: Model, tokenizer_dir: pathlib.Path, dat
         )
         groups = batching.groups(features, form.fields)
         return 16 * -(-int((features.offsets[groups[1:]] - features.offsets[groups[:-1]]).max()) // 16)
+
+
+def embeddings(phase: Any, model: Model, tokenizer_dir: pathlib.Path, data_dir: str) -> int:
+    """Returns how many token embeddings a phase trains, 0 = all. All its training rows are tokenised."""
+    with tempfile.TemporaryDirectory() as folder:
+        cache, mesh = pathlib.Path(folder), make_mesh({}, jax.devices()[:1])
+        rows = inputs.make(phase, model, tokenizer_dir, phases.Place(cache, data_dir, cache, mesh, quiet=True)).rows
+    return 0 if rows is None else len(rows.ids)
 
 
 def _own(batch: dict[str, np.ndarray]) -> np.ndarray:

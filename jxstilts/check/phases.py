@@ -12,7 +12,7 @@ from jxstilts.models import bundle
 from jxstilts.models.model import HeadSpec, Model, published
 from jxstilts.study import starts
 from jxstilts.study.config import Study
-from jxstilts.train import frozen, inputs, terms
+from jxstilts.train import frozen, inputs, terms, vocabulary
 from jxstilts.train.mixture import Stream
 
 OPEN_LABELS = 512  # stands in for the size of an open label set (CCG) whose data is not at hand
@@ -26,12 +26,13 @@ class Step:
     phases: tuple[str, ...]
     program: Program
     bound: str = ""  # why the rows are longer than real ones may be; "" where they are not
+    note: str = ""  # what else is not known without data
 
 
 def steps(study: Study) -> tuple[list[Step], list[str]]:
     """Returns (the different training steps of a study, phases whose model is not known without fetching it)."""
     found: dict[tuple, Step] = {}
-    unknown, shapes = [], {}
+    unknown, shapes, counted = [], {}, {}
     for name, phase in study.phases.items():
         if not phase.tasks:
             continue
@@ -46,18 +47,24 @@ def steps(study: Study) -> tuple[list[Step], list[str]]:
             if repr(stream) not in shapes:
                 shapes[repr(stream)] = shape(study, name, key, model)
             sizes[key], bounds[key] = shapes[repr(stream)]
-        for program in programs(phase, model, sizes):
+        data = repr([phase.tasks, phase.vocabulary, phase.freeze, phase.objectives, model])
+        if data not in counted:
+            counted[data] = embeddings(study, name, model)
+        for program in programs(phase, model, sizes, counted[data][0]):
             first = found.get(program.key)
             if first is None:
                 bound = " ".join(filter(None, (bounds[key] for key in program.shapes)))
-                found[program.key] = Step(name, (name,), program, bound)
+                found[program.key] = Step(name, (name,), program, bound, counted[data][1])
             elif name not in first.phases:
                 found[program.key] = dataclasses.replace(first, phases=(*first.phases, name))
     return list(found.values()), unknown
 
 
-def programs(phase: Any, model: Model, shapes: Mapping[str, BatchShape]) -> list[Program]:
-    """Returns the steps that a phase compiles at its longest rows: one per stream, with the mixed ones beside it."""
+def programs(phase: Any, model: Model, shapes: Mapping[str, BatchShape], embeddings: int = 0) -> list[Program]:
+    """Returns the steps that a phase compiles at its longest rows: one per stream, with the mixed ones beside it.
+
+    embeddings: as in `Program`.
+    """
     losses = terms.losses(phase)
     mixed = {key: shapes[key] for key, stream in phase.tasks.items() if stream.mode == "mixed"}
     made = [
@@ -69,6 +76,7 @@ def programs(phase: Any, model: Model, shapes: Mapping[str, BatchShape]) -> list
             phase.accumulation,
             phase.freeze,
             phase.skip_nonfinite > 0,
+            embeddings,
         )
         for key, stream in phase.tasks.items()
         if stream.mode != "mixed"
@@ -95,6 +103,17 @@ def shape(study: Study, name: str, key: str, model: Model) -> tuple[BatchShape, 
         return BatchShape(fields, stream.batch_size, length, choices), bound
     seen = examples.longest(study.phases[name], key, model, tokenizer_of(study, name), study.data_dir)
     return BatchShape(fields, stream.batch_size, min(length, seen), choices), ""
+
+
+def embeddings(study: Study, name: str, model: Model) -> tuple[int, str]:
+    """Returns (the token embeddings that a phase trains, 0 = all; `Step.note`). Which occur, only its data tells."""
+    phase = study.phases[name]
+    if vocabulary.why_whole(phase, model):
+        return 0, ""
+    lacks = next(filter(None, (missing(study, name, key) for key in phase.tasks)), "")
+    if lacks:
+        return 0, f"all token embeddings are counted, a phase trains those that occur: {lacks}"
+    return examples.embeddings(phase, model, tokenizer_of(study, name), study.data_dir), ""
 
 
 def model_of(study: Study, name: str) -> Model | None:

@@ -15,10 +15,10 @@ from jxstilts.check.chips import Chip
 from jxstilts.checkpoint import leaves
 from jxstilts.data import batching
 from jxstilts.data.features import Features, Field
-from jxstilts.mesh import batch_divisor
+from jxstilts.mesh import batch_divisor, param_shardings
 from jxstilts.models.model import Model, family_module
 from jxstilts.runtime import InputError
-from jxstilts.train import frozen, objectives, step, terms
+from jxstilts.train import frozen, objectives, step, terms, vocabulary
 from jxstilts.train import optimizer as optimizers
 
 STEPS = 1000  # of the schedule, which is state: any number gives the same program
@@ -55,6 +55,12 @@ class Program:
     accumulation: int = 1
     freeze: tuple[str, ...] = ()  # see `train.frozen`
     skip_nonfinite: bool = False
+    embeddings: int = 0  # rows of the token embeddings that are trained (see `train.vocabulary`); 0 = all
+
+    @property
+    def trained(self) -> Model:
+        """The model as the step knows it."""
+        return vocabulary.with_rows(self.model, self.embeddings) if self.embeddings else self.model
 
     @property
     def key(self) -> tuple:
@@ -74,7 +80,7 @@ class Program:
         optimizer = repr(dataclasses.replace(self.optimizer, **rates))
         extra = tuple(dataclasses.replace(signal, name="") for _, signal in self.model.extra)
         model = (self.model.family, self.model.config, self.model.compute, tuple(sorted(heads.values())), extra)
-        return model, taken, optimizer, self.accumulation, self.freeze, self.skip_nonfinite
+        return model, taken, optimizer, self.accumulation, self.freeze, self.skip_nonfinite, self.embeddings
 
     @property
     def tokens(self) -> int:
@@ -94,7 +100,8 @@ class Program:
 class Memory:
     """Bytes on one device. arguments: the state and the batch. weights and optimizer are parts of them.
 
-    outputs: those that do not take the place of an argument.
+    outputs: those that do not take the place of an argument. kept: the whole table of token embeddings, beside a state
+    that has a part of them. saving: all that is there while such a state is saved whole.
     """
 
     arguments: int
@@ -103,17 +110,20 @@ class Memory:
     outputs: int
     temporaries: int
     code: int
+    kept: int = 0
+    saving: int = 0
 
     @property
     def total(self) -> int:
-        return self.arguments + self.outputs + self.temporaries + self.code
+        return max(self.arguments + self.outputs + self.temporaries + self.code + self.kept, self.saving)
 
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
     """What a program comes to on one device of a mesh. too_large: the compiler's words where it gave up on memory.
 
-    frozen: of the parameters. saved: bytes of moments and gradients that a device would hold for them.
+    frozen: of the parameters, and of the token embeddings those that do not occur. saved: bytes of moments and
+    gradients that a device would hold for them.
     """
 
     parameters: int
@@ -174,18 +184,20 @@ def compile(program: Program, mesh: Mesh) -> Compiled:
     if jax.default_backend() == "cpu" and program.model.compute.attention in ("auto", "xla"):  # which loop on one CPU
         compute = dataclasses.replace(program.model.compute, attention="plain")
         program = dataclasses.replace(program, model=dataclasses.replace(program.model, compute=compute))
-    config = program.model.config
-    context = objectives.Context(config.vocab_size, config.vocab_size - 1, tuple(range(4)))
-    optimizer = terms.optimizer(program.optimizer, program.losses, STEPS, program.model)
+    model = program.trained
+    size = model.config.vocab_size
+    context = objectives.Context(size, size - 1, tuple(range(4)))
+    optimizer = terms.optimizer(program.optimizer, program.losses, STEPS, model)
     train_step = step.make_train_step(
-        program.model, program.losses, optimizer, mesh, context=context, accumulation=program.accumulation,
+        model, program.losses, optimizer, mesh, context=context, accumulation=program.accumulation,
         freeze=program.freeze, skip_nonfinite=program.skip_nonfinite,
     )  # fmt: skip
-    params, _ = program.model.abstract()
-    parameters = sum(leaf.size for leaf in leaves(params).values())
+    params, _ = model.abstract()
     kept = frozen.split(params, program.freeze)[1]
-    places = frozen.split(step.gradient_shardings(program.model, mesh), program.freeze)[1]
-    less = {"frozen": sum(leaf.size for leaf in leaves(kept).values()), "saved": 3 * _on_device(kept, places)}
+    places = frozen.split(step.gradient_shardings(model, mesh), program.freeze)[1]
+    less = {"frozen": _size(kept), "saved": 3 * _on_device(kept, places)}
+    parameters, apart = _size(program.model.abstract()[0]), _Apart(program, mesh)
+    less = {key: value + getattr(apart, key) for key, value in less.items()}
     state = jax.eval_shape(lambda tree: step.new_state(tree, optimizer, 0, program.freeze), params)
     batches = {name: shape.arrays() for name, shape in program.shapes.items()}
     lowered = train_step.lower(state, batches)
@@ -205,9 +217,35 @@ def compile(program: Program, mesh: Mesh) -> Compiled:
         outputs=found.output_size_in_bytes - found.alias_size_in_bytes,
         temporaries=found.temp_size_in_bytes,
         code=found.generated_code_size_in_bytes,
+        **apart.beside(_on_device(state, shardings)),
     )
     cost = hlo.cost(hlo.read(compiled.as_text()))
     return Compiled(parameters, mesh.size, memory, cost, time.perf_counter() - began, **less)
+
+
+class _Apart:
+    """The token embeddings that a program does not train. frozen: their number; saved: as in `Compiled`."""
+
+    def __init__(self, program: Program, mesh: Mesh):
+        self.frozen = self.saved = self.table = self.moments = 0
+        if not program.embeddings:
+            return
+        path, sizes = vocabulary.table(program.model), []
+        for model in (program.model, program.trained):
+            shapes, axes = model.abstract()
+            leaf, place = leaves(shapes)[path], leaves(param_shardings(axes, shapes, mesh)[0])[path]
+            spread = leaves(step.gradient_shardings(model, mesh))[path]
+            sizes.append((leaf.size, _on_device(leaf, place), _on_device(leaf, spread)))
+        (count, self.table, self.moments), (own, _, less) = sizes
+        self.frozen, self.saved = count - own, 3 * (self.moments - less)
+
+    def beside(self, state: int) -> dict[str, int]:
+        """state: bytes of the small one."""
+        return {"kept": self.table, "saving": self.table and state + 2 * self.table + 2 * self.moments}
+
+
+def _size(tree: Any) -> int:
+    return sum(leaf.size for leaf in leaves(tree).values())
 
 
 def _on_device(tree: Any, shardings: Any) -> int:

@@ -131,7 +131,8 @@ def changes(study: Study, step: Step, mesh: Mesh) -> list[tuple[str, Program, Me
     phase = study.phases.get(step.phase)
     if not given.freeze and phase and phase.init != "random":  # last, since it changes what is learnt
         last = made[-1][1] if made else given
-        add(f"{where}.freeze=('embeddings',)", dataclasses.replace(last, freeze=("embeddings",)), split)
+        fewer = dataclasses.replace(last, freeze=("embeddings",), embeddings=0)
+        add(f"{where}.freeze=('embeddings',)", fewer, split)
     return made
 
 
@@ -163,12 +164,14 @@ def as_json(found: Checked, limit: int | None) -> dict[str, Any]:
         "fits": found.fits,
         "problem": found.refused,
         "bound": step.bound,
+        "note": step.note,
         "model_flops": step.program.model_flops,
     }
     if compiled is None:
         return row
     row |= {"parameters": compiled.parameters, "compile_seconds": compiled.seconds}
     row |= {"freeze": list(step.program.freeze), "frozen": compiled.frozen, "saved": compiled.saved}
+    row |= {"embeddings": step.program.embeddings}
     if compiled.memory is None:
         return row | _too_large(step, compiled.too_large)
     row["memory"] = dataclasses.asdict(compiled.memory) | {"total": compiled.memory.total}
@@ -207,8 +210,10 @@ def text(row: Mapping[str, Any]) -> str:
     if "parameters" in row:
         lines.append(f"  parameters     {row['parameters']:,}")
         if row["frozen"]:
+            which = [f"{', '.join(row['freeze'])} frozen"] if row["freeze"] else []
+            which += [f"{row['embeddings']:,} token embeddings occur"] if row["embeddings"] else []
             lines[-1] += (
-                f", {row['parameters'] - row['frozen']:,} of them trained; {', '.join(row['freeze'])} frozen: "
+                f", {row['parameters'] - row['frozen']:,} of them trained; {'; '.join(which)}: "
                 f"{_gib(row['saved'])} a device less of moments and gradients"
             )
     if "memory" in row:
@@ -216,7 +221,8 @@ def text(row: Mapping[str, Any]) -> str:
         lines += [
             f"  memory         {_gib(memory['total'])} a device: arguments {_gib(memory['arguments'])} (weights "
             f"{_gib(memory['weights'])}, optimizer {_gib(memory['optimizer'])}), outputs beside them "
-            f"{_gib(memory['outputs'])}, temporaries {_gib(memory['temporaries'])}, code {_gib(memory['code'])}",
+            f"{_gib(memory['outputs'])}, temporaries {_gib(memory['temporaries'])}, code {_gib(memory['code'])}"
+            + (f", all token embeddings {_gib(memory['kept'])}" if memory["kept"] else ""),
             f"  FLOPs          {_count(row['flops'])} a device and step, in matrix products (the model: "
             f"{_count(row['model_flops'])} a step)",
         ]
@@ -241,6 +247,8 @@ def text(row: Mapping[str, Any]) -> str:
         lines.append(f"  fits           {'yes' if row['fits'] else 'NO'}")
     if row["bound"]:
         lines.append(f"  at most        {row['bound']}")
+    if row["note"]:
+        lines.append(f"  note           {row['note']}")
     if row["problem"]:
         lines.append(f"  problem        {row['problem']}")
     if row.get("helps"):

@@ -28,6 +28,7 @@ DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (6, 1, 1, 1)))
 MARKERS = "osD^vX"
 INK = "#010203"  # becomes the page's colour of text
 GREY = "#8a8a8a"  # is legible on white and on black
+PALE = "#8a8a8a66"  # behind what is drawn on it
 LINES = 12  # more lines in one panel are not told apart: they are drawn alike
 SMALLEST = 0.75
 WIDE = 42  # characters of a title
@@ -161,7 +162,7 @@ def _heat(axes, it: Study, arms: list[Arm], against: bool) -> None:
 
 
 def languages(it: Study, target: Target, metric: str) -> Figure | None:
-    """A panel for each arm: the baseline's values, the others' differences, by language."""
+    """A panel for each arm, by language: the baseline's values, and the others' beside them, with intervals."""
     folder = it.folder
     arms = [arm for arm in folder.arms if folder.of(arm, target)]
     order = folder.languages(target)
@@ -172,44 +173,52 @@ def languages(it: Study, target: Target, metric: str) -> Figure | None:
         if held:  # the best of the first arm stand on top, in all panels alike
             order = sorted(order, key=lambda code: held.get(code, -1))
             break
-    apart = {
-        arm: comparisons.difference_by_language(folder, arm, target, (metric,))
-        for arm in arms
-        if arm.intermediate != BASELINE and folder.of(arm._replace(intermediate=BASELINE), target)
-    }
-    most = 1.05 * max((abs(value) for values in apart.values() for value in values.values()), default=1.0) or 1.0
     several = len({arm.model for arm in arms}) > 1
-    whole = {arm: comparisons.by_language(folder, arm, target, (metric,)) for arm in arms if arm not in apart}
+    whole = {arm: comparisons.by_language(folder, arm, target, (metric,)) for arm in arms}
     end = min(100.0, 1.05 * max((value for values in whole.values() for value in values.values()), default=1.0) or 1.0)
     panels = []
     for arm in arms:
         title = f"{arm.model}, {arm.intermediate}" if several else arm.intermediate
-        values, ends = (apart[arm], (-most, most)) if arm in apart else (whole[arm], (0.0, end))
-        panels.append((title, functools.partial(_bars, values=values, order=order, metric=name(metric), ends=ends)))
+        base = whole.get(arm._replace(intermediate=BASELINE), {}) if arm.intermediate != BASELINE else {}
+        drawn = {"base": base, "intervals": _intervals(it, arm, target, metric), "order": order}
+        panels.append((title, functools.partial(_bars, values=whole[arm], metric=name(metric), end=end, **drawn)))
     size = (2.5, 0.85 + ROW * max(len(order), 4))
-    caption = f"{it.title(target, metric)} by language: the baseline's values, the others' differences from it"
+    caption = (
+        f"{it.title(target, metric)} by language. Bars: the baseline (in its own panel, or a model without one: the "
+        "arm). Dots: the arm, with the 95 % interval of its difference from the baseline"
+    )
     return Figure(f"languages-{target.task}-{target.split}", caption, panels, size, 4)
 
 
-def _bars(axes, values: dict[str, float], order: list[str], metric: str, ends: tuple[float, float]) -> None:
-    """Bars by language; the axis of differences has a negative end."""
-    apart = ends[0] < 0
-    held = [(place, values[code]) for place, code in enumerate(order) if code in values]
-    kinds = [(lambda value: True, GREY, None)]
-    if apart:
-        kinds = [(lambda value: value >= 0, COLOURS[0], None), (lambda value: value < 0, COLOURS[1], "////")]
-    for fits, colour, hatch in kinds:
-        mine = [pair for pair in held if fits(pair[1])]
-        places, lengths = zip(*mine, strict=True) if mine else ((), ())
-        axes.barh(places, lengths, height=0.7, color=colour, hatch=hatch, edgecolor="white", linewidth=0)
+def _intervals(it: Study, arm: Arm, target: Target, metric: str) -> dict[str, tuple[float, float]]:
+    """Returns {language: (low, high)} of an arm's difference from its baseline."""
+    own = [one for one in it.found if (one.arm, one.target, one.metrics) == (arm, target, (metric,))]
+    return {each.language: (each.low, each.high) for one in own for each in one.each}
+
+
+def _bars(
+    axes, values: dict[str, float], metric: str, end: float, base: dict[str, float],
+    intervals: dict[str, tuple[float, float]], order: list[str],
+) -> None:  # fmt: skip
+    """Bars by language; where there is a baseline they are its own, and the values are dots with whiskers."""
+    lengths = [(base or values).get(code, 0.0) for code in order]
+    axes.barh(range(len(order)), lengths, height=0.7, color=PALE if base else GREY, linewidth=0)
+    for place, code in enumerate(order):
+        if not base or code not in values:
+            continue
+        better = values[code] >= base.get(code, 0.0)
+        if code in base and code in intervals:
+            low, high = (max(base[code] + apart, 0.0) for apart in intervals[code])
+            axes.plot((low, high), (place, place), color=COLOURS[not better], linewidth=0.9)
+        axes.plot(values[code], place, MARKERS[not better], color=COLOURS[not better], markersize=3)
     axes.set_yticks(range(len(order)), [f"{code} (source)" if code == SOURCE else code for code in order], fontsize=7)
     axes.set_ylim(-0.6, len(order) - 0.4)
     axes.tick_params(axis="y", length=0)
     axes.axvline(0, color=INK, linewidth=0.7)
-    axes.set_xlim(*ends)
+    axes.set_xlim(0.0, end)
     axes.grid(axis="x", color=GREY, linewidth=0.3)
     axes.set_axisbelow(True)
-    axes.set_xlabel("difference, points" if apart else f"{metric}, %")
+    axes.set_xlabel(f"{metric}, %")
     axes.set_ylabel("language")
 
 

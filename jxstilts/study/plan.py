@@ -22,7 +22,7 @@ from jxstilts.models.model import Model, family_module, make_config
 from jxstilts.runtime import InputError
 from jxstilts.study import starts
 from jxstilts.study.config import Study, order
-from jxstilts.train import identity, mixture
+from jxstilts.train import identity, mixture, vocabulary
 from jxstilts.train.mixture import Stream
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -115,12 +115,17 @@ def unknown_sizes(study: Study) -> list[str]:
     return sorted(stream.task for stream in sampled if _size(stream, study.data_dir) is None)
 
 
-def memory(family: str, config: Any, compute: Compute) -> dict[str, int]:
-    """Returns {parameters, and the bytes of weights, optimizer and gradients}, without heads and activations."""
-    abstract, _ = Model(config, (), compute, family).abstract()
-    parameters = sum(math.prod(leaf.shape) for leaf in leaves(abstract).values())
+def memory(family: str, config: Any, compute: Compute) -> dict[str, float]:
+    """Returns {parameters, and the bytes of weights, optimizer and gradients}, without heads and activations.
+
+    embeddings: the share of the bytes that all token embeddings have; a phase may train those alone that occur.
+    """
+    model = Model(config, (), compute, family)
+    sizes = {path: math.prod(leaf.shape) for path, leaf in leaves(model.abstract()[0]).items()}
+    parameters = sum(sizes.values())
     size = parameters * BYTES[compute.param_dtype]
-    return {"parameters": parameters, "weights": size, "optimizer": 2 * size, "gradients": size}
+    found = {"parameters": parameters, "weights": size, "optimizer": 2 * size, "gradients": size}
+    return found | {"embeddings": sizes.get(vocabulary.table(model), 0) / parameters}
 
 
 def _work(phase: Any, data_dir: str) -> tuple[int | None, int | None, int | None]:
@@ -302,10 +307,13 @@ def text(found: Mapping[str, Any]) -> str:
         f"{_time(total['seconds_left'])} of training left",
         f"{total['evaluations']:,} evaluations of {total['pairs']:,} pairs of task and language",
     ]
+    some = False
     for name, model in found["models"].items():
         if "parameters" in model:
             sizes = ", ".join(f"{model[key] / 2**30:.2f} GiB {key}" for key in ("weights", "optimizer", "gradients"))
             lines.append(f"{name}: {model['parameters'] / 1e6:.1f} M parameters: {sizes}; beside activations and heads")
+            some |= model["embeddings"] > 0
+            lines[-1] += f" ({model['embeddings']:.0%} are token embeddings)" if model["embeddings"] else ""
         else:
             lines.append(f"{name}: the size of {model['init']} is not known without fetching it")
     lines.append(
@@ -320,6 +328,11 @@ def text(found: Mapping[str, Any]) -> str:
     if found["unknown_sizes"]:
         lines.append(
             f"Not counted, since neither data nor an official size is there: {', '.join(found['unknown_sizes'])}"
+        )
+    if some:
+        lines.append(
+            "Token embeddings: optimizer and gradients are of those alone that occur in a phase's data, where it may "
+            "leave the others out (phases.*.vocabulary); `jxstilts check` counts them."
         )
     if total["seconds_left"] is None:
         lines.append("No time: give --tokens_per_second=N, or a --workdir in which phases have finished.")

@@ -26,6 +26,9 @@ def architecture(study: Study, name: str) -> tuple[str, Any] | None:
     if bundle.is_bundle(init):
         meta = bundle.read_meta(init)
         return meta["family"], make_config(meta["family"], **meta["config"])
+    if pathlib.Path(init).expanduser().is_dir():
+        model = bundle.model_of(init, study.compute)
+        return model.family, model.config
     known = published(init)
     return (known[0], make_config(*known)) if known else None
 

@@ -26,9 +26,12 @@ def check(params: Any, freeze: Sequence[str], where: str = "freeze") -> None:
 
 
 def split(params: Any, freeze: Sequence[str]) -> tuple[dict, dict]:
-    """Returns (what is trained, what is frozen): two trees without each other's leaves."""
-    flat = leaves(params)
-    named = {path for path in flat if _matches(path, freeze)}
+    """Returns (what is trained, what is frozen): two trees without each other's leaves.
+
+    A branch without arrays, as the head of an embedding model's recipe, stands in the first.
+    """
+    flat = leaves(params, is_leaf=lambda node: isinstance(node, dict) and not node)
+    named = {path for path, leaf in flat.items() if not isinstance(leaf, dict) and _matches(path, freeze)}
     trained = nested({path: leaf for path, leaf in flat.items() if path not in named})
     return trained, nested({path: leaf for path, leaf in flat.items() if path in named})
 

@@ -41,6 +41,7 @@ def settings(phase: Any) -> dict:
     """Returns the phase's config without the name of its starting point, with the order of its tasks."""
     kept = {key: value for key, value in plain(phase).items() if key != "init"}
     kept["keep_heads"] = kept["keep_heads"] or []  # None, where the start is not known yet
+    kept.pop("vocabulary")  # the result is the same
     return without_added(kept) | {"order": list(phase.tasks)}
 
 

@@ -19,7 +19,7 @@ from jxstilts.models import attention
 from jxstilts.models.checks import check_vocabulary
 from jxstilts.models.model import HeadSpec, Model, family_module
 from jxstilts.runtime import InputError
-from jxstilts.train import mixture, objectives
+from jxstilts.train import mixture, objectives, vocabulary
 from jxstilts.train.mixture import Stream
 
 MAX_SEGMENTS = 16  # of a packed row of text
@@ -37,6 +37,7 @@ class Data:
     flops_per_token: float  # forward and backward, of the encoder
     notes: tuple[str, ...]
     origins: Mapping[str, Callable[[np.ndarray], list[dict]]]  # stream -> (feature ids -> what `examples` says)
+    rows: vocabulary.Rows | None  # the token embeddings that are trained, by which tokens are numbered; None: all
 
     def examples(self, step: int) -> dict[str, list[dict]]:
         """Returns {stream: [{task, language, row}]} of a step's batch, counted from 0: steps and training rows.
@@ -161,13 +162,24 @@ def make(phase: Any, model: Model, tokenizer_dir: Any, place: Any) -> Data:
     if len(names) > 1:
         shares = ", ".join(f"{key} {counts[key] / steps:.1%}" for key in names)
         notes.append(f"of {steps:,} steps: {shares}")
-    context = objectives.Context(len(tokenizer), tokenizer.mask_token_id, tuple(sorted(tokenizer.all_special_ids)))
+    special = sorted(tokenizer.all_special_ids)
+    rows, why = None, vocabulary.why_whole(phase, model)
+    if not why:
+        rows = vocabulary.rows([one.features.tokens for one in made.values()], special, model.config.vocab_size)
+    notes.append(f"vocabulary: {rows or 'all token embeddings are trained or frozen: ' + (why or 'nearly all occur')}")
+    if rows is None:
+        context = objectives.Context(len(tokenizer), tokenizer.mask_token_id, tuple(special))
+    else:
+        mask = tokenizer.mask_token_id
+        mask = None if mask is None else int(rows.places[mask])
+        context = objectives.Context(len(rows.ids), mask, tuple(rows.places[special].tolist()))
     flops = [
         family_module(model.family).training_flops(model.config, stream.max_length) for stream in phase.tasks.values()
     ]
     per_token = float(np.average(flops, weights=[counts[key] for key in names]))
     origins = {key: one.origin for key, one in made.items()}
-    return Data(mixture.MixtureSource(order, sources, mixed), steps, context, per_token, tuple(notes), origins)
+    source = mixture.MixtureSource(order, sources, mixed, None if rows is None else rows.places)
+    return Data(source, steps, context, per_token, tuple(notes), origins, rows)
 
 
 def _check(key, stream, accumulation, model, mesh):

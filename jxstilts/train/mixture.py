@@ -159,10 +159,14 @@ class MixtureSource:
     """Random access to the batches of a run: source[step] = {stream: batch}, one task and all the mixed ones.
 
     order: int [steps], the stream of each step (see `draw`); sources: stream -> its batches, one after the other.
+    places: int [V], a number to take for each token; None: its own.
     """
 
-    def __init__(self, order: np.ndarray, sources: Mapping[str, BatchSource], mixed: Sequence[str] = ()):
-        self.sources, self._mixed, self._order = dict(sources), tuple(mixed), order
+    def __init__(
+        self, order: np.ndarray, sources: Mapping[str, BatchSource], mixed: Sequence[str] = (),
+        places: np.ndarray | None = None,
+    ):  # fmt: skip
+        self.sources, self._mixed, self._order, self._places = dict(sources), tuple(mixed), order, places
         self._names = list(sources)
         self._steps = [np.flatnonzero(order == i) for i in range(len(self._names))]
 
@@ -178,4 +182,7 @@ class MixtureSource:
         chosen = int(self._order[step])
         index = int(np.searchsorted(self._steps[chosen], step))
         batches = {self._names[chosen]: self.sources[self._names[chosen]][index]}
-        return batches | {name: self.sources[name][step] for name in self._mixed}
+        batches |= {name: self.sources[name][step] for name in self._mixed}
+        if self._places is None:
+            return batches
+        return {name: {**batch, "tokens": self._places[batch["tokens"]]} for name, batch in batches.items()}

@@ -120,11 +120,18 @@ def progress(state: Any, step: jax.Array) -> jax.Array:
     The number of all steps is state, too, so phases of other lengths share a compiled step. NaN where the optimizer is
     another, which has no such number.
     """
-    schedules = [
-        each
-        for each in jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, Schedule))
-        if isinstance(each, Schedule)
-    ]
+    schedules = _schedules(state)
     if not schedules:
         return jnp.full((), jnp.nan, jnp.float32)
     return step.astype(jnp.float32) / jnp.maximum(schedules[0].steps, 1)
+
+
+def updates(state: Any) -> int:
+    """Returns how many updates the state of an optimizer of `make` has seen: without steps that were skipped."""
+    return int(_schedules(state)[0].count)
+
+
+def _schedules(state: Any) -> list[Schedule]:
+    """Those in an optimizer's state, that of the main group first."""
+    nodes = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, Schedule))
+    return [node for node in nodes if isinstance(node, Schedule)]

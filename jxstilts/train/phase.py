@@ -24,7 +24,7 @@ from jxstilts.models import attention, bundle
 from jxstilts.models.model import Model, Params
 from jxstilts.runtime import InputError
 from jxstilts.tasks import protocols
-from jxstilts.train import frozen, handover, inputs, keeping, mixture, step, terms
+from jxstilts.train import frozen, handover, inputs, keeping, mixture, step, terms, vocabulary
 from jxstilts.train import optimizer as optimizers
 from jxstilts.train.log import Log
 from jxstilts.train.mixture import Sampling, Stream
@@ -71,6 +71,7 @@ class Phase:
     sampling: Sampling = dataclasses.field(default_factory=Sampling)  # several tasks: which one a step takes
     keep_heads: tuple[str, ...] | None = None  # of the start; None = those it trains on: same name, type and labels
     objectives: dict[str, terms.Further] = dataclasses.field(default_factory=dict)  # beside the tasks' own ones
+    vocabulary: str = "occurring"  # token embeddings that are trained: those that occur in the data, or the "whole"
     freeze: tuple[str, ...] = ()  # parameters that stay as they are: embeddings, layers/*/bias, heads/NAME (`frozen`)
     dropout: float | None = None  # overrides the model's hidden and attention dropout
     epochs: float = 0.0
@@ -86,6 +87,8 @@ class Phase:
     seed: int = 0
 
     def __post_init__(self):
+        if self.vocabulary not in vocabulary.CHOICES:
+            raise InputError(f"vocabulary: {runtime.suggest('choice', self.vocabulary, vocabulary.CHOICES)}")
         if self.skip_nonfinite < 0:
             raise InputError(f"skip_nonfinite={self.skip_nonfinite}: 0 (stop at once) or a number of steps")
         if self.epochs > 0 and self.steps > 0:
@@ -211,9 +214,11 @@ def run(
     progress.steps = data.steps
     optim = terms.optimizer(phase.optimizer, losses, data.steps, model)
     frozen.check(params, phase.freeze, f"config.phases.{name}.freeze")
-    shardings, notes = step.state_shardings(model, optim, place.mesh, phase.freeze)
+    small = model if data.rows is None else data.rows.model(model)  # what the step knows of the model
+    abstract, notes = step.abstract_state(small, optim, place.mesh, phase.freeze)
+    whole = abstract if data.rows is None else step.abstract_state(model, optim, place.mesh, phase.freeze)[0]
     train_step = step.make_train_step(
-        model, losses, optim, place.mesh, context=data.context, accumulation=phase.accumulation,
+        small, losses, optim, place.mesh, context=data.context, accumulation=phase.accumulation,
         freeze=phase.freeze, skip_nonfinite=phase.skip_nonfinite > 0,
     )  # fmt: skip
     config, compute = model.config, model.compute
@@ -225,15 +230,18 @@ def run(
 
     # 3. The state: this phase's own checkpoint, else the starting point.
     checkpoints = Checkpoints(folder / "checkpoints")
-    rest = {key: place for key, place in shardings.items() if key != "params"}  # those are not copied
+    table = vocabulary.Table(data.rows, model, params, abstract, whole)
+    if data.rows is not None:
+        table.decays(phase.optimizer, data.steps)
+    params = table.take(params)
+    rest = {key: jax.tree.map(lambda x: x.sharding, tree) for key, tree in abstract.items() if key != "params"}
     first = partial(step.new_state, optimizer=optim, seed=phase.seed, freeze=phase.freeze)
-    beside = jax.jit(lambda p: {key: first(p)[key] for key in rest}, out_shardings=rest)
+    beside = jax.jit(lambda p: {key: first(p)[key] for key in rest}, out_shardings=rest)  # parameters are not copied
     state = {"params": params, **beside(params)}
-    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
     meta: dict = {"best": None, "bad": 0, "evaluated": 0, "iterator": None, "skipped": 0}
     begun = None
-    if found := checkpoints.resume(abstract, progress.note):
-        begun, state, meta = found
+    if found := checkpoints.resume(whole, progress.note):
+        begun, state, meta = found[0], table.narrow(found[1]), found[2]
         progress.note(f"going on from step {begun}")
     del params, found
     now = begun or 0
@@ -254,7 +262,7 @@ def run(
             at_mark = now > 0 and (now % phase.select.every == 0 or now == data.steps)
             if evaluate is not None and at_mark and meta["evaluated"] != now and not stopping:
                 log.flush()
-                values = processes.meet("a dev value", log.paused(evaluate, model, state["params"]))[0]
+                values = processes.meet("a dev value", log.paused(evaluate, model, table.params(state)))[0]
                 improved = _judge(phase.select, values, now, meta)
                 log.evaluation(now, values, meta["best"])
             finished = now == data.steps or meta["bad"] >= phase.select.patience
@@ -262,7 +270,7 @@ def run(
                 log.flush()
                 keep = meta["best"]["step"] if meta["best"] else now
                 record = meta | {"iterator": iterator.get_state(), "skipped": log.skipped}
-                log.paused(checkpoints.save, now, state, record, keep)
+                log.paused(checkpoints.save, now, table.widen(state), record, keep)
             if stopping:
                 checkpoints.wait()
                 raise runtime.Interrupted(f"{name}: stopped at step {now} of {data.steps}; saved")
@@ -274,9 +282,9 @@ def run(
         checkpoints.wait()
 
         # 5. The best checkpoint becomes the bundle that the next phase starts from.
-        params = state["params"]
+        params = table.params(state)
         if meta["best"] and meta["best"]["step"] != now:
-            params = checkpoints.restore_params(meta["best"]["step"], abstract["params"])
+            params = checkpoints.restore_params(meta["best"]["step"], whole["params"])
         record = finish(params, {"steps": now, "best": meta["best"]})
     finally:
         log.close()

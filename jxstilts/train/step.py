@@ -53,6 +53,16 @@ def state_shardings(
     return {"params": placed, "opt_state": moments, "step": whole, "rng": whole}, notes
 
 
+def abstract_state(
+    model: Model, optimizer: optax.GradientTransformation, mesh: Mesh, freeze: Sequence[str] = ()
+) -> tuple[State, list[str]]:
+    """Returns (ShapeDtypeStructs of the whole state with their shardings, notes)."""
+    shardings, notes = state_shardings(model, optimizer, mesh, freeze)
+    shapes = jax.eval_shape(lambda params: new_state(params, optimizer, 0, freeze), model.abstract()[0])
+    placed = jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes, shardings)
+    return placed, notes
+
+
 def gradient_shardings(model: Model, mesh: Mesh, freeze: Sequence[str] = ()) -> Any:
     """Where the gradients lie, and so the moments and updates: each device has a part of what is trained."""
     shapes, axes = model.abstract()

@@ -54,6 +54,8 @@ class Config:
 PRESETS = {
     "tiny": {"vocab_size": 1000, "width": 32, "layers": 2, "heads": 4, "mlp": 64, "max_positions": 128},
     "mini": {"vocab_size": 16000, "width": 192, "layers": 4, "heads": 6, "mlp": 768},
+    # the shape of multilingual E5 small and multilingual MiniLM, which are BERT's family by their own files
+    "small": {"vocab_size": 250037, "width": 384, "layers": 12, "heads": 12, "mlp": 1536},
     "base": {"vocab_size": 250002, "width": 768, "layers": 12, "heads": 12, "mlp": 3072},
     "v-base": {"vocab_size": 901629, "width": 768, "layers": 12, "heads": 12, "mlp": 3072},
     "large": {"vocab_size": 250002, "width": 1024, "layers": 24, "heads": 16, "mlp": 4096},

@@ -8,6 +8,8 @@ subclass defines what it needs:
     ALL_HIDDEN  True: it reads all hidden states, not the last alone
     KEPT        True: its parameters are a part of the model: bundles keep them, and a later phase with an objective of
                 the same name takes them over. False: the phase's bundle is without them.
+    WHOLE_VOCABULARY  False: it reads no token embedding but those of the batches' own tokens. Then the phase may train
+                the rows that occur alone (see `train.vocabulary`): `batches` and `context` number tokens by these rows.
     init(model, key) -> parameters of its own, params["extra"][NAME], which `self.own(params)` finds; {} for none
     optimizer(config, steps) -> the optimizer of those parameters: a group of its own, with its own clipping, so that
                 they do not change what the others do

@@ -62,6 +62,7 @@ class Objective:
     HEAD: ClassVar[str | None] = None
     ALL_HIDDEN: ClassVar[bool] = False
     KEPT: ClassVar[bool] = False
+    WHOLE_VOCABULARY: ClassVar[bool] = True
 
     def own(self, params: Params) -> Any:
         """Returns the objective's own parameters."""

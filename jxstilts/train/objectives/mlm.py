@@ -17,6 +17,7 @@ class Objective(task.Objective):
     """head: of type mlm."""
 
     HEAD = "mlm"
+    WHOLE_VOCABULARY = True  # random tokens in the input, and a logit for each
     head: str = "mlm"
 
     @classmethod

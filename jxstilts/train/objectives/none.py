@@ -11,6 +11,8 @@ from jxstilts.train.objectives import base
 class Objective(base.Objective):
     """Without options."""
 
+    WHOLE_VOCABULARY = False
+
     def loss(self, model, params, batches, rng, progress):
         """Nothing, of no weight."""
         return jnp.zeros(()), jnp.zeros(()), {}

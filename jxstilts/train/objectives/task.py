@@ -10,6 +10,7 @@ class Objective(base.Objective):
     """head: a head of the model."""
 
     HEAD = base.OWN
+    WHOLE_VOCABULARY = False
     head: str = ""
 
     def loss(self, model, params, batches, rng, progress):
