@@ -33,7 +33,7 @@ from jxstilts.models import bundle
 from jxstilts.models.layers import Compute
 from jxstilts.study import Study
 
-MEAN = {"pooling": "mean"}
+MEAN = {"pooling": "mean", "packed": False}
 # training task: its stream (limit = rows, never more than `rows`), epochs, learning rate
 RECIPES = {
     "mnli": ({"max_length": 64, "limit": 1600, **MEAN}, 1.0, 1e-4),
@@ -114,7 +114,7 @@ def _stream(task: str, arg) -> dict:
     stream = RECIPES[task][0]
     rows = 32 if arg.smoke else min(stream["limit"], arg.rows)
     more = {"holdout": 8} if arg.smoke and "holdout" in stream else {}
-    return {"batch_size": 16, "packed": False, **stream, "limit": rows, **more}
+    return {"batch_size": 16, **stream, "limit": rows, **more}
 
 
 def _training(streams: dict, recipe: str, arg) -> dict:

@@ -34,13 +34,14 @@ def test_a_phase_of_the_quickstart(world, capsys):
     found = json.loads(capsys.readouterr().out)
     (row,) = found["steps"]
     assert found["devices"] == 8 and row["phases"] == ["micro-mnli-s0"] and row["fits"] is True
-    state = 3 * 4 * row["parameters"]  # weights and two moments, float32, replicated
-    memory = row["memory"]
-    assert memory["weights"] == 4 * row["parameters"]
+    trained, memory = row["parameters"] - row["frozen"], row["memory"]
+    assert 0 < row["embeddings"] < 2379 and row["frozen"] == (2379 - row["embeddings"]) * 96
+    state = 3 * 4 * trained  # weights and two moments, float32, replicated
+    assert memory["weights"] == 4 * trained and memory["kept"] == 4 * 2379 * 96
     assert state <= memory["arguments"] < state + 20_000  # and the batch
     assert memory["weights"] + memory["optimizer"] - state < 100  # counters
     assert row["flops"] * 8 == pytest.approx(row["model_flops"], rel=0.05)  # the head's are beside it
-    assert row["sent"] == pytest.approx(2 * 7 / 8 * 4 * row["parameters"], rel=0.02)
+    assert row["sent"] == pytest.approx(2 * 7 / 8 * 4 * trained, rel=0.02)
     assert "the first example: <s> " in row["batches"]["mnli"] and " -> " in row["batches"]["mnli"]
 
 

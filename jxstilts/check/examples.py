@@ -38,7 +38,8 @@ def describe(phase: Any, key: str, model: Model, tokenizer_dir: pathlib.Path, da
     tokenizer = tokenizers.load(tokenizer_dir)
     own = _own(batch)  # the first example of a row that may hold several; a question's choices are one example
     first = np.isin(batch["segments"][0], 1 + np.flatnonzero(own))
-    text = tokenizer.decode(batch["tokens"][0][first])
+    tokens = batch["tokens"][0][first]
+    text = tokenizer.decode(tokens if data.rows is None else data.rows.ids[tokens])
     text = text if len(text) <= WORDS else f"{text[:WORDS]}..."
     rows, length = batch["tokens"].shape
     real = float((batch["segments"] > 0).mean())

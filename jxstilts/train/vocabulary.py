@@ -110,7 +110,7 @@ class Table:
     def __init__(self, rows: Rows | None, model: Model, start: Params, small: State, whole: State):
         self.rows = rows
         if rows is not None:
-            self._path, self._ids, self._small, self._whole = table(model), jnp.asarray(rows.ids), small, whole
+            self._path, self._ids, self._small, self._whole = table(model), rows.ids, small, whole
             self._start, self._factors = leaves(start)[self._path], np.ones(1)
 
     def decays(self, config: optimizers.Optimizer, steps: int) -> None:
