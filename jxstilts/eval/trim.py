@@ -145,10 +145,8 @@ def _chosen(names: Sequence[str], languages: Sequence[str], data_dir: str) -> tu
 
 def _features(tokenizer, model: Model, given: Set, data_dir: str, limit: int | None = None) -> Iterator[Features]:
     """Yields the features of a set's examples, with and without the prefix of the model's own recipe."""
-    form, examples = (
-        tasks.get(given.task).form,
-        tasks.load(given.task, data_dir, given.split, given.language, limit=limit),
-    )
+    form = tasks.get(given.task).form
+    examples = tasks.load(given.task, data_dir, given.split, given.language, limit=limit)
     prefixes = dict.fromkeys(("", model.recipe.prefix if model.recipe else ""))
     plain = Options(max_length=model.config.max_length, long_sentences="split")
     readings = [dataclasses.replace(plain, prefix=prefix) for prefix in prefixes]
@@ -206,7 +204,10 @@ def _others(names: Sequence[str], languages: Sequence[str], data_dir: str) -> di
 
 
 def _changes(tokenizer, model: Model, kinds: dict[str, list[Set]], kept: np.ndarray, data_dir: str) -> list[str]:
-    """Returns lines that say how many inputs of other text hold a piece that is gone, and so are others now."""
+    """Returns lines that say how many inputs of other text hold a piece that is gone, and so are others now.
+
+    An input that WordPiece had an unknown word in may change without: a word may be spelled now.
+    """
     gone = np.ones(len(tokenizer), bool)
     gone[kept] = False
     lines = [
