@@ -13,6 +13,11 @@ from collections.abc import Sequence
 from jxstilts import __version__, processes
 from jxstilts.runtime import EXIT_BAD_INPUT, EXIT_INTERRUPTED, InputError, Interrupted, explained, writing
 
+TRIM = (
+    "a model for some tasks and languages: fewer pieces and rows of embeddings, the same outputs on the data folder's "
+    "text. It pays for a few languages only: in all of a benchmark's nearly every piece occurs"
+)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the process's exit code."""
@@ -121,6 +126,14 @@ def _parser() -> argparse.ArgumentParser:
     load.add_argument("target")
     load.add_argument("--force", action="store_true", help="replace the bundle that the target holds")
     load.add_argument("--prefix", help='of an embedding model: text before each sentence, such as "query: "')
+
+    trim = add("trim", _trim, TRIM)
+    trim.add_argument("model", help="a bundle, a Hugging Face folder or a hub id")
+    trim.add_argument("target")
+    trim.add_argument("--data_dir", required=True)
+    trim.add_argument("--tasks", required=True, help="comma-separated, those of training too; or xtreme: all splits")
+    trim.add_argument("--languages", default="", help="comma-separated; default: all of each task")
+    trim.add_argument("--force", action="store_true", help="replace the bundle that the target holds")
 
     export = add("export", _export, "a bundle -> a folder that Hugging Face's AutoModelFor... loads")
     export.add_argument("bundle")
@@ -286,18 +299,24 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(filter(None, text.split(",")))
 
 
-def _import(options) -> None:
+def _new_bundle(options) -> None:
+    """Raises InputError, before anything is read, where the target may not be written."""
     from jxstilts import mesh, runtime
-    from jxstilts.data import tokenizer
-    from jxstilts.models import bundle
-    from jxstilts.models.checks import check_vocabulary
-    from jxstilts.study.paths import model_path
 
     target = pathlib.Path(options.target)
     if target.exists() and not options.force:
         raise InputError(f"{target} exists; give another target, or --force to replace the bundle that it holds")
     mesh.all_devices()
     runtime.make_folder(target.absolute().parent, "the folder of DST")
+
+
+def _import(options) -> None:
+    from jxstilts.data import tokenizer
+    from jxstilts.models import bundle
+    from jxstilts.models.checks import check_vocabulary
+    from jxstilts.study.paths import model_path
+
+    _new_bundle(options)
     loaded = bundle.load(model_path(options.source, "SRC"))
     if loaded.tokenizer_dir is not None:
         check_vocabulary(loaded.model.config, tokenizer.load(loaded.tokenizer_dir), options.source)
@@ -313,6 +332,15 @@ def _import(options) -> None:
         print(f"{options.source} has no tokenizer, nor has the bundle: put its tokenizer.json beside the weights first")
     if loaded.model.recipe:
         print(f"sentence vectors: {loaded.model.recipe}")
+
+
+def _trim(options) -> None:
+    from jxstilts.eval import trim
+    from jxstilts.study.paths import model_path
+
+    _new_bundle(options)
+    source = model_path(options.model, "MODEL")
+    trim.trim(source, options.target, options.data_dir, _names(options.tasks), _names(options.languages))
 
 
 def _export(options) -> None:
@@ -362,37 +390,9 @@ def _world(options) -> None:
 
 
 def _tasks(options) -> None:
-    import textwrap
+    from jxstilts.tasks import listing
 
-    from jxstilts import forms, tasks
-
-    specs = [tasks.get(name) for name in tasks.names()]
-    for kind in forms.names():
-        print(f"\n{kind}\n{'=' * len(kind)}")
-        for spec in (spec for spec in specs if spec.type == kind):
-            splits = (f"{split} {spec.sizes[split]:,}" if split in spec.sizes else split for split in spec.splits)
-            languages = f"{len(spec.languages)}: {' '.join(spec.languages)}" if len(spec.languages) > 1 else "en"
-            if spec.more_languages:
-                languages += f"; {len(spec.more_languages)} more when asked for by name"
-            if spec.translated:
-                languages += "; translations: read if present"
-            recipe, head = spec.recipe, spec.train_task
-            fields = {
-                "splits": ", ".join(splits) + (" (rows in English)" if spec.sizes else ""),
-                "parts": ", ".join(spec.parts),
-                "languages": languages,
-                "metric": spec.metric or "none",
-                "head": head and (head if head == spec.name else f"{head} (trained on {head})"),
-                "recipe": recipe
-                and f"batch {recipe.batch_size}, length {recipe.max_length}, {recipe.epochs} epochs ({recipe.source})",
-                "source": spec.url,
-                "licence": spec.licence,
-            }
-            print("\n" + textwrap.fill(f"{spec.name}: {spec.description}", 120))
-            for key, value in fields.items():
-                if value:
-                    indent = " " * 13
-                    print(textwrap.fill(f"  {key:<11}{value}", 120, subsequent_indent=indent, break_on_hyphens=False))
+    print("\n".join(listing.lines()))
 
 
 def _languages(options) -> None:

@@ -16,6 +16,7 @@ from golden.batches import one_per_row, packed, worst
 from jxstilts import tasks
 from jxstilts.data import tokenizer
 from jxstilts.eval.evaluator import Evaluator, Options
+from jxstilts.eval.trim import trim
 from jxstilts.models import bundle, huggingface
 
 SENTENCES = (
@@ -73,3 +74,19 @@ def test_tatoeba_by_the_models_own_recipe(layout, folder, corpus):
         assert found[language].metrics["accuracy"] == pytest.approx(expected, abs=0.2)
     middle = dataclasses.replace(run, options=Options(sentence="protocol")).options.resolve(task, loaded.model).layer
     assert middle == 7 and found["ta"].curve[7]["accuracy"] < 80 < found["ta"].curve[12]["accuracy"]
+
+
+def test_trimmed_to_two_languages_it_gives_the_same_vectors(folder, corpus, tmp_path):
+    lines = []
+    trim(str(folder / "xlmr"), tmp_path / "small", corpus, ["xnli"], ["en", "sw"], say=lines.append)
+    print("\n".join(lines))
+    sides = [tasks.load("xnli", corpus, "test", language, limit=25) for language in ("en", "sw")]
+    sentences = [{"id": f"{place}/{e['id']}", "text": e["text_a"]} for place, side in enumerate(sides) for e in side]
+    found, sizes = [], []
+    for path in (folder / "xlmr", tmp_path / "small"):
+        loaded = bundle.load(path, verify=False)
+        run = Evaluator(loaded.model, loaded.params, tokenizer.load(loaded.tokenizer_dir))
+        found.append(run.vectors(sentences))
+        sizes.append(loaded.model.config.vocab_size)
+    assert sizes[1] < 0.1 * sizes[0] and len(found[0]) == 50
+    np.testing.assert_array_equal(*found)
