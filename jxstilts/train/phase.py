@@ -12,21 +12,16 @@ import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
 
-import jax
 from jax.sharding import Mesh
 
 from jxstilts import processes, runtime, tasks, tracking
-from jxstilts.checkpoint import Checkpoints
 from jxstilts.config import fingerprint, plain
-from jxstilts.data import pipeline
-from jxstilts.mesh import process_rows, put_batch
 from jxstilts.models import attention, bundle
-from jxstilts.models.model import Model, Params
+from jxstilts.models.model import Model
 from jxstilts.runtime import InputError
 from jxstilts.tasks import protocols
-from jxstilts.train import frozen, handover, inputs, keeping, mixture, step, terms, vocabulary
-from jxstilts.train import optimizer as optimizers
-from jxstilts.train.log import Log
+from jxstilts.train import frozen, handover, inputs, keeping, mixture, terms, vocabulary
+from jxstilts.train.loop import Evaluator, Loop, Training
 from jxstilts.train.mixture import Sampling, Stream
 from jxstilts.train.optimizer import Optimizer
 
@@ -147,9 +142,6 @@ class Place:
     quiet: bool = False
 
 
-Evaluator = Callable[[Model, Params], dict[str, float]]
-
-
 def _explained(train: Callable) -> Callable:
     """Makes of a full disk or a lack of memory an InputError that names the phase, and the keys to change."""
 
@@ -209,86 +201,26 @@ def run(
     if not phase.tasks:
         return finish(params, {"steps": 0, "best": None})
 
-    # 2. The data and the step.
+    # 2. The data and the steps.
     data = inputs.make(phase, model, tokenizer_dir, place)
     progress.steps = data.steps
     optim = terms.optimizer(phase.optimizer, losses, data.steps, model)
     frozen.check(params, phase.freeze, f"config.phases.{name}.freeze")
-    small = model if data.rows is None else data.rows.model(model)  # what the step knows of the model
-    abstract, notes = step.abstract_state(small, optim, place.mesh, phase.freeze)
-    whole = abstract if data.rows is None else step.abstract_state(model, optim, place.mesh, phase.freeze)[0]
-    train_step = step.make_train_step(
-        small, losses, optim, place.mesh, context=data.context, accumulation=phase.accumulation,
-        freeze=phase.freeze, skip_nonfinite=phase.skip_nonfinite > 0,
-    )  # fmt: skip
     config, compute = model.config, model.compute
     backend, why = attention.choose(
         compute.attention, config.attention_dropout, compute.dtype, windowed=config.windowed
     )  # fmt: skip
-    for text in (f"attention: {backend}, {why}", *notes, *data.notes):
+    for text in (f"attention: {backend}, {why}", *data.notes):
         progress.note(text)
+    loop = Loop(Training(name, phase, model, losses, optim, data, place), params, progress)
+    del params  # the steps use them up
 
-    # 3. The state: this phase's own checkpoint, else the starting point.
-    checkpoints = Checkpoints(folder / "checkpoints")
-    table = vocabulary.Table(data.rows, model, params, abstract, whole)
-    if data.rows is not None:
-        table.decays(phase.optimizer, data.steps)
-    params = table.take(params)
-    rest = {key: jax.tree.map(lambda x: x.sharding, tree) for key, tree in abstract.items() if key != "params"}
-    first = partial(step.new_state, optimizer=optim, seed=phase.seed, freeze=phase.freeze)
-    beside = jax.jit(lambda p: {key: first(p)[key] for key in rest}, out_shardings=rest)  # parameters are not copied
-    state = {"params": params, **beside(params)}
-    meta: dict = {"best": None, "bad": 0, "evaluated": 0, "iterator": None, "skipped": 0}
-    begun = None
-    if found := checkpoints.resume(whole, progress.note):
-        begun, state, meta = found[0], table.narrow(found[1]), found[2]
-        progress.note(f"going on from step {begun}")
-    del params, found
-    now = begun or 0
-    part, parts = process_rows(place.mesh)
-    iterator = pipeline.Batches(data.source, start_step=now, process_index=part, process_count=parts)
-    if meta["iterator"] is not None:
-        iterator.set_state(meta["iterator"])
-    schedule = optimizers.schedule(phase.optimizer, data.steps)
-    log = Log(name, phase, data, schedule, folder, now, progress, checkpoints, meta["skipped"])
-
-    # 4. The loop. Its order matters: evaluate(step), save(state, iterator), next(batch), step. Saving after `next`
-    # would lose a batch, and a stop is honoured before the evaluation, which a resumed run then makes up for.
+    # 3. The best checkpoint becomes the bundle that the next phase starts from.
     try:
-        while True:
-            checkpoints.check()
-            stopping = now < data.steps and stop(now)
-            improved = False
-            at_mark = now > 0 and (now % phase.select.every == 0 or now == data.steps)
-            if evaluate is not None and at_mark and meta["evaluated"] != now and not stopping:
-                log.flush()
-                values = processes.meet("a dev value", log.paused(evaluate, model, table.params(state)))[0]
-                improved = _judge(phase.select, values, now, meta)
-                log.evaluation(now, values, meta["best"])
-            finished = now == data.steps or meta["bad"] >= phase.select.patience
-            if now != begun and (stopping or finished or improved or (now > 0 and now % phase.save_every == 0)):
-                log.flush()
-                keep = meta["best"]["step"] if meta["best"] else now
-                record = meta | {"iterator": iterator.get_state(), "skipped": log.skipped}
-                log.paused(checkpoints.save, now, table.widen(state), record, keep)
-            if stopping:
-                checkpoints.wait()
-                raise runtime.Interrupted(f"{name}: stopped at step {now} of {data.steps}; saved")
-            if finished:
-                break
-            state, metrics = train_step(state, put_batch(next(iterator), place.mesh))
-            now += 1
-            log.step(now, metrics)
-        checkpoints.wait()
-
-        # 5. The best checkpoint becomes the bundle that the next phase starts from.
-        params = table.params(state)
-        if meta["best"] and meta["best"]["step"] != now:
-            params = checkpoints.restore_params(meta["best"]["step"], whole["params"])
-        record = finish(params, {"steps": now, "best": meta["best"]})
+        best = loop.run(evaluate, stop)
+        record = finish(best, {"steps": loop.now, "best": loop.meta["best"]})
     finally:
-        log.close()
-        checkpoints.close()
+        loop.checkpoints.close()
     processes.meet("the end of a phase")
     if processes.first():
         shutil.rmtree(folder / "checkpoints")  # several times the model's size, and of no use once the phase is done
@@ -299,19 +231,6 @@ def _origin(meta: dict) -> dict:
     """What a bundle records of its starting point, and of what that started from: hub ids with their commits."""
     kept = ("phase", "source", "revision", "files", "start")
     return {"sha256": meta["sha256"]} | {key: meta["provenance"][key] for key in kept if key in meta["provenance"]}
-
-
-def _judge(select: Select, values: dict[str, float], now: int, meta: dict) -> bool:
-    """Updates the best record in `meta`; returns whether this evaluation is the best so far."""
-    if select.metric not in values:
-        raise InputError(f"select.metric: {runtime.suggest('metric', select.metric, values)}")
-    value = values[select.metric]
-    improved = meta["best"] is None or value > meta["best"]["value"]
-    meta["evaluated"] = now
-    meta["bad"] = 0 if improved else meta["bad"] + 1
-    if improved:
-        meta["best"] = {"step": now, "metric": select.metric, "value": value}
-    return improved
 
 
 def _finish(folder, model, tokenizer_dir, provenance, params, record) -> dict:
