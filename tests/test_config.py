@@ -1,7 +1,6 @@
 """Configs: arguments, overrides, strict conversion, fingerprints."""
 
 import dataclasses
-import pathlib
 import types
 import typing
 
@@ -468,22 +467,3 @@ def test_bad_values_of_a_study(tmp_path, override, text):
     (tmp_path / "c.py").write_text(BARE)
     with pytest.raises(InputError, match=text):
         study.from_config(config.load([f"--config={tmp_path}/c.py", f"--config.{override}"]), to_run=False)
-
-
-CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
-
-
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_config_is_a_whole_study(path):
-    found = study.from_config(config.load([f"--config={path}"]), to_run=False)
-    assert found.study and found.phases and found.evaluations
-    assert {one.phase for one in found.evaluations.values()} <= set(study.order(found))
-
-
-def test_the_study_on_real_text_has_its_cells():
-    path = CONFIGS[0].with_name("real_study.py")
-    found = study.from_config(config.load([f"--config={path}"]), to_run=False)
-    arms = {(one.intermediate, one.what.tasks[0]) for one in found.evaluations.values()}
-    assert len(arms) == 4 * 6
-    trained = [one for one in found.evaluations.values() if one.what.tasks[0] in ("xnli", "udpos", "panx", "tydiqa")]
-    assert len(trained) == 4 * 4 * 3
