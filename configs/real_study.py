@@ -50,8 +50,8 @@ INTERMEDIATES = ("mnli", "qqp", "hellaswag", "cosmosqa", "commonsenseqa", "anli_
 TARGETS = {
     "xnli": {"split": "dev"},
     "pawsx": {"split": "dev"},
-    "udpos": {"split": "test"},
-    "panx": {"split": "dev"},
+    "udpos": {"split": "test", "options": {"max_length": 128}},  # in some scripts a word is many pieces
+    "panx": {"split": "dev", "options": {"max_length": 128}},
     "xquad": {"split": "test"},
     "mlqa": {"split": "dev"},
     "tydiqa": {"split": "train", "languages": ("ko", "sw")},
@@ -128,7 +128,7 @@ def _what(task: str, arg) -> dict:
     own = RECIPES[training][0] if training in RECIPES else {"max_length": 128}
     options = {key: own[key] for key in ("max_length", "doc_stride") if key in own}
     rows = {} if task == "bucc2018" and not arg.smoke else {"limit": 10 if arg.smoke else arg.evaluated}
-    return {**TARGETS[task], **rows, "options": options}
+    return {**TARGETS[task], **rows, "options": {**options, **TARGETS[task].get("options", {})}}
 
 
 def _control(training: dict, seeds: tuple[int, ...], arg) -> dict:

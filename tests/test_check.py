@@ -209,9 +209,9 @@ def test_the_table_of_memory(monkeypatch):
     result = memory.run(options)
     assert {row["way"]: row["fits"] for row in result["rows"]} == {
         "none": False, "accumulation 4": False, "remat dots": False, "remat full": True,
-        "remat full, accumulation 4": True,
+        "remat full, accumulation 4": True, "embeddings that occur": False, "all of these": True,
     }  # fmt: skip
-    assert memory.table(result).count("yes") == 2
+    assert memory.table(result).count("yes") == 3
 
 
 def test_the_table_of_slices(monkeypatch):
