@@ -175,12 +175,17 @@ def languages(it: Study, target: Target, metric: str) -> Figure | None:
             break
     several = len({arm.model for arm in arms}) > 1
     whole = {arm: comparisons.by_language(folder, arm, target, (metric,)) for arm in arms}
-    end = min(100.0, 1.05 * max((value for values in whole.values() for value in values.values()), default=1.0) or 1.0)
+    intervals = {arm: _intervals(it, arm, target, metric) for arm in arms}
+    ends = [value for values in whole.values() for value in values.values()]
+    for arm, own in intervals.items():
+        base = whole.get(arm._replace(intermediate=BASELINE), {})
+        ends += [base[code] + high for code, (_, high) in own.items() if code in base]
+    end = min(100.0, 1.05 * max(ends, default=1.0) or 1.0)
     panels = []
     for arm in arms:
         title = f"{arm.model}, {arm.intermediate}" if several else arm.intermediate
         base = whole.get(arm._replace(intermediate=BASELINE), {}) if arm.intermediate != BASELINE else {}
-        drawn = {"base": base, "intervals": _intervals(it, arm, target, metric), "order": order}
+        drawn = {"base": base, "intervals": intervals[arm], "order": order}
         panels.append((title, functools.partial(_bars, values=whole[arm], metric=name(metric), end=end, **drawn)))
     size = (2.5, 0.85 + ROW * max(len(order), 4))
     caption = (
