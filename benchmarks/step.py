@@ -18,10 +18,9 @@ Unpacked batches need the most memory. Where it is short, `--cells` takes some o
 
 import argparse
 import dataclasses
-import importlib.util
+import importlib
 import os
 import pathlib
-import platform
 import statistics
 import sys
 import time
@@ -113,7 +112,7 @@ def run(options: argparse.Namespace) -> dict:
         raise InputError("--accumulation: a divisor of --batch_size")
     if options.accumulation > 1 and "train_same" in cells:
         raise InputError("--accumulation: parts are no batches of this package; leave train_same out of --cells")
-    device, load = _start(options), os.getloadavg()[0]
+    device, load = sides.ready(options), os.getloadavg()[0]
     features, source = inputs(options)
     steps = 3 * options.batches * (options.repetitions + 1)  # this package trains in up to three ways
     ours, theirs = sides.build(options, _config(options, features), _head(options.task), steps)
@@ -201,31 +200,6 @@ def _timed(part: Callable[[], Any]) -> tuple[float, Any]:
 
 def _count(batches: list[dict], key: str) -> int:
     return int(sum((batch[key] > 0).sum() for batch in batches))
-
-
-def _start(options: argparse.Namespace) -> str:
-    """Readies both libraries for the device and returns it in words. Raises InputError if one of them lacks it."""
-    if importlib.util.find_spec("torch") is None:
-        raise InputError("PyTorch is not installed, so there is nothing to compare with: pip install jxstilts[parity]")
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leaves torch its share of a GPU's memory
-    runtime.start()
-    import jax
-    import torch
-
-    jax.config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda"}[options.device])
-    try:
-        device = jax.devices()[0]
-    except RuntimeError as error:
-        raise InputError(f"--device={options.device}: JAX cannot use it here: {str(error).splitlines()[0]}") from error
-    if device.platform != options.device:
-        raise InputError(f"--device={options.device}: this process already runs JAX on {device.platform}")
-    if options.device == "gpu" and not torch.cuda.is_available():
-        raise InputError(f"--device=gpu: torch {torch.__version__} sees no CUDA device")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    torch.set_num_threads(cores)
-    torch.set_float32_matmul_precision("highest" if options.device == "cpu" else "high")  # on GPU TF32, as JAX has it
-    torch.manual_seed(options.seed)
-    return device.device_kind if options.device == "gpu" else f"{platform.machine()} CPU, {cores} cores"
 
 
 def inputs(options: argparse.Namespace) -> tuple[Features, str]:
