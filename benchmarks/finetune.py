@@ -4,13 +4,14 @@
 
 FOLDER is an XLM-R or BERT encoder in Hugging Face's format with its tokenizer. Both sides start from the same encoder
 and the same new head, and take the same examples in the same batches and order, with the same rates, AdamW and
-clipping: once without dropout, once with it (then each side draws its own). The batches are those of a training phase;
-here its packed rows, to PyTorch one example a row, padded to the batch's longest. Each side predicts the same inputs
-with its own forward pass; decoding and scoring are this package's for both.
-The interval (95 %) is that of the difference by a paired bootstrap over examples; with several seeds (of the head, the
-order and the dropout) over seeds and examples. With dropout and one seed it does not hold what the draw of the dropout
-does. Without dropout the means have to be within 0.3 points, else the exit code is 1. `train` is without compiling,
-which stands apart; `in all` holds compiling and evaluation. Needs torch: `pip install jxstilts[parity]`.
+clipping: once without dropout, once with it (then each side draws its own). The batches are those of a training phase.
+Here they are packed, and the token embeddings that occur are trained, as a phase does it; PyTorch gets one example a
+row, padded to the batch's longest. Each side predicts the same inputs with its own forward pass; decoding and scoring
+are this package's for both. The interval (95 %) is that of the difference by a paired bootstrap over examples; with
+several seeds (of the head, the order and the dropout) over seeds and examples. With dropout and one seed it leaves out
+what the draw of the dropout does. Without dropout the means have to be within 0.3 points, else the exit code is 1.
+`train` is without compiling, which stands apart; `in all` holds compiling and evaluation. Needs torch:
+`pip install jxstilts[parity]`.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -65,7 +67,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--task", default="udpos", choices=sorted(SETTINGS))
     parser.add_argument("--rows", type=int, default=1000, help="training rows; 0 = all")
     parser.add_argument("--epochs", type=float, default=1.0)
-    parser.add_argument("--languages", default="", help="comma-separated; default: ten of the task's")
+    parser.add_argument("--languages", default="", help="comma-separated; default: of ten, those that are there")
     parser.add_argument("--evaluated", type=int, default=60, help="rows of each language; 0 = all")
     parser.add_argument("--freeze", action="store_true", help="leave the embeddings as they are")
     parser.add_argument("--dropouts", default="0,0.1", help="comma-separated rates, each a training of both sides")
@@ -132,10 +134,13 @@ def _rate(options: argparse.Namespace) -> float:
 
 def _examples(options: argparse.Namespace) -> dict[str, list]:
     """Returns {language: rows}, the first of each."""
-    setting = SETTINGS[options.task]
-    codes = tuple(filter(None, options.languages.split(","))) or setting.languages
-    limit = options.evaluated or None
-    return {code: tasks.load(options.task, options.data_dir, setting.split, code, limit=limit) for code in codes}
+    setting, limit = SETTINGS[options.task], options.evaluated or None
+    where = options.task, options.data_dir, setting.split
+    codes = list(filter(None, options.languages.split(",")))
+    codes = codes or [code for code in setting.languages if tasks.available(*where, code)]
+    if not codes:
+        raise InputError(f"--data_dir={options.data_dir} has no {setting.split} file of {options.task}")
+    return {code: tasks.load(*where, code, limit=limit) for code in codes}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,15 +156,17 @@ class _Ready:
         """Trains and evaluates both sides. Returns {"kept": of each {language: Kept}, "values", "figures"}."""
         with tempfile.TemporaryDirectory() as folder:
             ours, theirs, data = self._sides(dropout, seed, pathlib.Path(folder))
+        model, (source,) = ours.model, data.source.sources.values()  # with tokens as the tokenizer numbers them
+        alone = [apart(source[number], self.tokenizer.pad_token_id) for number in range(data.steps)]
         batches = [next(iter(data.source[number].values())) for number in range(data.steps)]
-        pad = self.tokenizer.pad_token_id
-        alone = [apart(batch, pad) for batch in batches]
         limit = 1e-3 if self.options.dtype == "float32" and self.options.device == "cpu" else 0.1
         figures: dict[str, Any] = {"seed": seed, "steps": data.steps, "seconds": {}, "in_all": {}, "losses": {}}
         figures["logits_difference"] = sides.agreement(ours, theirs, alone[0], limit)
+        figures["embeddings_trained"] = data.rows and len(data.rows.ids)
+        ours = ours.training(data.rows) if data.rows else ours
         kept, values = {}, {}
         for name, side, own, predict in (
-            ("torch", theirs, alone, self._theirs), ("jxstilts", ours, batches, self._ours)
+            ("torch", theirs, alone, self._theirs), ("jxstilts", ours, batches, partial(self._ours, model))
         ):  # fmt: skip
             began = time.perf_counter()
             figures["losses"][name] = side.train(own)
@@ -188,7 +195,8 @@ class _Ready:
         recipe = Optimizer(learning_rate=_rate(options), warmup=0.1, weight_decay=0.01)
         train = SETTINGS[options.task].train
         stream = Stream(limit=options.rows, batch_size=options.batch_size, max_length=options.max_length)
-        phase = Phase(tasks={train: stream}, dropout=dropout, epochs=options.epochs, optimizer=recipe, seed=seed)
+        phase = Phase(tasks={train: stream}, dropout=dropout, epochs=options.epochs, optimizer=recipe, seed=seed,
+                      freeze=("embeddings",) if options.freeze else ())  # fmt: skip
         phase = phase.resolve("benchmarks.finetune")
         model = inputs.heads(phase, self.start.model, (), options.data_dir)
         params, _ = handover.take_over(model, self.start.params, (), seed, mesh)
@@ -197,12 +205,12 @@ class _Ready:
         training = sides.Training(phase.optimizer, data.steps, seed, options.freeze)
         return *sides.pair(options, model, params, training), data
 
-    def _ours(self, side: sides.Ours) -> tuple[dict, dict]:
+    def _ours(self, model: Any, side: sides.Ours) -> tuple[dict, dict]:
         from jxstilts.eval.evaluator import Evaluator, Options
 
         spec, kept, values = tasks.get(self.options.task), {}, {}
         reading = Options(max_length=self.options.max_length)
-        run = Evaluator(side.model, side.state["params"], self.tokenizer, reading, side.mesh)
+        run = Evaluator(model, side.params, self.tokenizer, reading, side.mesh)
         for result in run.languages(spec, self.examples.items()):
             kept[result.language], values[result.language] = _kept(result.values), result.major
         return kept, values

@@ -117,7 +117,8 @@ class Ours:
         self._step = step.make_train_step(model, losses, optim, self.mesh, context=context, freeze=freeze)
         self._compiled: dict[tuple, Any] = {}  # of each shape of batch
         self._encode = jax.jit(model.encode, compiler_options=predict.compiler_options())  # as evaluation has it
-        self._logits = jax.jit(lambda p, batch: model.head(head).logits(p, model.encode(p, batch), batch))
+        logits = lambda p, batch: model.head(head).logits(p, model.encode(p, batch), batch)  # noqa: E731
+        self._logits = jax.jit(lambda p, batch: logits(p, batch).astype("float32"))
 
     def training(self, rows: Any) -> "Ours":
         """Returns this side with the token embeddings that a phase trains (`train.vocabulary.Rows`).
@@ -219,12 +220,11 @@ class Theirs:
         if options.compile:
             self.compile()
 
-    def compile(self, dynamic: bool | None = None) -> None:
-        """Compiles what is trained, by `torch.compile`; dynamic: see there."""
+    def compile(self, **options: Any) -> None:
+        """Compiles the model by `torch.compile`, whose options these are."""
         import torch
 
-        parts = self.model, self.model.base_model
-        self.whole, self.encoder = (torch.compile(part, dynamic=dynamic) for part in parts)
+        self.whole, self.encoder = (torch.compile(part, **options) for part in (self.model, self.model.base_model))
 
     def _put(self, array: np.ndarray) -> Any:
         import torch

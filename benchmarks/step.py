@@ -72,10 +72,11 @@ SOURCES = {"xnli": Source("dev", 128, 3.68, 0.33, 14_778), "tydiqa": Source("tra
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark, prints its table and returns the exit code."""
-    return command.main(_parser(), run, table, argv)
+    return command.main(arguments(), run, table, argv)
 
 
-def _parser() -> argparse.ArgumentParser:
+def arguments() -> argparse.ArgumentParser:
+    """Returns the command's options."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.step", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--model", default="base", help="preset of the xlmr family")
     parser.add_argument("--task", default="xnli", choices=sorted(SOURCES))
@@ -85,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batches", type=int, default=4, help="batches of examples to measure")
     parser.add_argument("--repetitions", type=int, default=2, help="turns of each side; the median counts")
     parser.add_argument("--max_length", type=int, default=0, help="tokens; 0 = 128 for xnli, 384 for tydiqa")
+    parser.add_argument("--buckets", type=int, default=mixture.Stream.buckets, help="this package's shapes, at most")
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of the computation")
     parser.add_argument("--device", default="cpu", choices=("cpu", "gpu"))
@@ -115,10 +117,10 @@ def run(options: argparse.Namespace) -> dict:
     device, load = sides.ready(options), os.getloadavg()[0]
     features, source = inputs(options)
     steps = 3 * options.batches * (options.repetitions + 1)  # this package trains in up to three ways
-    ours, theirs = sides.build(options, _config(options, features), _head(options.task), steps)
-    in_order, packed = _batches(options, features, ours.model)
-    rows = _rows(options, features, ours.model.config.vocab_size)
-    numbered = [{**batch, "tokens": rows.places[batch["tokens"]]} for batch in packed] if rows else packed
+    ours, theirs = sides.build(options, config_of(options, features), head_of(options.task), steps)
+    in_order, packed = both_ways(options, features, ours.model)
+    rows = rows_of(options, features, ours.model.config.vocab_size)
+    numbered = [by_place(batch, rows) for batch in packed] if rows else packed
     trained = ours.training(rows) if rows and "train_as_run" in cells else ours
     exact = (options.dtype, options.device) == ("float32", "cpu")
     difference = sides.agreement(ours, theirs, in_order[0], 1e-3 if exact else 0.1)
@@ -235,7 +237,7 @@ def inputs(options: argparse.Namespace) -> tuple[Features, str]:
     return Features(tokens, offsets_of(lengths), fields), words
 
 
-def _batches(options: argparse.Namespace, features: Features, model: Any) -> tuple[list[dict], list[dict]]:
+def both_ways(options: argparse.Namespace, features: Features, model: Any) -> tuple[list[dict], list[dict]]:
     """Returns the examples in file order, batches (or their parts) padded to the longest, and packed as in training."""
     size, lengths = options.batch_size, features.lengths
     part = size // options.accumulation
@@ -246,7 +248,7 @@ def _batches(options: argparse.Namespace, features: Features, model: Any) -> tup
         for begin in range(0, len(lengths), part)
     ]
     shapes = packing.choose(
-        lengths, batch_size=size, count=mixture.Stream.buckets, cost=partial(training.token_cost, model), multiple=8
+        lengths, batch_size=size, count=options.buckets, cost=partial(training.token_cost, model), multiple=8
     )
     drawn = batching.plan_epoch(
         lengths, batch_size=size, buckets=(int(lengths.max()),), seed=options.seed, epoch=0
@@ -259,7 +261,7 @@ def _batches(options: argparse.Namespace, features: Features, model: Any) -> tup
     )
 
 
-def _rows(options: argparse.Namespace, features: Features, size: int) -> Any:
+def rows_of(options: argparse.Namespace, features: Features, size: int) -> Any:
     """Returns the token embeddings that a phase of the task trains; None where those are nearly all."""
     from jxstilts.train import vocabulary
 
@@ -271,6 +273,11 @@ def _rows(options: argparse.Namespace, features: Features, size: int) -> Any:
     tokens = tokenizer.load(pathlib.Path(options.data_dir) / "tokenizer")
     found = train.form.tokenize(examples, tokens, _template(), Reading(max_length=max(features.lengths)))
     return vocabulary.rows([found.tokens, features.tokens], tokens.all_special_ids, size)
+
+
+def by_place(batch: dict, rows: Any) -> dict:
+    """Returns a batch with its tokens numbered by their places among the `train.vocabulary.Rows`."""
+    return {**batch, "tokens": rows.places[batch["tokens"]]}
 
 
 def _template() -> Any:
@@ -287,7 +294,8 @@ def _preset(name: str) -> dict:
     return PRESETS[name]
 
 
-def _config(options: argparse.Namespace, features: Features) -> Any:
+def config_of(options: argparse.Namespace, features: Features) -> Any:
+    """Returns the encoder's Config."""
     from jxstilts.models.model import make_config
 
     vocabulary = _preset(options.model)["vocab_size"]
@@ -297,7 +305,8 @@ def _config(options: argparse.Namespace, features: Features) -> Any:
     return make_config("xlmr", options.model, vocab_size=vocabulary, max_positions=512, **rates)
 
 
-def _head(task: str) -> Any:
+def head_of(task: str) -> Any:
+    """Returns the HeadSpec of a task."""
     from jxstilts.models.model import HeadSpec
 
     spec = tasks.get(task)
