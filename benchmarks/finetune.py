@@ -221,11 +221,11 @@ class _Ready:
         from jxstilts.eval.evaluator import Options
 
         spec, kept, values = tasks.get(self.options.task), {}, {}
-        model = self.start.model
+        model, labels = self.start.model, tasks.get(SETTINGS[self.options.task].train).labels  # the head's
         reading = Options(max_length=self.options.max_length).resolve(spec, model)
         for language, rows in self.examples.items():
-            features = spec.form.tokenize(rows, self.tokenizer, model.template, reading, spec.labels)
-            collector = spec.form.collector(Given(spec, rows, features, spec.labels, reading, (), None))
+            features = spec.form.tokenize(rows, self.tokenizer, model.template, reading, labels)
+            collector = spec.form.collector(Given(spec, rows, features, labels, reading, (), None))
             lengths, more = features.lengths, {"max_segments": 1, "pad_id": self.tokenizer.pad_token_id}
             for begin in range(0, len(features), BATCH):
                 ids = range(begin, min(begin + BATCH, len(features)))

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import gc
 import statistics
+import sys
 import time
 import types
 from collections.abc import Callable
@@ -32,7 +33,8 @@ class Context:
         size = own.batch_size if task == "xnli" else max(own.batch_size // 4, 1)
         given = [f"--model={model}", f"--batch_size={size}", "--batches=8", "--buckets=2"]
         if own.tiny:
-            given = ["--model=tiny", "--batch_size=4", "--batches=2", "--buckets=1", "--max_length=24"]
+            length = 24 if task == "xnli" else 96
+            given = ["--model=tiny", "--batch_size=4", "--batches=2", "--buckets=1", f"--max_length={length}"]
         given += [f"--task={task}", f"--data_dir={own.data_dir}", f"--device={own.device}", f"--seed={own.seed}"]
         return step.arguments().parse_args([*given, "--dtype=bfloat16", f"--repetitions={own.repetitions}"])
 
@@ -41,7 +43,8 @@ def free() -> None:
     """Gives back what a row held."""
     import torch
 
-    torch._dynamo.reset()
+    if "torch._dynamo" in sys.modules:
+        torch._dynamo.reset()  # what it compiled
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -321,8 +324,6 @@ def evaluation(context: Context, note: Note) -> None:
 def fine_tuning(context: Context, note: Note) -> None:
     """The real encoder on MNLI, to XNLI's values by language."""
     options = context.options
-    if not (options.encoder and options.data_dir):
-        raise ValueError("needs --encoder and --data_dir")
     given = [f"--model={options.encoder}", f"--data_dir={options.data_dir}", "--task=xnli", "--dropouts=0"]
     given += [f"--device={options.device}", f"--seed={options.seed}", "--dtype=bfloat16"]
     given += ["--rows=16", "--evaluated=8", "--batch_size=8"] if options.tiny else ["--rows=0", "--evaluated=400"]
