@@ -217,7 +217,7 @@ def _sdpa(own: argparse.Namespace, arrays: list, segments: np.ndarray, errors: C
     device = torch.device("cuda" if own.device == "gpu" else "cpu")
     ids = torch.from_numpy(segments).to(device)
     mask = (ids[:, None, :, None] == ids[:, None, None, :]).contiguous()
-    moved = [torch.from_numpy(array).to(device, torch.bfloat16).transpose(1, 2).contiguous() for array in arrays]
+    moved = [torch.tensor(array).to(device, torch.bfloat16).transpose(1, 2).contiguous() for array in arrays]
     given, into = [array.requires_grad_() for array in moved[:3]], moved[3]
 
     def once() -> list:

@@ -27,7 +27,7 @@ def measured(gpu, world, tmp_path):
     data, out = tmp_path / "data", tmp_path / "result.json"
     shutil.copytree(world, data)
     shutil.copytree(TOKENIZER, data / "tokenizer")
-    given = ["--tiny", "--device=cpu", "--repetitions=1", f"--out={out}", f"--data_dir={data}"]
+    given = ["--tiny", "--minutes=60", "--device=cpu", "--repetitions=1", f"--out={out}", f"--data_dir={data}"]
     given.append(f"--encoder={encoder('xlmr', tmp_path / 'encoder')}")
 
     def run(names):
