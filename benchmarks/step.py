@@ -271,7 +271,8 @@ def rows_of(options: argparse.Namespace, features: Features, size: int) -> Any:
     train = tasks.get(spec.train_task or spec.name)
     examples = tasks.load(train.name, options.data_dir, "train", "en")
     tokens = tokenizer.load(pathlib.Path(options.data_dir) / "tokenizer")
-    found = train.form.tokenize(examples, tokens, _template(), Reading(max_length=max(features.lengths)))
+    reading = Reading(max_length=options.max_length or SOURCES[options.task].max_length)
+    found = train.form.tokenize(examples, tokens, _template(), reading)
     return vocabulary.rows([found.tokens, features.tokens], tokens.all_special_ids, size)
 
 
