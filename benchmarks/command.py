@@ -17,7 +17,8 @@ def main(
 ) -> int:
     """Runs a benchmark, prints its table and returns the exit code; `--out` names a JSON file to write.
 
-    Both sides get their memory as `jxstilts run` gets it.
+    The code is 1 where the result says in "failed" what it found wrong. Both sides get their memory as `jxstilts run`
+    gets it.
     """
     if argv is None:
         pages.large()
@@ -30,4 +31,6 @@ def main(
     print(table(result))
     if options.out:
         runtime.atomic_write(options.out, json.dumps(result, indent=2) + "\n")
-    return 0
+    if result.get("failed"):
+        print(f"{parser.prog.removeprefix('python -m ')}: {result['failed']}", file=sys.stderr)
+    return int(bool(result.get("failed")))

@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> dict:
         problems["bucc"] = _measure(options, source, target, words, examples)
     if options.n:
         words = f"synthetic, {options.n:,} x {options.n:,}, every other vector a noisy copy of one of the other side"
-        problems["synthetic"] = _measure(options, *_synthetic(options), words)
+        problems["synthetic"] = _measure(options, *vectors(options.n, options.dim, options.seed), words)
     return {
         "ratio": {name: problem["ratio"] for name, problem in problems.items()},
         "problems": problems,
@@ -153,10 +153,11 @@ def project(texts: Sequence[str], dim: int, seed: int) -> np.ndarray:
     return found
 
 
-def _synthetic(options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(options.seed)
-    a, b = (rng.standard_normal((options.n, options.dim), np.float32) for _ in range(2))
-    b[::2] += a[rng.permutation(options.n)[: len(b[::2])]]
+def vectors(n: int, dim: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns two sides of n vectors, [n, dim] float32; every other one of the second is near one of the first."""
+    rng = np.random.default_rng(seed)
+    a, b = (rng.standard_normal((n, dim), np.float32) for _ in range(2))
+    b[::2] += a[rng.permutation(n)[: len(b[::2])]]
     return a, b
 
 

@@ -18,10 +18,9 @@ Unpacked batches need the most memory. Where it is short, `--cells` takes some o
 
 import argparse
 import dataclasses
-import importlib.util
+import importlib
 import os
 import pathlib
-import platform
 import statistics
 import sys
 import time
@@ -73,10 +72,11 @@ SOURCES = {"xnli": Source("dev", 128, 3.68, 0.33, 14_778), "tydiqa": Source("tra
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark, prints its table and returns the exit code."""
-    return command.main(_parser(), run, table, argv)
+    return command.main(arguments(), run, table, argv)
 
 
-def _parser() -> argparse.ArgumentParser:
+def arguments() -> argparse.ArgumentParser:
+    """Returns the command's options."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.step", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--model", default="base", help="preset of the xlmr family")
     parser.add_argument("--task", default="xnli", choices=sorted(SOURCES))
@@ -86,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batches", type=int, default=4, help="batches of examples to measure")
     parser.add_argument("--repetitions", type=int, default=2, help="turns of each side; the median counts")
     parser.add_argument("--max_length", type=int, default=0, help="tokens; 0 = 128 for xnli, 384 for tydiqa")
+    parser.add_argument("--buckets", type=int, default=mixture.Stream.buckets, help="this package's shapes, at most")
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of the computation")
     parser.add_argument("--device", default="cpu", choices=("cpu", "gpu"))
@@ -113,13 +114,13 @@ def run(options: argparse.Namespace) -> dict:
         raise InputError("--accumulation: a divisor of --batch_size")
     if options.accumulation > 1 and "train_same" in cells:
         raise InputError("--accumulation: parts are no batches of this package; leave train_same out of --cells")
-    device, load = _start(options), os.getloadavg()[0]
+    device, load = sides.ready(options), os.getloadavg()[0]
     features, source = inputs(options)
     steps = 3 * options.batches * (options.repetitions + 1)  # this package trains in up to three ways
-    ours, theirs = sides.build(options, _config(options, features), _head(options.task), steps)
-    in_order, packed = _batches(options, features, ours.model)
-    rows = _rows(options, features, ours.model.config.vocab_size)
-    numbered = [{**batch, "tokens": rows.places[batch["tokens"]]} for batch in packed] if rows else packed
+    ours, theirs = sides.build(options, config_of(options, features), head_of(options.task), steps)
+    in_order, packed = both_ways(options, features, ours.model)
+    rows = rows_of(options, features, ours.model.config.vocab_size)
+    numbered = [by_place(batch, rows) for batch in packed] if rows else packed
     trained = ours.training(rows) if rows and "train_as_run" in cells else ours
     exact = (options.dtype, options.device) == ("float32", "cpu")
     difference = sides.agreement(ours, theirs, in_order[0], 1e-3 if exact else 0.1)
@@ -203,31 +204,6 @@ def _count(batches: list[dict], key: str) -> int:
     return int(sum((batch[key] > 0).sum() for batch in batches))
 
 
-def _start(options: argparse.Namespace) -> str:
-    """Readies both libraries for the device and returns it in words. Raises InputError if one of them lacks it."""
-    if importlib.util.find_spec("torch") is None:
-        raise InputError("PyTorch is not installed, so there is nothing to compare with: pip install jxstilts[parity]")
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leaves torch its share of a GPU's memory
-    runtime.start()
-    import jax
-    import torch
-
-    jax.config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda"}[options.device])
-    try:
-        device = jax.devices()[0]
-    except RuntimeError as error:
-        raise InputError(f"--device={options.device}: JAX cannot use it here: {str(error).splitlines()[0]}") from error
-    if device.platform != options.device:
-        raise InputError(f"--device={options.device}: this process already runs JAX on {device.platform}")
-    if options.device == "gpu" and not torch.cuda.is_available():
-        raise InputError(f"--device=gpu: torch {torch.__version__} sees no CUDA device")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    torch.set_num_threads(cores)
-    torch.set_float32_matmul_precision("highest" if options.device == "cpu" else "high")  # on GPU TF32, as JAX has it
-    torch.manual_seed(options.seed)
-    return device.device_kind if options.device == "gpu" else f"{platform.machine()} CPU, {cores} cores"
-
-
 def inputs(options: argparse.Namespace) -> tuple[Features, str]:
     """Returns (the features of `batches * batch_size` examples, where they come from in words)."""
     source, spec = SOURCES[options.task], tasks.get(options.task)
@@ -261,7 +237,7 @@ def inputs(options: argparse.Namespace) -> tuple[Features, str]:
     return Features(tokens, offsets_of(lengths), fields), words
 
 
-def _batches(options: argparse.Namespace, features: Features, model: Any) -> tuple[list[dict], list[dict]]:
+def both_ways(options: argparse.Namespace, features: Features, model: Any) -> tuple[list[dict], list[dict]]:
     """Returns the examples in file order, batches (or their parts) padded to the longest, and packed as in training."""
     size, lengths = options.batch_size, features.lengths
     part = size // options.accumulation
@@ -272,7 +248,7 @@ def _batches(options: argparse.Namespace, features: Features, model: Any) -> tup
         for begin in range(0, len(lengths), part)
     ]
     shapes = packing.choose(
-        lengths, batch_size=size, count=mixture.Stream.buckets, cost=partial(training.token_cost, model), multiple=8
+        lengths, batch_size=size, count=options.buckets, cost=partial(training.token_cost, model), multiple=8
     )
     drawn = batching.plan_epoch(
         lengths, batch_size=size, buckets=(int(lengths.max()),), seed=options.seed, epoch=0
@@ -285,7 +261,7 @@ def _batches(options: argparse.Namespace, features: Features, model: Any) -> tup
     )
 
 
-def _rows(options: argparse.Namespace, features: Features, size: int) -> Any:
+def rows_of(options: argparse.Namespace, features: Features, size: int) -> Any:
     """Returns the token embeddings that a phase of the task trains; None where those are nearly all."""
     from jxstilts.train import vocabulary
 
@@ -295,8 +271,14 @@ def _rows(options: argparse.Namespace, features: Features, size: int) -> Any:
     train = tasks.get(spec.train_task or spec.name)
     examples = tasks.load(train.name, options.data_dir, "train", "en")
     tokens = tokenizer.load(pathlib.Path(options.data_dir) / "tokenizer")
-    found = train.form.tokenize(examples, tokens, _template(), Reading(max_length=max(features.lengths)))
+    reading = Reading(max_length=options.max_length or SOURCES[options.task].max_length)
+    found = train.form.tokenize(examples, tokens, _template(), reading)
     return vocabulary.rows([found.tokens, features.tokens], tokens.all_special_ids, size)
+
+
+def by_place(batch: dict, rows: Any) -> dict:
+    """Returns a batch with its tokens numbered by their places among the `train.vocabulary.Rows`."""
+    return {**batch, "tokens": rows.places[batch["tokens"]]}
 
 
 def _template() -> Any:
@@ -313,7 +295,8 @@ def _preset(name: str) -> dict:
     return PRESETS[name]
 
 
-def _config(options: argparse.Namespace, features: Features) -> Any:
+def config_of(options: argparse.Namespace, features: Features) -> Any:
+    """Returns the encoder's Config."""
     from jxstilts.models.model import make_config
 
     vocabulary = _preset(options.model)["vocab_size"]
@@ -323,7 +306,8 @@ def _config(options: argparse.Namespace, features: Features) -> Any:
     return make_config("xlmr", options.model, vocab_size=vocabulary, max_positions=512, **rates)
 
 
-def _head(task: str) -> Any:
+def head_of(task: str) -> Any:
+    """Returns the HeadSpec of a task."""
     from jxstilts.models.model import HeadSpec
 
     spec = tasks.get(task)
