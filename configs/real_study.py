@@ -44,7 +44,7 @@ RECIPES = {
     "commonsenseqa": ({"max_length": 40, "limit": 500, **MEAN}, 1.0, 1e-4),
     "udpos": ({"max_length": 96, "limit": 800}, 1.0, 5e-4),
     "panx": ({"max_length": 64, "limit": 1500}, 1.0, 2e-4),
-    "tydiqa": ({"max_length": 256, "doc_stride": 128, "limit": 300, "holdout": 100}, 1.0, 5e-4),
+    "tydiqa": ({"max_length": 256, "doc_stride": 128, "limit": 900, "holdout": 100}, 1.0, 5e-4),
 }
 INTERMEDIATES = ("mnli", "qqp", "hellaswag", "cosmosqa", "commonsenseqa", "anli_plus")
 TARGETS = {
