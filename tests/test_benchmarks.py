@@ -36,7 +36,7 @@ VALUES = {
 
 
 def test_xtreme_is_nine_tasks_in_four_groups():
-    assert list(benchmarks.BENCHMARKS) == ["xtreme"] and benchmarks.BENCHMARKS["xtreme"] is XTREME
+    assert list(benchmarks.BENCHMARKS) == ["xtreme", "xtreme-r"] and benchmarks.BENCHMARKS["xtreme"] is XTREME
     assert {entry.task: (entry.group, len(entry.languages), entry.split) for entry in XTREME.entries} == {
         "xnli": ("sentence pair", 15, "test"),
         "pawsx": ("sentence pair", 7, "test"),
@@ -93,7 +93,7 @@ def test_dev_split_is_apart_from_the_test():
 
 
 def test_unknown_names_give_the_nearest():
-    with pytest.raises(InputError, match=r"unknown benchmark 'xtrem'; did you mean 'xtreme'\? Known: xtreme"):
+    with pytest.raises(InputError, match=r"unknown benchmark 'xtrem'; did you mean 'xtreme'\? Known: xtreme, xtreme-r"):
         benchmarks.get("xtrem")
     with pytest.raises(InputError, match=r"task of benchmark 'xtreme' 'tatoba'; did you mean 'tatoeba'"):
         XTREME.entry("tatoba")

@@ -231,7 +231,7 @@ def test_the_curve_holds_what_each_layer_scores(model, params, tokenizer, senten
     assert len({values["accuracy"] for values in curve.values()}) > 1  # or the test would show nothing
     options = Options(pooling="first", layer=-1).resolve(bucc, model)
     features = prepare.features(bucc.form, pairs, tokenizer, model.template, options, None)
-    collector = bucc.form.collector(Given(bucc, pairs, features, (), options, (2, 0), retrieval.Search()))
+    collector = bucc.form.collector(Given(bucc, pairs, features, (), options, (2, 0), ranking.Search()))
     texts = [sentence for side in bucc.form.sides(pairs).values() for sentence in side]
     vectors = Evaluator(model, params, tokenizer, options).embed(texts, layers=[-1, 0])
     for index in reversed(range(len(texts))):

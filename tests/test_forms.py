@@ -53,7 +53,7 @@ def compared(source: str, names: set[str]) -> list[str]:
         ("y = [1 for s in t if s.type not in ('tagging', 'other')]", 1),
         ("if kind in {'text': 1}: pass", 1),
         ("match spec.type:\n    case 'span' | 'x': pass", 1),
-        ("x = spec.type == 'embedding'", 0),
+        ("x = spec.type == 'dual'", 0),
         ("x = spec.name == 'text'", 0),
         ("TaskSpec(type='span')\nlengths = {'span': 384}[spec.type]", 0),
     ],
@@ -80,7 +80,7 @@ def test_every_form_says_who_it_is():
     for name in names:
         form = forms.get(name)
         assert form.name == name and {field.kind for field in form.fields} <= {"value", "index", "group", "token"}
-        assert form.grouped == (name == "choice") and forms.get(name) is form
+        assert form.grouped == (name in ("choice", "embedding")) and forms.get(name) is form
 
 
 def test_an_unknown_form_is_named_with_the_nearest():

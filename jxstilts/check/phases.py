@@ -132,7 +132,7 @@ def model_of(study: Study, name: str) -> Model | None:
         is_open = task.form.labelled and stream.objective == "task" and not task.labels
         if is_open and head not in kept and not _at_hand(stream, study.data_dir):
             labels = tuple(map(str, range(OPEN_LABELS)))
-            own, kept = (*own, HeadSpec(head, task.type, labels)), (*kept, head)
+            own, kept = (*own, HeadSpec(head, task.form.head_type, labels)), (*kept, head)
     model = inputs.heads(dataclasses.replace(phase, keep_heads=kept), start, own, study.data_dir)
     return terms.with_extra(model, terms.losses(phase))
 

@@ -65,7 +65,8 @@ class Program:
     @property
     def key(self) -> tuple:
         """Equal for programs that differ in names and in what is state."""
-        heads = {spec.name: (spec.type, len(spec.labels), spec.pooling) for spec in self.model.head_specs}
+        bare = [dataclasses.replace(spec, name="", labels=("",) * len(spec.labels)) for spec in self.model.head_specs]
+        heads = dict(zip((spec.name for spec in self.model.head_specs), bare, strict=True))
         places = {name: place for place, name in enumerate(self.shapes)}
         rates = {"learning_rate": 0.0, "warmup": 0.0, "weight_decay": 0.0}
 

@@ -19,9 +19,9 @@ from jax.sharding import Mesh
 
 from jxstilts.data import prepare
 from jxstilts.data.features import Features, concatenate
-from jxstilts.eval import metrics, predict
+from jxstilts.eval import metrics, pool, predict
 from jxstilts.eval.options import Options, layer_of
-from jxstilts.eval.retrieval import Search
+from jxstilts.eval.ranking import Search
 from jxstilts.forms import Collector, Given, retrieval
 from jxstilts.forms.labels import match
 from jxstilts.models.checks import check_vocabulary
@@ -66,7 +66,8 @@ class Evaluator:
     """A model that is ready to be evaluated.
 
     params: on the host, or on `mesh` where one is given. options: how examples become batches and answers. cache_dir:
-    of tokenised inputs; None = no cache.
+    of tokenised inputs; None = no cache. identity: digest of the parameters; with both, the vectors of a large pool of
+    candidates are kept in cache_dir/pools (`pool`).
     """
 
     model: Model
@@ -75,6 +76,7 @@ class Evaluator:
     options: Options = dataclasses.field(default_factory=Options)
     mesh: Mesh | None = None
     cache_dir: str | pathlib.Path | None = None
+    identity: str = ""
 
     def evaluate(
         self, task: TaskSpec, examples: Any, *, head: str | None = None, language: str = "en", split: str = "dev",
@@ -128,13 +130,17 @@ class Evaluator:
         check_vocabulary(self.model.config, self.tokenizer)
         if not form.scored:
             raise InputError(f"task {task.name!r} is of the form {form.name!r}, which has no evaluation")
-        options, layers, model = self.options.resolve(task, self.model), (), self.model
-        if form.has_head:
+        plain, layers, model = reads_plain(self.model, task, head), (), self.model
+        options = self.options.resolve(task, model, plain)
+        if not plain:
             spec = pick_head(model, task, head)
         else:
             recipe = model.recipe if options.layer is None else None
             every = all_layers or recipe is not None  # what an embedding model would score otherwise stands beside it
-            layers = tuple(range(model.config.layers + 1)) if every else (options.layer,)
+            if form.has_head:  # one vector alone is compared with the pool
+                layers = (options.layer or 0,)
+            else:
+                layers = tuple(range(model.config.layers + 1)) if every else (options.layer,)
             spec = form.reader(options, layers, recipe)
             model = model.with_heads(spec)
         return _Run(dataclasses.replace(self, model=model, options=options), task, spec, layers)
@@ -184,6 +190,16 @@ class _Run:
     task: TaskSpec
     head: HeadSpec
     layers: tuple[int, ...]
+    pools: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)  # their vectors, by the pool's key
+
+    def pool(self, candidates: Any) -> np.ndarray:
+        """Returns the vectors of a pool, which are made once for all languages."""
+        own = self.evaluator
+        if candidates.key not in self.pools:
+            stored = own.cache_dir is not None and own.identity and len(candidates) >= pool.STORED
+            place = pool.Place(pathlib.Path(own.cache_dir) / "pools", own.identity) if stored else None
+            self.pools[candidates.key] = pool.vectors(own, self.head, self.task.form, candidates, place)
+        return self.pools[candidates.key]
 
     def features(self, examples: Any) -> Features:
         own = self.evaluator
@@ -196,13 +212,23 @@ class _Run:
         own = self.evaluator
         search = Search(own.mesh)
         return self.task.form.collector(
-            Given(self.task, examples, features, self.head.labels, own.options, self.layers, search)
+            Given(self.task, examples, features, self.head.labels, own.options, self.layers, search, self.pool)
         )
+
+
+def reads_plain(model: Model, task: TaskSpec, head: str | None) -> bool:
+    """Whether a model is read without a trained head: as retrieval always is, or where the form allows for it.
+
+    Of a form that has heads: the model has none of them, and none is asked for.
+    """
+    form = task.form
+    bare = not head and all(spec.type != form.head_type for spec in model.head_specs)
+    return not form.has_head or (form.reads_plain and bare)
 
 
 def pick_head(model: Model, task: TaskSpec, head: str | None) -> HeadSpec:
     """Returns the head to use for a task. Raises InputError when it is missing, ambiguous or has other labels."""
-    of_type = [spec for spec in model.head_specs if spec.type == task.type]
+    of_type = [spec for spec in model.head_specs if spec.type == task.form.head_type]
     have = ", ".join(f"{spec.name} ({spec.type})" for spec in model.head_specs) or "no heads"
     if head is not None:
         chosen = [spec for spec in of_type if spec.name == head]
@@ -214,7 +240,8 @@ def pick_head(model: Model, task: TaskSpec, head: str | None) -> HeadSpec:
             or of_type
         )
     if len(chosen) != 1:
-        wanted = f"the {task.type} head {head!r}" if head else f"one {task.type} head"
+        kind = task.form.head_type
+        wanted = f"the {kind} head {head!r}" if head else f"one {kind} head"
         raise InputError(f"task {task.name!r} needs {wanted}; the model has {have}")
     if task.labels:
         match(chosen[0].labels, task.labels, f"head {chosen[0].name!r}, task {task.name!r}")
@@ -230,8 +257,8 @@ def _group(run: _Run, items: Iterator) -> list[tuple[str, Any, Features]]:
         if language not in known:
             raise InputError(suggest(f"language of task {run.task.name!r}", language, known))
         form.check(run.task, examples)
-        if form.has_head and not form.counts_features:
-            examples = examples[: options.max_features or None]
+        if form.has_head and not form.counts_features and options.max_features:
+            examples = form.some(examples, options.max_features)
         features = run.features(examples)
         group.append((language, examples, features))
         tokens += len(features.tokens)

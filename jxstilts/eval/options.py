@@ -50,18 +50,23 @@ class Options(Reading):
             tokens_per_batch=self.tokens_per_batch or TOKENS.get(jax.default_backend(), 8192),
         )
 
-    def resolve(self, task: TaskSpec, model: Model) -> "Options":
+    def resolve(self, task: TaskSpec, model: Model, plain: bool | None = None) -> "Options":
         """Returns the options with everything decided.
 
+        plain: the model is read without a trained head; None: as the task's form says.
         Raises InputError for an unknown protocol or rule, and a length or layer that the model does not reach.
         """
         if self.sentence not in SENTENCES:
             raise InputError(suggest("sentence", self.sentence, SENTENCES))
         if self.unknown_tags not in UNKNOWN_TAGS:
             raise InputError(suggest("unknown_tags", self.unknown_tags, UNKNOWN_TAGS))
-        decided = self.fit(task.form, model)
+        protocol = protocols.get(self.protocol)
+        own = min(protocol.lengths.get(task.name, 0), model.config.max_length)
+        query_length = self.query_length or protocol.query_lengths.get(task.name, 0)
+        given = dataclasses.replace(self, max_length=self.max_length or own, query_length=query_length)
+        decided = given.fit(task.form, model)
         layer = None
-        if not task.form.has_head:
+        if not task.form.has_head if plain is None else plain:
             recipe = self.recipe(model)
             decided = decided.by(recipe)
             layer = self.layer
@@ -70,7 +75,7 @@ class Options(Reading):
         return dataclasses.replace(
             decided,
             layer=None if layer is None else layer_of(model, layer),
-            long_sentences=self.long_sentences or protocols.get(self.protocol).long_sentences,
+            long_sentences=self.long_sentences or protocol.long_sentences,
         )
 
     def recipe(self, model: Model) -> Recipe | None:

@@ -24,7 +24,7 @@ from jxstilts.tasks.digests import digests
 
 # Options that there have not always been, and what was done without them: there they are not recorded, so that
 # evaluations of before stay what they are.
-ADDED = {"sentence": "", "prefix": None, "unknown_tags": "miss"}
+ADDED = {"sentence": "", "prefix": None, "unknown_tags": "miss", "query_length": 0, "lower_case": False}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,19 +139,22 @@ def add(
         return
     loaded = load()
     tokenizer = tokenizers.load(loaded.tokenizer_dir)
-    own = evaluator.Evaluator(loaded.model, loaded.params, tokenizer, request.options, mesh, cache_dir)
+    own = evaluator.Evaluator(
+        loaded.model, loaded.params, tokenizer, request.options, mesh, cache_dir, labels["checkpoint_sha256"]
+    )
     if request.benchmark:
-        wanted = _keep(wanted, lambda pair: _has_head(loaded.model, pair[0], request.head), progress, "no head")
+        wanted = _keep(wanted, lambda pair: _has_head(own, pair[0], request.head), progress, "no head")
     done = 0
     for task in dict.fromkeys(task for task, _ in wanted):
         languages = [language for other, language in wanted if other == task]
         progress = tracking.Progress(f"evaluate {name}, {task}", len(languages))
         run = partial(own.languages, tasks.get(task), head=request.head or None, all_layers=request.all_layers)
         recipe = {}
-        if not tasks.get(task).form.has_head:
-            options = own.options.resolve(tasks.get(task), loaded.model)
+        if evaluator.reads_plain(loaded.model, tasks.get(task), request.head or None):
+            options = own.options.resolve(tasks.get(task), loaded.model, True)
             progress.note(f"sentence vectors: {options.in_words(loaded.model)}")
-            recipe = {"sentence": options.in_words(loaded.model)} if options.layer is None else {}
+            own_recipe = options.layer is None or tasks.get(task).form.has_head
+            recipe = {"sentence": options.in_words(loaded.model)} if own_recipe else {}
         found = _of_task(request, task, languages, run, data_dir, stop)
         for number, (result, examples) in enumerate(found, start=1):
             if processes.first():
@@ -282,10 +285,12 @@ def _keep(pairs: list, fits: Callable, progress: tracking.Progress, why: str) ->
     return kept
 
 
-def _has_head(model: Any, task: str, head: str) -> bool:
+def _has_head(own: evaluator.Evaluator, task: str, head: str) -> bool:
     spec = tasks.get(task)
     try:
-        return not spec.form.has_head or bool(evaluator.pick_head(model, spec, head or None))
+        if evaluator.reads_plain(own.model, spec, head or None):
+            return not spec.form.has_head or bool(own.options.resolve(spec, own.model, True))
+        return bool(evaluator.pick_head(own.model, spec, head or None))
     except InputError:
         return False
 

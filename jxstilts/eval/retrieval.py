@@ -5,7 +5,6 @@ split over the batch axes and the M rows are whole on every device. Legend: N an
 K neighbours.
 """
 
-import dataclasses
 from collections.abc import Iterable
 from functools import partial
 
@@ -22,21 +21,6 @@ GROUP = 32  # scores whose maximum stands for them in a first search: most of th
 DTYPES = ("float32", "bfloat16")
 
 Neighbours = tuple[np.ndarray, np.ndarray]  # scores float32 [N, K] and rows of the other side int32 [N, K], best first
-
-
-@dataclasses.dataclass(frozen=True)
-class Search:
-    """Exact search among vectors on the devices of a mesh (None: the first device)."""
-
-    mesh: Mesh | None = None
-
-    def nearest(self, queries: np.ndarray, index: np.ndarray) -> np.ndarray:
-        """queries [N, D], index [M, D] -> int [N], the place of the nearest by cosine."""
-        return nearest(normalise(queries), normalise(index), mesh=self.mesh)[1][:, 0]
-
-    def mine(self, source: np.ndarray, target: np.ndarray) -> list[tuple[int, int, float]]:
-        """See `mine`."""
-        return mine(source, target, mesh=self.mesh)
 
 
 def normalise(x: np.ndarray) -> np.ndarray:

@@ -163,15 +163,18 @@ def as_text(scored: Scored) -> str:
     parts = [f"{scored.benchmark.name}, {scored.split}", "", *_aligned(rows, texts=2)]
     rows = [["group", "task", "score"]]
     for group in scored.benchmark.groups:
-        mine = [task for task in scored.values if scored.benchmark.entry(task).group == group]
+        mine = [task for task in scored.values if group in scored.benchmark.entry(task).groups]
         rows += [[group, task, f"{scored.scores.task_scores[task]:.2f}"] for task in mine]
         if group in scored.scores.groups:
             rows.append([group, f"mean of {len(mine)}", f"{scored.scores.groups[group]:.2f}"])
-    rows.append(["overall", "", "-" if scored.overall is None else f"{scored.overall:.2f}"])
+    rows.append([scored.benchmark.overall, "", "-" if scored.overall is None else f"{scored.overall:.2f}"])
     parts += ["", *_aligned(rows, texts=2)]
     notes = [f"{task} is not scored: {why}" for task, why in scored.left_out.items()]
+    if scored.benchmark.rule:
+        notes.append(scored.benchmark.rule)
     if scored.overall is None:
-        notes.append(f"no overall value: it needs all {len(scored.benchmark.entries)} tasks in all their languages")
+        missing = f"no {scored.benchmark.overall}" + " value" * (scored.benchmark.overall == "overall")
+        notes.append(f"{missing}: it needs all {len(scored.benchmark.entries)} tasks in all their languages")
     return "\n".join([*parts, *([""] if notes else []), *notes])
 
 

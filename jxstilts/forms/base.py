@@ -24,6 +24,8 @@ class Reading:
     doc_stride: int = 128  # span: tokens from the beginning of one window to that of the next
     max_query_length: int = 64  # span: tokens of a question
     long_sentences: str = ""  # tagging: "truncate" (cut words get no tag) or "split" into several rows
+    query_length: int = 0  # embedding: tokens of a query; of a candidate: max_length
+    lower_case: bool = False  # embedding: texts in lower case, as XTREME-R's release reads them for XLM-R
 
     @property
     def reading(self) -> dict[str, Any]:
@@ -37,7 +39,8 @@ class Given:
 
     spec: the task. labels: of the head. options: of the evaluation (`eval.options.Options`), decided. layers: the
     hidden states that the head reads, where there are several. search: the exact neighbour search on the devices
-    (`eval.retrieval.Search`), for forms that compare vectors.
+    (`eval.ranking.Search`), for forms that compare vectors. pool: candidates -> their vectors [M, D], made once for
+    all languages (`eval.pool`).
     """
 
     spec: Any
@@ -47,6 +50,7 @@ class Given:
     options: Any
     layers: tuple[int, ...] = ()
     search: Any = None
+    pool: Callable[[Any], np.ndarray] | None = None
 
 
 class Collector(abc.ABC):
@@ -102,6 +106,10 @@ class Form(abc.ABC):
     running_text: ClassVar[bool] = False  # raw text: other lines may share a feature, languages are sampled
     counts_features: ClassVar[bool] = False  # does `Options.max_features` count features, not examples?
     once: ClassVar[bool] = False  # are equal inputs of several languages encoded once?
+    reads_plain: ClassVar[bool] = False  # without its head, is a plain encoder read as retrieval reads it?
+    in_batch: ClassVar[bool] = (
+        False  # are the examples of a batch compared? Then it is random, and a row has one of them
+    )
     suffix: ClassVar[str] = ".json"  # of a benchmark's file; other tasks have JSON objects
 
     # Examples
@@ -137,6 +145,10 @@ class Form(abc.ABC):
     ) -> Features:
         """Returns the features of examples. Raises InputError for an example or a length that cannot be."""
 
+    def some(self, examples: Any, count: int) -> Any:
+        """Returns the first examples."""
+        return examples[:count]
+
     def options(self, reading: Reading) -> dict[str, Any]:
         """Returns what of a reading decides the features, as JSON: a part of the cache's key."""
         return {"max_length": reading.max_length}
@@ -155,6 +167,21 @@ class Form(abc.ABC):
     def head_class(self) -> type:
         """Returns the class of the form's heads (`models.heads.HeadBase`)."""
         return importlib.import_module(f"jxstilts.models.heads.{self.name}").Head
+
+    @property
+    def head_type(self) -> str:
+        """The type of the form's heads."""
+        return self.name
+
+    def head_spec(self, name: str, labels: Sequence[str], stream: Any) -> Any:
+        """Returns the HeadSpec of a head that a stream (`train.mixture.Stream`, resolved) trains."""
+        from jxstilts.models.heads import HeadSpec  # JAX, which files of predictions do without
+
+        return HeadSpec(name, self.head_type, tuple(labels), stream.pooling)
+
+    def kept_head(self, head: Any, stream: Any) -> Any:
+        """Returns the HeadSpec of a starting point's head that a stream goes on to train."""
+        return head
 
     def reader(self, options: Any, layers: Sequence[int], recipe: Any) -> Any:
         """Returns the HeadSpec by which a form without a trained head reads a model.

@@ -1,6 +1,7 @@
 """Multiple choice: each choice is read after the prompt, and the best one counts."""
 
 import itertools
+import json
 
 import numpy as np
 
@@ -8,7 +9,8 @@ from jxstilts.data import batching
 from jxstilts.data.features import Features, Field, labelled
 from jxstilts.data.ragged import offsets_of
 from jxstilts.data.tokenizer import encode
-from jxstilts.forms import base
+from jxstilts.forms import base, files
+from jxstilts.readers import parse_json
 from jxstilts.runtime import InputError
 
 
@@ -37,6 +39,7 @@ class Choice(base.Form):
     gold = "label"
     fields = (Field("group", "example", "group", empty=-1), Field("labels", "label", "value", gold=True))
     typical = (195, 4)
+    suffix = ".jsonl"
 
     def check_gold(self, spec, example, where):
         base.check_place(example["label"], len(example["choices"]), "the place of the right choice", where)
@@ -75,6 +78,24 @@ class Choice(base.Form):
 
     def gold_in_words(self, batch, own, labels, tokenizer):
         return f"choice {int(batch['labels'][0][own].argmax()) + 1}"
+
+    def lines(self, spec, value):
+        return [json.dumps({"label": value})]
+
+    def read_lines(self, file, spec):
+        """Returns the labels of JSON lines, an object with "label" each (XTREME-R's XCOPA)."""
+        found = []
+        for number, line in enumerate(files.lines_of(file), start=1):
+            row = parse_json(line, file, number) if line else None
+            label = row.get("label") if isinstance(row, dict) else None
+            most = spec.typical[1]
+            if type(label) is not int or not 0 <= label < most:
+                raise InputError(f'{file}:{number}: expected {{"label": 0 to {most - 1}}}, got {line!r:.60}')
+            found.append(label)
+        return found
+
+    def compared(self, spec, found, gold):
+        return found, [{"id": str(row), "label": label} for row, label in enumerate(gold)]
 
     def from_value(self, spec, value, example, where):
         if type(value) is not int or not 0 <= value < len(example.get("choices", range(value + 1))):

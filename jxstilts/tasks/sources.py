@@ -1,6 +1,7 @@
 """Where examples come from: the files under `data_dir`, or a data set that TFDS has prepared."""
 
 import functools
+import itertools
 import os
 import pathlib
 from typing import Any
@@ -23,9 +24,17 @@ def find_translated(spec: TaskSpec, data_dir: str | os.PathLike, split: str, lan
 
 
 def _there(spec, data_dir, patterns):
-    paths = [pathlib.Path(data_dir).expanduser() / pattern for pattern in patterns]
-    there = [path for path in paths if path.is_file()]
-    return there if spec.union else there[:1]
+    root = pathlib.Path(data_dir).expanduser()
+    found = [_matches(root, pattern) for pattern in patterns]
+    there = [paths for paths in found if paths]
+    return list(itertools.chain(*(there if spec.union else there[:1])))
+
+
+def _matches(root, pattern):
+    """Returns the files at a pattern: one, or where it has a "*" all of them in the order of their names."""
+    if "*" in pattern:
+        return sorted((path for path in root.glob(pattern) if path.is_file()), key=lambda path: path.name)
+    return [root / pattern] if (root / pattern).is_file() else []
 
 
 def read_files(spec: TaskSpec, paths: list[pathlib.Path], language: str, translated: bool = False) -> Any:

@@ -17,7 +17,9 @@ class Recipe:
     """How a task is trained. The defaults of the optimizer are the study's for every task.
 
     batch_size: examples per update. max_length: tokens. epochs: passes over the training data. source: in words.
-    warmup: share of the steps, or from 1 up their number.
+    warmup: share of the steps, or from 1 up their number. Of queries and candidates (`forms.embedding`):
+    query_length, tokens of a query; negatives, candidates that a query is compared with in its softmax, the right one
+    among them.
     """
 
     batch_size: int
@@ -27,6 +29,8 @@ class Recipe:
     learning_rate: float = 1e-5
     warmup: float = 0.1
     weight_decay: float = 0.01
+    query_length: int = 0
+    negatives: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +67,7 @@ class TaskSpec:
     languages: codes as XTREME writes them, "en" first where it is there.
     more_languages: further ones that can be read when asked for by name (MLQA's mixed pairs, Tatoeba's other pairs).
     splits: split -> file patterns relative to `data_dir`. The first file that is there is read; with `union` all are.
+      A pattern with a "*" is all files that match it, in the order of their names.
     read: (path) -> the examples of one file; raises InputError. None for a task made of `parts`.
     multilingual: a file may hold several languages, so `read` is called with (path, language).
     fields: language -> values of each pattern field; a pattern is filled with each (with none: it is left out).
@@ -76,6 +81,7 @@ class TaskSpec:
     choices: of a question; 0: as its form says.
     recipe: how the study trains on it; None where nothing is trained.
     unanswerable: span, some questions have no answer in their context ("answers": []).
+    one_right: embedding, a query has one right candidate.
     companions: (file that a pattern names) -> the other files that belong to it; where it gives none, the data is not
       whole. None: a file stands for itself.
     first: (examples, limit) -> the first of them; None: the first of the list.
@@ -103,6 +109,7 @@ class TaskSpec:
     multilingual: bool = False
     parallel: bool = False
     unanswerable: bool = False
+    one_right: bool = False
     companions: Callable[[pathlib.Path], list[pathlib.Path]] | None = None
     first: Callable[[Any, int], Any] | None = None
     tokens: float = 0.0

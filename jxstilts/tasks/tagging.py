@@ -7,6 +7,7 @@ import re
 
 from jxstilts.readers import checked, read_lines
 from jxstilts.runtime import InputError
+from jxstilts.tasks import treebanks
 from jxstilts.tasks.columns import HINT, refuse_blanks
 from jxstilts.tasks.languages import LANGUAGES
 from jxstilts.tasks.spec import Recipe, TaskSpec, Tfds, beside
@@ -67,6 +68,13 @@ def _prefix(path, sentences):
     return prefix if every else ""
 
 
+def read_upos(path: pathlib.Path) -> list[dict]:
+    """Reads parts of speech from XTREME's files, or from a treebank (.conllu), see `treebanks.read_treebank`."""
+    if path.suffix == ".conllu":
+        return treebanks.read_treebank(path, UPOS)
+    return read_words(path, UPOS, "X")
+
+
 def read_ccg(path: pathlib.Path) -> list[dict]:
     """Reads CCGbank's supertagging lines: a sentence per line, words as word|POS|category between spaces.
 
@@ -105,9 +113,13 @@ UDPOS = TaskSpec(
     name="udpos",
     type="tagging",
     languages=UDPOS_LANGUAGES,
-    more_languages=("lt", "pl", "ro", "uk", "wo"),  # what XTREME-R adds
-    splits={split: (f"xtreme/udpos/{split}-{{language}}.tsv",) for split in ("train", "dev", "test")},
-    read=functools.partial(read_words, labels=UPOS, placeholder="X"),
+    more_languages=treebanks.NEW_LANGUAGES,  # what XTREME-R adds
+    splits={
+        split: (f"xtreme/udpos/{split}-{{language}}.tsv", *treebanks.patterns(split))
+        for split in ("train", "dev", "test")
+    },
+    fields=treebanks.fields,
+    read=read_upos,
     labels=UPOS,
     metric="seqeval",
     train_task="udpos",

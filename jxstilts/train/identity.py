@@ -20,6 +20,7 @@ SUPERSEDED = ".superseded"
 # Keys that a phase's config has not always had, and what a phase did without them: there they are not recorded, so
 # that folders of before stay what they are.
 ADDED = {"freeze": [], "skip_nonfinite": 0, "objectives": {}}
+ADDED_TO_STREAMS = {"query_length": 0, "lower_case": False, "negatives_per_step": 0}
 
 
 def identity(
@@ -48,6 +49,12 @@ def settings(phase: Any) -> dict:
 def without_added(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a phase's settings without the keys of ADDED that change nothing."""
     kept = {key: value for key, value in settings.items() if key not in ADDED or value != ADDED[key]}
+    if "tasks" in kept:
+        old = ADDED_TO_STREAMS.items()
+        kept["tasks"] = {
+            name: {key: value for key, value in stream.items() if (key, value) not in old}
+            for name, stream in kept["tasks"].items()
+        }
     if "select" in kept:
         kept["select"] = {key: value for key, value in kept["select"].items() if key != "languages" or value}
     return kept

@@ -75,11 +75,12 @@ def heads(phase: Any, model: Model, start_heads: tuple[HeadSpec, ...], data_dir:
         if fixed is None and not task.form.has_head:
             raise InputError(f"tasks.{key}: {task.name!r} is of type {task.type!r}: it needs another objective, as mlm")
         if name in specs and name in (phase.keep_heads or ()):
+            specs[name] = specs[name] if fixed else task.form.kept_head(specs[name], stream)
             continue
         labels = () if fixed else task.labels
         if not fixed and task.form.labelled and not labels:  # an open set: those of the training examples
             labels = task.form.labels(task, training_rows(stream, data_dir))
-        own = HeadSpec(name, fixed or task.type, labels, "" if fixed else stream.pooling)
+        own = HeadSpec(name, fixed) if fixed else task.form.head_spec(name, labels, stream)
         if specs.setdefault(name, own) != own:
             raise InputError(f"tasks.{key}: the head {name!r} is shared by tasks of other types or labels")
     for name, entry in phase.objectives.items():
@@ -97,7 +98,7 @@ def check_kept(phase: Any, start_heads: tuple[HeadSpec, ...], where: str = "") -
     kept = {spec.name: spec for spec in start_heads if spec.name in (phase.keep_heads or ())}
     for key, stream in phase.tasks.items():
         task, spec = tasks.get(stream.task), kept.get(head_name(stream))
-        if spec and spec.type == task.type and task.labels:
+        if spec and spec.type == task.form.head_type and task.labels:
             at = f"{where}{'.' if where else ''}tasks.{key}"
             match(spec.labels, task.labels, f"{at}: keep_heads: head {spec.name!r}, task {task.name!r}")
 
@@ -281,7 +282,11 @@ def _planner(phase, stream, model, mesh, lengths, choices, draw):
     buckets = batching.length_buckets(longest, multiple=coarse, count=stream.buckets)
     cost = partial(token_cost, model)
 
-    def apart(epoch, seed=phase.seed, sort_window=stream.sort_window):
+    in_batch = tasks.get(stream.task).form.in_batch
+    if in_batch and stream.packed:
+        raise InputError(f"packed=True: task {stream.task!r} compares the examples of a batch, one a row")
+
+    def apart(epoch, seed=phase.seed, sort_window=1 if in_batch else stream.sort_window):
         ids = draw(epoch, seed)
         plans = batching.plan_epoch(
             lengths[ids], batch_size=stream.batch_size, buckets=buckets, seed=seed, epoch=epoch, sort_window=sort_window
@@ -297,7 +302,7 @@ def _planner(phase, stream, model, mesh, lengths, choices, draw):
         packing.choose, lengths[draw(0, 0)], longest=int(lengths.max()), batch_size=stream.batch_size,
         count=stream.buckets, cost=cost, multiple=fine,
     )  # fmt: skip
-    packed = stream.packed
+    packed = False if in_batch else stream.packed
     if packed is None:
         packed = packing.price(together([0], choose(), 0)[0], cost) < packing.price(apart(0, 0), cost)
     if not packed:

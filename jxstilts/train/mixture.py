@@ -34,6 +34,7 @@ class Stream(Reading):
     #                             share its rows (default: where that is less to compute, see inputs._planner)
     sort_window: int = 50  # not packed: batches that are sorted by length together; 1 = purely random batches
     buckets: int = 6  # shapes of batches, each compiled once: row lengths; packed: rows x length, and a last resort
+    negatives_per_step: int = 0  # candidates in a query's softmax; 0 = as the recipe says, or those of the whole batch
     mode: str = "sampled"  # "alternate": `amount` of all steps, evenly spaced; "mixed": beside the task in every step
     amount: float = 0.0  # alternate: share of the steps, mixed: weight of the loss
 
@@ -55,8 +56,8 @@ class Stream(Reading):
             raise InputError(f"pooling: {suggest('pooling', self.pooling, POOLINGS)}")
         if self.buckets < 1 or self.sort_window < 1:
             raise InputError("buckets and sort_window are at least 1")
-        if min(self.batch_size, self.max_length, self.limit, self.holdout) < 0:
-            raise InputError("batch_size, max_length, limit and holdout are 0 or more")
+        if min(self.batch_size, self.max_length, self.limit, self.holdout, self.negatives_per_step) < 0:
+            raise InputError("batch_size, max_length, limit, holdout and negatives_per_step are 0 or more")
         if not self.languages:
             raise InputError("languages is empty")
 
@@ -108,6 +109,8 @@ def resolve(streams: Mapping[str, Stream], protocol: str, where: str) -> dict[st
             packed=False if stream.packed is None and spec.form.running_text else stream.packed,
             sampling_exponent=exponent if exponent is not None else 0.3 if spec.form.running_text else 1.0,
             long_sentences=stream.long_sentences or protocols.get(protocol).long_sentences,
+            query_length=stream.query_length or (recipe.query_length if recipe else 0),
+            negatives_per_step=stream.negatives_per_step or (recipe.negatives if recipe else 0),
             **{field: getattr(recipe, field) for field in missing},
         )
     if streams and not any(stream.mode == "sampled" for stream in streams.values()):

@@ -26,6 +26,68 @@ class RetrievalAccuracy(SumMetric):
         return self._state([(target, {"accuracy": predictions.get(target) in found}) for target, found in gold.items()])
 
 
+class MeanAveragePrecision(SumMetric):
+    """Mean over queries of the average precision among the first 20 candidates. Value: "map20"."""
+
+    name = "map20"
+    headline = ("map20",)
+
+    def update(self, predictions: Mapping[str, Sequence[str]], examples: Mapping[str, list]) -> State:
+        """Scores {query id: candidate ids, the best first}; a query without a ranking scores 0.
+
+        examples: {"gold": [(query id, candidate id), ...]}, the right candidates of each query.
+        """
+        return self._state((query, {"map20": value}) for query, value in self._values(predictions, _right(examples)))
+
+    def _values(self, predictions, right):
+        return mean_average_precision(predictions, right, CUT)[1].items()
+
+    def major(self, values: Mapping[str, float]) -> float:
+        """Returns map20."""
+        return values["map20"]
+
+
+class Lareqa(MeanAveragePrecision):
+    """LAReQA: "map20" as XTREME-R's release has it, and of our own "map20_cross": without the right answers that are in
+    the question's language, which are taken out of the ranking (the next one moves up) and of what is right.
+
+    A candidate's id begins with its language, "de_1_0"; the metric's language is that of the questions.
+    """
+
+    name = "lareqa"
+
+    def update(self, predictions: Mapping[str, Sequence[str]], examples: Mapping[str, list]) -> State:
+        """See `MeanAveragePrecision.update`; "map20_cross" is not there where no language but the question's is."""
+        right = _right(examples)
+        state = super().update(predictions, examples)
+        own = {
+            query: {name for name in names if name.startswith(f"{self.language}_")} for query, names in right.items()
+        }
+        other = {query: names - own[query] for query, names in right.items()}
+        if all(other.values()):
+            ranked = {query: [name for name in predictions.get(query, ()) if name not in own[query]] for query in right}
+            state["map20_cross"] = dict(self._values(ranked, other))
+        return state
+
+
+class Mewslix(MeanAveragePrecision):
+    """Mewsli-X: with one right entity each, the average precision is 1 / its place, 0 beyond the 20th."""
+
+    name = "mewslix"
+
+
+CUT = 20
+
+
+def _right(examples: Mapping[str, list]) -> dict[str, set[str]]:
+    if "gold" not in examples:
+        raise InputError("mean average precision: the examples have no right candidates, so nothing to score")
+    right: dict[str, set[str]] = {}
+    for query, candidate in examples["gold"]:
+        right.setdefault(query, set()).add(candidate)
+    return right
+
+
 def mean_average_precision(
     ranked: Mapping[str, Sequence[str]], gold: Mapping[str, Collection[str]], k: int
 ) -> tuple[float, dict[str, float]]:

@@ -1,0 +1,71 @@
+"""A dual encoder with shared weights: query and candidate are a vector each, of length 1.
+
+Their product, times a learned scalar that begins at 100, is a score (the model that XTREME-R's release trains for
+LAReQA and Mewsli-X). The loss is the cross-entropy of a softmax over the candidates of some queries
+of the batch, in one direction, from query to candidate.
+"""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from jxstilts.models.heads import HeadBase, HeadSpec, cross_entropy, segment_members
+from jxstilts.runtime import InputError
+
+SCALE = 100.0
+
+
+@dataclasses.dataclass(frozen=True)
+class DualSpec(HeadSpec):
+    """negatives: the candidates in a query's softmax, its own among them.
+
+    pooler: the vector is the encoder's pooler's, as in the release; else the mean of the tokens, special ones included.
+    """
+
+    negatives: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Head(HeadBase):
+    spec_class: ClassVar[type[HeadSpec]] = DualSpec
+
+    def init(self, key: jax.Array) -> dict:
+        return {"scale": jnp.full((), SCALE)}
+
+    def vectors(self, params, hidden, batch) -> jax.Array:
+        """hidden [B, T, D] -> [B, S, D] float32, each of length 1 (zero where there is no segment)."""
+        if self.spec.pooler:
+            found = self.pooled(params, hidden, batch).astype(jnp.float32)
+        else:
+            members = segment_members(batch).astype(jnp.float32)
+            found = jnp.einsum("bst,btd->bsd", members, hidden.astype(jnp.float32))  # the length will be 1: no division
+        return found / jnp.maximum(jnp.linalg.norm(found, axis=-1, keepdims=True), 1e-12)
+
+    def loss(self, params, hidden, batch, rng=None) -> dict:
+        """batch: a pair a row, the query its first segment and the candidate its second; weights [B, 2].
+
+        Row r is compared with the rows r, r + B/n, r + 2 B/n, ...: n = `negatives` of them. A step that is cut into
+        micro-batches gives each every k-th row (`train.step`), so the same rows meet where k divides the number of
+        such blocks; on a mesh they meet over all devices. Rows without a pair take no part.
+        """
+        rows, count = batch["weights"].shape[0], self.spec.negatives
+        if batch["weights"].shape[1] != 2 or not count or rows % count:
+            raise InputError(
+                f"negatives_per_step={count} does not divide the {rows} rows of a micro-batch; lower `accumulation`, "
+                "or make batch_size a multiple of negatives_per_step times accumulation"
+            )
+        found = self.vectors(params, hidden, batch).reshape(count, rows // count, 2, -1)
+        real = batch["weights"][:, 1].reshape(count, rows // count)
+        scores = jnp.einsum("nbd,mbd->bnm", found[:, :, 0], found[:, :, 1], precision=jax.lax.Precision.HIGHEST)
+        logits = scores * params["heads"][self.spec.name]["scale"]
+        logits = jnp.where(real.T[:, None, :] > 0, logits, jnp.finfo(jnp.float32).min)
+        right = jnp.broadcast_to(jnp.arange(count), logits.shape[:2])
+        losses = cross_entropy(logits, right) * real.T
+        hits = (logits.argmax(-1) == right) * real.T
+        return {"loss": (losses.sum(), real.sum()), "accuracy": (hits.sum(), real.sum())}
+
+    def predict(self, params, hidden, batch) -> dict:
+        """-> embeddings [B, S, 1, D] float32."""
+        return {"embeddings": self.vectors(params, hidden, batch)[:, :, None]}
