@@ -10,7 +10,7 @@ from samples import WORDS, word_tokenizer
 
 from jxstilts import tasks
 from jxstilts.data import prepare
-from jxstilts.eval import metrics, retrieval
+from jxstilts.eval import metrics, ranking, retrieval
 from jxstilts.eval.evaluator import Evaluator, Options
 from jxstilts.forms import Given, mining
 from jxstilts.mesh import make_mesh

@@ -16,7 +16,7 @@ from jxstilts.runtime import InputError
 from jxstilts.tasks.spec import Recipe, TaskSpec, beside
 
 LANGUAGES = tuple("ar de el en es hi ru th tr vi zh".split())
-BREAK = re.compile(r"[.!?]+[\"'”’)\]]*\s+(?=[\"'“‘(\[]*[^\Wa-z_])")
+BREAK = re.compile(r"[.!?]+[\"'”’)\]]*\s+(?=[\"'“‘(\[]*[^\Wa-z_])|(?<=\s)[.!?]+\s+")
 # What ends in a full stop and no sentence, in the English of SQuAD and TyDiQA: titles, initials, "No. 1".
 NO_BREAK = re.compile(
     r"(?:^|[\s(\"“])(?:[A-Z]|Mr|Mrs|Ms|Dr|St|Prof|Gen|Col|Lt|Sgt|Capt|Rev|Jr|Sr|vs|No|cf|ca|c|e\.g|i\.e)\.$"
@@ -42,8 +42,8 @@ def sentences_of(text: str) -> list[tuple[int, int]]:
     """Returns [begin, end) of each sentence of an English paragraph that says nothing of them.
 
     A sentence ends with full stops, exclamation or question marks and white space where what follows does not begin
-    with a small letter, but not after an initial or a usual abbreviation. (The release has a rule of its own; for most
-    paragraphs the sentences are the same.)
+    with a small letter, but not after an initial or a usual abbreviation; and where such marks stand alone. The release
+    has a rule of its own.
     """
     ends = [match for match in BREAK.finditer(text) if not NO_BREAK.search(text, 0, match.start() + 1)]
     begins = [0, *(match.end() for match in ends)]
