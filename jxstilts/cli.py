@@ -90,14 +90,18 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = add("evaluate", _evaluate, "evaluate a bundle or a Hugging Face model, zero-shot")
     evaluate.add_argument("--model", required=True, help="a bundle, a Hugging Face folder or a hub id")
-    evaluate.add_argument("--tasks", required=True, help="comma-separated names, see `jxstilts tasks`; or xtreme")
-    evaluate.add_argument("--languages", default="", help="comma-separated; default: all of each task")
+    evaluate.add_argument(
+        "--tasks", required=True, help="comma-separated names, see `jxstilts tasks`; or xtreme, xtreme-r"
+    )
+    evaluate.add_argument(
+        "--languages", default="", help="comma-separated; default: all of each task; pairs: all pairs of languages, a-b"
+    )
     evaluate.add_argument("--data_dir", required=True)
     evaluate.add_argument("--out", required=True, help="folder for results.jsonl and predictions/")
     evaluate.add_argument("--head", help="name of the head, where the model has several")
     evaluate.add_argument("--split", default="", help="default: dev where a task has one, else test")
     evaluate.add_argument("--limit", type=int, default=0, help="rows per language; 0 = all")
-    evaluate.add_argument("--protocol", default="authors", help="lengths, layers, long sentences: authors or xtreme")
+    evaluate.add_argument("--protocol", default="authors", help="lengths, layers, ...: authors, xtreme or xtreme_r")
     evaluate.add_argument("--max_length", type=int, default=0, help="tokens; 0 = by the protocol")
     evaluate.add_argument(
         "--layer",
@@ -113,6 +117,11 @@ def _parser() -> argparse.ArgumentParser:
         help="tagging: words whose gold tag the head cannot predict: miss or leave_out",
     )
     evaluate.add_argument("--prefix", help="retrieval: text before each sentence; default: by the model's recipe")
+    evaluate.add_argument(
+        "--lower_case",
+        action="store_true",
+        help="LAReQA, Mewsli-X: texts in lower case, as XTREME-R's release for XLM-R",
+    )
     evaluate.add_argument("--pooling", default="", help="retrieval: mean, mean_without_specials or first")
     evaluate.add_argument(
         "--subtract_means", action="store_true", help="retrieval: take from each side the mean of its embeddings first"
@@ -242,7 +251,7 @@ def _evaluate(options) -> None:
     request = results.Request(
         tasks=() if whole else names,
         benchmark=whole[0] if whole else "",
-        languages=_names(options.languages),
+        languages=_pairs(names) if options.languages == "pairs" else _names(options.languages),
         split=options.split,
         limit=options.limit,
         head=options.head or "",
@@ -250,7 +259,7 @@ def _evaluate(options) -> None:
         options=evaluator.Options(
             protocol=options.protocol, max_length=options.max_length, layer=_layer(options.layer),
             pooling=options.pooling, sentence=options.sentence, prefix=options.prefix,
-            unknown_tags=options.unknown_tags,
+            unknown_tags=options.unknown_tags, lower_case=options.lower_case,
             subtract_means=options.subtract_means, tokens_per_batch=options.tokens_per_batch,
         ),
     )  # fmt: skip
@@ -293,6 +302,17 @@ def _layer(text: str) -> int | None:
     if not text.lstrip("-").isdecimal():
         raise InputError(f"--layer={text}: a number, or all")
     return int(text)
+
+
+def _pairs(names: Sequence[str]) -> tuple[str, ...]:
+    """Returns the languages of tasks, and their mixed pairs."""
+    from jxstilts import tasks
+
+    specs = [tasks.get(name) for name in names]
+    found = [code for spec in specs for code in spec.more_languages if "-" in code]
+    if not found:
+        raise InputError(f"--languages=pairs: none of the tasks {', '.join(names)} has two texts in two languages")
+    return tuple(dict.fromkeys([*(code for spec in specs for code in spec.languages), *found]))
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import samples
 
-from jxstilts import cli, config, forms, mesh, study, tracking
+from jxstilts import config, forms, mesh, study, tracking
 from jxstilts.data import batching
 from jxstilts.data.tokenizer import encode
 from jxstilts.forms.base import Reading
@@ -83,7 +83,7 @@ def after_steps(devices, accumulation):
     context = objectives.Context(vocab_size=len(words), mask_id=4, special_ids=(0, 1, 2, 3))
     train = step.make_train_step(model, {"d": step.Loss("d")}, made, on, context=context, accumulation=accumulation)
     losses = []
-    for _ in range(3):
+    for _ in range(2):
         state, metrics = train(state, {"d": put_batch(batch_of(model, words), on)})
         losses.append(float(metrics["loss"]))
     return losses
@@ -91,9 +91,9 @@ def after_steps(devices, accumulation):
 
 def test_neither_accumulation_nor_a_mesh_changes_the_task():
     plain = after_steps(1, 1)
-    assert plain[-1] < plain[0]
-    np.testing.assert_allclose(after_steps(1, 4), plain, rtol=1e-4)
-    np.testing.assert_allclose(after_steps(4, 2), plain, rtol=1e-4)
+    for other in (after_steps(1, 4), after_steps(4, 2)):
+        assert other[0] == pytest.approx(plain[0], rel=1e-5)
+        assert other[1] == pytest.approx(plain[1], rel=1e-3)  # by the gradients; times 100, so are errors of rounding
     with pytest.raises(InputError, match="negatives_per_step=4 does not divide the 2 rows of a micro-batch"):
         after_steps(1, 8)
 
@@ -158,12 +158,13 @@ def test_trained_on_questions_and_evaluated_against_one_pool(world, tmp_path, co
         ("packed=True", "packed=True: task 'squad_retrieval' compares the examples of a batch"),
     ],
 )
-def test_settings_that_cannot_be(world, tmp_path, monkeypatch, capsys, change, message):
+def test_settings_that_cannot_be(world, tmp_path, monkeypatch, change, message):
     from jxstilts.data import tokenizer as tokenizers
 
     monkeypatch.chdir(tmp_path)
     tokenizers.save(samples.small_tokenizer(), tmp_path / "words")
     (tmp_path / "config.py").write_text(CONFIG)
-    command = ["run", f"--config={tmp_path / 'config.py'}", f"--config.data_dir={world}", f"--workdir={tmp_path / 'r'}"]
-    assert cli.main([*command, f"--config.phases.answers.tasks.squad_retrieval.{change}"]) == 2
-    assert message in capsys.readouterr().err
+    command = [f"--config={tmp_path / 'config.py'}", f"--config.data_dir={world}"]
+    made = study.from_config(config.load([*command, f"--config.phases.answers.tasks.squad_retrieval.{change}"]))
+    with pytest.raises(InputError, match=message):
+        study.run(made, tmp_path / "run", devices=mesh.all_devices()[:1])

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from jxstilts.report import collapse, contents, figures, languages, sheet, table, transfer
+from jxstilts.report import collapse, contents, figures, languages, pairs, sheet, strata, table, transfer
 from jxstilts.report.comparisons import DRAWS
 from jxstilts.report.contents import Study
 from jxstilts.report.figures import Figure
@@ -65,7 +65,7 @@ def write(
     """
     it = contents.study(workdir, draws, say)
     root = it.folder.path / "report"
-    made = {figure.name: figure for figure in figures.figures(it)}
+    made = {figure.name: figure for figure in [*figures.figures(it), *pairs.heat_maps(it)]}
     drawn = {figure.name: figures.write(figure, root / "figures") for figure in made.values()}
     parts = sections(it, made, draws)
     for _, _, blocks in parts:
@@ -97,10 +97,15 @@ def sections(it: Study, drawn: dict[str, Figure], draws: int) -> list[tuple[str,
         )
         add("comparisons", "Comparisons with the baseline", compared, contents.seeds(it))
         add("transfer", "Transfer", transfer.transfer(it), transfer.distance(it) or _no_distance(it))
+        add("strata", "Strata of languages", strata.strata(it) or "There are no strata of these languages to show.")
         by_language = [
             block
             for target in folder.targets
-            for block in (drawn.get(f"languages-{target.task}-{target.split}"), languages.languages(it, target))
+            for block in (
+                drawn.get(f"languages-{target.task}-{target.split}"),
+                drawn.get(pairs.figure_name(target)),
+                languages.languages(it, target),
+            )
         ]
         add("languages", "Languages", *by_language)
     else:

@@ -116,10 +116,11 @@ def means_by(values: Mapping[str, float], fact: str = "joshi_class") -> dict[Any
     """Returns {group: its mean} of {language: value}, sorted by group, without English, which is no transfer.
 
     fact: what groups languages: "joshi_class" (0 to 5, Joshi et al. 2020), "resource" (high, mid, low: strata of
-    these), "in_xlmr", "in_mt5" (seen in pre-training) or "script". Only groups that hold a language are there.
+    these), "in_xlmr", "in_mt5" (seen in pre-training), "script", "family" or "nearness" (strata of the syntactic
+    distance). Only groups that hold a language are there.
     Raises InputError for another fact, an unknown language, or no language but English.
     """
-    known = ("joshi_class", "resource", "in_xlmr", "in_mt5", "script")
+    known = ("joshi_class", "resource", "in_xlmr", "in_mt5", "script", "family", "nearness")
     if fact not in known:
         raise InputError(suggest("fact about languages", fact, known))
     found: dict[Any, list[str]] = {}

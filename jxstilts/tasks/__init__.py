@@ -18,7 +18,7 @@ from typing import Any
 
 from jxstilts import rooms
 from jxstilts.runtime import InputError, suggest
-from jxstilts.tasks import sources
+from jxstilts.tasks import pairs, sources
 from jxstilts.tasks.spec import Recipe, TaskSpec, Tfds
 
 __all__ = ["INTERMEDIATE", "Recipe", "TaskSpec", "Tfds", "available", "get", "load", "names"]
@@ -129,6 +129,8 @@ def load(
 def available(name: str, data_dir: str | os.PathLike, split: str, language: str, source: str = "auto") -> bool:
     """Returns whether `load` would find data; it does not look into the files."""
     spec = get(name)
+    if spec.paired and len(pairs.sides(language)) > 1:
+        return all(available(name, data_dir, split, side, source) for side in pairs.sides(language))
     if spec.parts:
         return all(available(part, data_dir, split, language, source) for part in spec.parts)
     files = source != "tfds" and (
@@ -149,6 +151,9 @@ def _warn_of_size(name, split, count, official):
 
 
 def _read(spec, data_dir, split, language, source):
+    if spec.paired and len(pairs.sides(language)) > 1:
+        both = (_read(spec, data_dir, split, side, source) for side in pairs.sides(language))
+        return pairs.joined(spec.name, language, *both)
     if spec.parts:
         # in turns, so that the first examples are of every part; each part warns of its own size
         parts = [

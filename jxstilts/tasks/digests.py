@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Iterator
 
 from jxstilts import runtime, tasks
-from jxstilts.tasks import sources
+from jxstilts.tasks import pairs, sources
 
 
 def digests(
@@ -27,6 +27,10 @@ def _files(spec, data_dir, split, language, source) -> Iterator[tuple[pathlib.Pa
     if spec.parts:
         for part in spec.parts:
             yield from _files(tasks.get(part), data_dir, split, language, source)
+        return
+    if spec.paired and len(pairs.sides(language)) > 1:
+        for side in pairs.sides(language):
+            yield from _files(spec, data_dir, split, side, source)
         return
     root = pathlib.Path(data_dir).expanduser()
     if source != "tfds":

@@ -6,6 +6,7 @@ import pathlib
 from jxstilts.config import shown
 from jxstilts.readers import checked, class_id, read_json_lines, read_lines, rows_by_header, rows_by_place
 from jxstilts.runtime import InputError
+from jxstilts.tasks import pairs
 from jxstilts.tasks.spec import Recipe, TaskSpec, Tfds, beside
 
 logger = logging.getLogger(__name__)
@@ -266,6 +267,8 @@ XNLI = TaskSpec(
     name="xnli",
     type="classification",
     languages=XNLI_LANGUAGES,
+    more_languages=pairs.codes(XNLI_LANGUAGES),
+    paired=True,
     # XTREME takes the labels out of its test files; the release has them
     splits={
         "dev": ("xtreme/xnli/dev-{language}.tsv", *_xnli_release("dev")),

@@ -5,6 +5,7 @@ import pathlib
 
 from jxstilts.readers import checked, class_id, read_lines, rows_by_header, rows_by_place
 from jxstilts.runtime import InputError
+from jxstilts.tasks import pairs
 from jxstilts.tasks.spec import Recipe, TaskSpec, Tfds, beside
 
 logger = logging.getLogger(__name__)
@@ -137,6 +138,8 @@ PAWSX = TaskSpec(
     name="pawsx",
     type="classification",
     languages=PAWSX_LANGUAGES,
+    more_languages=pairs.codes(PAWSX_LANGUAGES),
+    paired=True,
     splits={
         "train": ("xtreme/pawsx/train-{language}.tsv", "xtreme/pawsx/x-final/{language}/train.tsv"),
         "dev": ("xtreme/pawsx/dev-{language}.tsv", "xtreme/pawsx/x-final/{language}/dev_2k.tsv"),

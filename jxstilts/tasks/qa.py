@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from jxstilts.readers import parse_json, read_text
 from jxstilts.runtime import InputError
+from jxstilts.tasks import pairs
 from jxstilts.tasks.spec import Recipe, TaskSpec, Tfds, beside
 
 logger = logging.getLogger(__name__)
@@ -230,7 +231,7 @@ MLQA = TaskSpec(
     name="mlqa",
     type="span",
     languages=MLQA_LANGUAGES,
-    more_languages=tuple(f"{a}-{b}" for a in MLQA_LANGUAGES for b in MLQA_LANGUAGES if a != b),
+    more_languages=pairs.codes(MLQA_LANGUAGES),
     splits={
         split: (f"xtreme/mlqa/MLQA_V1/{split}/{split}-context-{{context}}-question-{{question}}.json",)
         for split in ("dev", "test")

@@ -82,6 +82,7 @@ class TaskSpec:
     recipe: how the study trains on it; None where nothing is trained.
     unanswerable: span, some questions have no answer in their context ("answers": []).
     one_right: embedding, a query has one right candidate.
+    paired: its languages "a-b" are put together of both languages' own data (`tasks.pairs`).
     companions: (file that a pattern names) -> the other files that belong to it; where it gives none, the data is not
       whole. None: a file stands for itself.
     first: (examples, limit) -> the first of them; None: the first of the list.
@@ -110,6 +111,7 @@ class TaskSpec:
     parallel: bool = False
     unanswerable: bool = False
     one_right: bool = False
+    paired: bool = False
     companions: Callable[[pathlib.Path], list[pathlib.Path]] | None = None
     first: Callable[[Any, int], Any] | None = None
     tokens: float = 0.0
