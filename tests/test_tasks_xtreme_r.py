@@ -179,7 +179,7 @@ def test_lareqa_has_one_pool_for_all_languages(tmp_path):
     ("text", "parts"),
     [
         ("It is. He was! Why? Then 5.3 of it.", ["It is.", "He was!", "Why?", "Then 5.3 of it."]),
-        ('Dr. A. Smith left. (He ran.) "No." It ended.', ["Dr. A. Smith left.", "(He ran.)", '"No."', "It ended."]),
+        ('Dr. A. Smith left. (He ran.) "Why." It ended.', ["Dr. A. Smith left.", "(He ran.)", '"Why."', "It ended."]),
         ("about 3 p.m. in May . and on", ["about 3 p.m. in May .", "and on"]),
         ("one", ["one"]),
     ],

@@ -41,7 +41,8 @@ class Head(HeadBase):
         else:
             members = segment_members(batch).astype(jnp.float32)
             found = jnp.einsum("bst,btd->bsd", members, hidden.astype(jnp.float32))  # the length will be 1: no division
-        return found / jnp.maximum(jnp.linalg.norm(found, axis=-1, keepdims=True), 1e-12)
+        # not by a norm, whose gradient is not defined where there is no segment
+        return found * jax.lax.rsqrt(jnp.maximum(jnp.square(found).sum(-1, keepdims=True), 1e-24))
 
     def loss(self, params, hidden, batch, rng=None) -> dict:
         """batch: a pair a row, the query its first segment and the candidate its second; weights [B, 2].
