@@ -9,6 +9,7 @@ from files import lines, write
 from jxstilts import tasks
 from jxstilts.runtime import InputError
 from jxstilts.tasks import lareqa, mewslix, treebanks
+from jxstilts.tasks.digests import digests
 from jxstilts.tasks.tagging import UPOS
 
 pytestmark = pytest.mark.usefixtures("no_tfds")
@@ -48,6 +49,21 @@ def test_a_wrong_row_of_copa(tmp_path, change, message):
     write(tmp_path, "xtreme-r/copa/train.en.jsonl", lines(COPA | change))
     with pytest.raises(InputError, match=message):
         tasks.load("copa", tmp_path, "train")
+
+
+def test_pairs_of_languages_are_put_together_of_both(tmp_path):
+    """A premise in one language, its hypothesis in the other; the same items, or an error."""
+    for code, rows in (("de", "eins\tzwei\tneutral\n"), ("en", "one\ttwo\tneutral\n")):
+        write(tmp_path, f"xtreme/xnli/dev-{code}.tsv", rows)
+    assert len(tasks.get("xnli").languages + tasks.get("xnli").more_languages) == 225
+    assert len(tasks.get("pawsx").languages + tasks.get("pawsx").more_languages) == 49
+    [row] = tasks.load("xnli", tmp_path, "dev", "de-en")
+    assert (row["text_a"], row["text_b"]) == ("eins", "two")
+    assert tasks.available("xnli", tmp_path, "dev", "de-en") and not tasks.available("xnli", tmp_path, "dev", "de-fr")
+    assert len(digests("xnli", tmp_path, "dev", "de-en", "files", tmp_path / "kept")) == 2
+    write(tmp_path, "xtreme/xnli/dev-en.tsv", "one\ttwo\tentailment\n")
+    with pytest.raises(InputError, match="task 'xnli', de-en: row '0' is not the same item in both languages"):
+        tasks.load("xnli", tmp_path, "dev", "de-en")
 
 
 # --- treebanks -------------------------------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ def ranked(
     if slab < 1:
         raise InputError(f"ranking: slab={slab} must be at least 1")
     count = min(k, len(pool))
-    about = np.array([len(queries), len(pool), count, queries.shape[1]])
+    about = _about(queries, pool, k)
     best, done = _begin(record, about)
     for begin in range(done, len(pool), slab):
         scores, rows = retrieval.nearest(queries, pool[begin : begin + slab], count, tile=tile, mesh=mesh, dtype=dtype)
@@ -69,6 +69,17 @@ def ranked(
         if record is not None and processes.first():
             _write(record, best, about, min(begin + slab, len(pool)))
     return best
+
+
+def keep(
+    record: pathlib.Path, best: retrieval.Neighbours, queries: np.ndarray, pool: np.ndarray, k: int, done: int
+) -> None:
+    """Writes the record of a search of which the first `done` candidates are searched; see `ranked`."""
+    _write(record, best, _about(queries, pool, k), done)
+
+
+def _about(queries: np.ndarray, pool: np.ndarray, k: int) -> np.ndarray:
+    return np.array([len(queries), len(pool), min(k, len(pool)), queries.shape[1]])
 
 
 def _merged(best: retrieval.Neighbours, found: retrieval.Neighbours, count: int) -> retrieval.Neighbours:

@@ -81,7 +81,7 @@ class Drawn(NamedTuple):
         """Returns how many things a note says that are so; None where one is not so, or nothing is understood of it."""
         parts = {part.strip() for part in re.split("[,，]", note)}
         named = [slot for slot in self.own if self.every[slot] & parts]
-        if any(not self.own[slot] & parts for slot in named) or ("{" in note and sentence not in note):
+        if any(not self.own[slot] & parts for slot in named) or ("{" in note and sentence not in parts):
             return None
         says = len(named) + ("{" in note)
         return says if says or not note else None
