@@ -29,7 +29,7 @@ def pairs(count=ROWS):
 def built(negatives=4, pooler=False):
     words = samples.word_tokenizer()
     made = make_config("xlmr", "tiny", vocab_size=len(words), hidden_dropout=0.0, attention_dropout=0.0, pooler=pooler)
-    return Model(made, (DualSpec("d", "dual", (), pooler, negatives),)), words
+    return Model(made, (DualSpec("d", "dual", (), "pooler" if pooler else "", negatives),)), words
 
 
 def batch_of(model, words, rows=ROWS, empty=1):

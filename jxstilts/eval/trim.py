@@ -155,6 +155,7 @@ def _features(tokenizer, model: Model, given: Set, data_dir: str, limit: int | N
             continue
         for part in form.parts(examples):
             yield form.tokenize(part, tokenizer, model.template, reading)
+        yield from form.further(examples, tokenizer, model.template, reading)
 
 
 def _read(tokenizer: Watched, model: Model, sets: Sequence[Set], data_dir: str) -> None:

@@ -145,6 +145,10 @@ class Form(abc.ABC):
     ) -> Features:
         """Returns the features of examples. Raises InputError for an example or a length that cannot be."""
 
+    def further(self, examples: Any, tokenizer: Any, template: Template, reading: Reading) -> Iterable[Features]:
+        """Yields the features of what else is read when examples are evaluated: a pool that they share."""
+        return ()
+
     def some(self, examples: Any, count: int) -> Any:
         """Returns the first examples."""
         return examples[:count]

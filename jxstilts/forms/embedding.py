@@ -15,6 +15,8 @@ from jxstilts.runtime import InputError, atomic_write
 
 DEPTH = 21  # candidates that are kept of a query: the 20 that count, and one, since a value leaves one out (LAReQA)
 
+BLOCK = 2**14  # candidates that are tokenised at once
+
 
 class Ranked(base.Collector):
     """The vector of each query -> the ids of the best candidates, {query id: ids, the best first}."""
@@ -79,6 +81,12 @@ class Embedding(base.Form):
     def candidates(self, rows: Sequence[Mapping], tokenizer, template, reading) -> Features:
         """Returns a feature for each of [{"id", "text"}, ...] of a pool."""
         return self._texts([row["text"] for row in rows], tokenizer, template, reading, reading.max_length)
+
+    def further(self, examples, tokenizer, template, reading):
+        if isinstance(examples, Mapping):
+            pool = examples["candidate"]
+            for begin in range(0, len(pool), BLOCK):
+                yield self.candidates(pool[begin : begin + BLOCK], tokenizer, template, reading)
 
     def _texts(self, texts, tokenizer, template, reading, most) -> Features:
         texts = [_written(text, reading) for text in texts]

@@ -11,7 +11,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from jxstilts.models.heads import HeadBase, HeadSpec, cross_entropy, segment_members
+from jxstilts.models.heads import HeadBase, HeadSpec, cross_entropy
 from jxstilts.runtime import InputError
 
 SCALE = 100.0
@@ -21,7 +21,7 @@ SCALE = 100.0
 class DualSpec(HeadSpec):
     """negatives: the candidates in a query's softmax, its own among them.
 
-    pooler: the vector is the encoder's pooler's, as in the release; else the mean of the tokens, special ones included.
+    pooling: the vector, by default the "mean" of the tokens, special ones included; the release's is the "pooler"'s.
     """
 
     negatives: int = 0
@@ -34,13 +34,13 @@ class Head(HeadBase):
     def init(self, key: jax.Array) -> dict:
         return {"scale": jnp.full((), SCALE)}
 
+    @property
+    def pooling(self) -> str:
+        return self.spec.pooling or "mean"
+
     def vectors(self, params, hidden, batch) -> jax.Array:
         """hidden [B, T, D] -> [B, S, D] float32, each of length 1 (zero where there is no segment)."""
-        if self.spec.pooler:
-            found = self.pooled(params, hidden, batch).astype(jnp.float32)
-        else:
-            members = segment_members(batch).astype(jnp.float32)
-            found = jnp.einsum("bst,btd->bsd", members, hidden.astype(jnp.float32))  # the length will be 1: no division
+        found = self.pooled(params, hidden, batch).astype(jnp.float32)
         # not by a norm, whose gradient is not defined where there is no segment
         return found * jax.lax.rsqrt(jnp.maximum(jnp.square(found).sum(-1, keepdims=True), 1e-24))
 
