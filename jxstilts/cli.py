@@ -251,7 +251,7 @@ def _evaluate(options) -> None:
     request = results.Request(
         tasks=() if whole else names,
         benchmark=whole[0] if whole else "",
-        languages=_pairs(names) if options.languages == "pairs" else _names(options.languages),
+        languages=results.pairs_of(names) if options.languages == "pairs" else _names(options.languages),
         split=options.split,
         limit=options.limit,
         head=options.head or "",
@@ -302,17 +302,6 @@ def _layer(text: str) -> int | None:
     if not text.lstrip("-").isdecimal():
         raise InputError(f"--layer={text}: a number, or all")
     return int(text)
-
-
-def _pairs(names: Sequence[str]) -> tuple[str, ...]:
-    """Returns the languages of tasks, and their mixed pairs."""
-    from jxstilts import tasks
-
-    specs = [tasks.get(name) for name in names]
-    found = [code for spec in specs for code in spec.more_languages if "-" in code]
-    if not found:
-        raise InputError(f"--languages=pairs: none of the tasks {', '.join(names)} has two texts in two languages")
-    return tuple(dict.fromkeys([*(code for spec in specs for code in spec.languages), *found]))
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -69,6 +69,15 @@ class Request:
     def pairs(self) -> list[tuple[str, str]]:
         """(task, language) in order."""
         return [(task, language) for task in self.names() for language in self.languages_of(task)]
+
+
+def pairs_of(names: Sequence[str]) -> tuple[str, ...]:
+    """Returns the languages of tasks and their mixed pairs, "a-b". Raises InputError where no task has a pair."""
+    specs = [tasks.get(name) for name in names]
+    found = [code for spec in specs for code in spec.more_languages if "-" in code]
+    if not found:
+        raise InputError(f"--languages=pairs: none of the tasks {', '.join(names)} has two texts in two languages")
+    return tuple(dict.fromkeys([*(code for spec in specs for code in spec.languages), *found]))
 
 
 def check(request: Request, tasks_key: str, languages_key: str) -> None:
