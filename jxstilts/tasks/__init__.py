@@ -112,7 +112,9 @@ def load(
     if split not in spec.splits:
         raise InputError(suggest(f"split of task {name!r}", split, spec.splits))
     if language not in spec.loadable(split):
-        raise InputError(suggest(f"language of task {name!r}", language, spec.loadable(split)))
+        mixed = {code for code in spec.loadable(split) if spec.paired and len(pairs.sides(code)) > 1}
+        known = [code for code in spec.loadable(split) if "-" in language or code not in mixed]
+        raise InputError(suggest(f"language of task {name!r}", language, known))
     if source not in SOURCES:
         raise InputError(suggest("source", source, SOURCES))
     if limit is not None and limit < 1:
