@@ -190,6 +190,8 @@ def add(
 def in_words(notes: Mapping[str, Any], unknown_tags: str) -> str:
     """Says what stands beside the values of a result, or of several added up."""
     parts = []
+    if notes.get("pool"):
+        parts.append(f"ranked among {notes['pool']:,} candidates")
     if notes.get("cut_words"):
         parts.append(
             f"{notes['cut_words']:,} words are cut off over-long sentences and leave the values; values that end in "
