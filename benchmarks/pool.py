@@ -6,8 +6,8 @@
 
 The vectors are random and of length 1. FOLDER/pool.npy holds the candidates, float16 [M, D], and is made once;
 FOLDER/search.npz is the record of a search that was stopped. Both sides search in float32: this package converts a
-slab at a time, faiss holds all. Compiling, on one slab, is outside the clock. `ratio` is faiss's time, its index made within it, divided by this package's. Needs
-faiss: `pip install faiss-cpu`.
+slab at a time, faiss holds all. Compiling, on one slab, is outside the clock. `ratio` is faiss's time, its index made
+within it, divided by this package's. Needs faiss: `pip install faiss-cpu`.
 """
 
 import argparse
