@@ -56,8 +56,9 @@ class Stream(Reading):
             raise InputError(f"pooling: {suggest('pooling', self.pooling, POOLINGS)}")
         if self.buckets < 1 or self.sort_window < 1:
             raise InputError("buckets and sort_window are at least 1")
-        if min(self.batch_size, self.max_length, self.limit, self.holdout, self.negatives_per_step) < 0:
-            raise InputError("batch_size, max_length, limit, holdout and negatives_per_step are 0 or more")
+        counts = ("batch_size", "max_length", "query_length", "limit", "holdout", "negatives_per_step")
+        if min(getattr(self, name) for name in counts) < 0:
+            raise InputError(f"{', '.join(counts)} are 0 or more")
         if not self.languages:
             raise InputError("languages is empty")
 
