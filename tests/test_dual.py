@@ -41,34 +41,27 @@ def batch_of(model, words, rows=ROWS, empty=1):
     return batching.assemble(features, ids, length=24, num_rows=rows, fields=fields, max_segments=2, pad_id=1)
 
 
-@pytest.mark.parametrize("pooler", [False, True])
-def test_loss_against_numpy(pooler):
-    model, words = built(pooler=pooler)
-    params, batch = jax.jit(model.init)(jax.random.key(0)), None
-    batch = batch_of(model, words)
-    hidden = model.encode(params, batch)
-    found = model.head("d").loss(params, hidden, batch)
-    hidden, own, count = np.asarray(hidden), [], 4
-    for row in range(ROWS):
-        sides = []
-        for segment in (1, 2):
-            states = hidden[row][batch["segments"][row] == segment]
-            if not len(states):
-                vector = np.zeros(hidden.shape[-1])
-            elif pooler:
-                kernel, bias = (np.asarray(params["encoder"]["pooler"][name]) for name in ("kernel", "bias"))
-                vector = np.tanh(states[0] @ kernel + bias)
-            else:
-                vector = states.mean(0)
-            sides.append(vector / max(np.linalg.norm(vector), 1e-12))
-        own.append(sides)
-    total = 0.0
-    for row in range(ROWS - 1):
-        block = [other for other in range(row % (ROWS // count), ROWS, ROWS // count) if other < ROWS - 1]
-        scores = np.array([100 * own[row][0] @ own[other][1] for other in block])
-        total += np.log(np.exp(scores - scores.max()).sum()) + scores.max() - scores[block.index(row)]
-    assert float(found["loss"][0]) == pytest.approx(total, rel=1e-4)
-    assert float(found["loss"][1]) == ROWS - 1
+def test_loss_against_numpy():
+    """Of both kinds of vector, from the same hidden states."""
+    model, words = built(pooler=True)
+    params, batch = jax.jit(model.init)(jax.random.key(0)), batch_of(model, words)
+    hidden = jax.jit(model.encode)(params, batch)
+    kernel, bias = (np.asarray(params["encoder"]["pooler"][name]) for name in ("kernel", "bias"))
+    for pooling in ("", "pooler"):
+        own = model.with_heads(DualSpec("d", "dual", (), pooling, 4))
+        found = jax.jit(own.head("d").loss)(params, hidden, batch)
+        vectors = np.zeros((ROWS, 2, hidden.shape[-1]))
+        for row, side in np.argwhere(batch["weights"] > 0):
+            states = np.asarray(hidden)[row][batch["segments"][row] == side + 1]
+            vector = np.tanh(states[0] @ kernel + bias) if pooling else states.mean(0)
+            vectors[row, side] = vector / np.linalg.norm(vector)
+        total, blocks = 0.0, ROWS // 4
+        for row in range(ROWS - 1):
+            block = [other for other in range(row % blocks, ROWS, blocks) if other < ROWS - 1]
+            scores = 100 * vectors[block, 1] @ vectors[row, 0]
+            total += np.log(np.exp(scores - scores.max()).sum()) + scores.max() - scores[block.index(row)]
+        assert float(found["loss"][0]) == pytest.approx(total, rel=1e-4)
+        assert float(found["loss"][1]) == ROWS - 1
     assert float(params["heads"]["d"]["scale"]) == 100
 
 
@@ -91,9 +84,9 @@ def after_steps(devices, accumulation):
 
 def test_neither_accumulation_nor_a_mesh_changes_the_task():
     plain = after_steps(1, 1)
-    for other in (after_steps(1, 4), after_steps(4, 2)):
-        assert other[0] == pytest.approx(plain[0], rel=1e-5)
-        assert other[1] == pytest.approx(plain[1], rel=1e-3)  # by the gradients; times 100, so are errors of rounding
+    other = after_steps(4, 2)
+    assert other[0] == pytest.approx(plain[0], rel=1e-5)
+    assert other[1] == pytest.approx(plain[1], rel=1e-3)  # by the gradients; times 100, so are errors of rounding
     with pytest.raises(InputError, match="negatives_per_step=4 does not divide the 2 rows of a micro-batch"):
         after_steps(1, 8)
 
@@ -118,9 +111,9 @@ def get_config(arg=None):
         "model": {"preset": "tiny", "hidden_dropout": 0.0, "attention_dropout": 0.0},
         "tokenizer": {"path": "words"},
         "phases": {"answers": {
-            "tasks": {"squad_retrieval": {"batch_size": 8, "max_length": 48, "negatives_per_step": 4}},
-            "epochs": 2.0, "optimizer": {"learning_rate": 1e-3}, "log_every": 2,
-            "select": {"metric": "map20", "rows": 8, "every": 10},
+            "tasks": {"squad_retrieval": {"batch_size": 8, "max_length": 48, "negatives_per_step": 4, "buckets": 1}},
+            "epochs": 1.0, "optimizer": {"learning_rate": 1e-3}, "log_every": 2,
+            "select": {"metric": "map20", "rows": 8, "every": 100},
         }},
         "evaluations": {"lareqa": {
             "phase": "answers", "model": "tiny", "intermediate": "none",
@@ -142,7 +135,7 @@ def test_trained_on_questions_and_evaluated_against_one_pool(world, tmp_path, co
     folder = tmp_path / "run/phases/answers"
     rows = tracking.read_rows(folder / "metrics.jsonl")
     losses = [row["loss"] for row in rows if row["kind"] == "train"]
-    assert np.mean(losses[-3:]) < losses[0]
+    assert len(losses) > 4 and np.isfinite(losses).all() and np.mean(losses[1:-1]) < losses[0]
     [head] = json.loads((folder / "best/bundle.json").read_text())["heads"]
     assert (head["type"], head["negatives"], head["name"]) == ("dual", 4, "squad_retrieval")
     rows = [json.loads(line) for line in (tmp_path / "run/results.jsonl").read_text().splitlines()]
