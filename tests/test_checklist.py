@@ -10,7 +10,7 @@ from jxstilts.eval import metrics
 from jxstilts.eval.metrics.checklist import clean
 from jxstilts.runtime import InputError
 from jxstilts.tasks import checklist
-from jxstilts.tasks.names import NAMES
+from jxstilts.tasks.given_names import NAMES
 
 ROWS = [
     ("Name", "A is COMP than B. Who is more / less COMP?"), ("Capability", "Vocabulary"),

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 from jxstilts.readers import read_lines
 from jxstilts.runtime import InputError
+from jxstilts.tasks.given_names import NAMES
 from jxstilts.tasks.languages import LANGUAGES
-from jxstilts.tasks.names import NAMES
 from jxstilts.tasks.spec import TaskSpec
 
 TESTS = {  # name in the file -> short
