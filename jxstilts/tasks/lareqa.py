@@ -15,7 +15,7 @@ from jxstilts.readers import checked, parse_json, read_text
 from jxstilts.runtime import InputError
 from jxstilts.tasks.spec import Recipe, TaskSpec, beside
 
-LANGUAGES = tuple("ar de el en es hi ru th tr vi zh".split())
+LANGUAGES = tuple("en ar de el es hi ru th tr vi zh".split())
 BREAK = re.compile(r"[.!?]+[\"'”’)\]]*\s+(?=[\"'“‘(\[]*[^\Wa-z_])|(?<=\s)[.!?]+\s+")
 # What ends in a full stop and no sentence, in the English of SQuAD and TyDiQA: titles, initials, "No. 1".
 NO_BREAK = re.compile(

@@ -18,7 +18,7 @@ from jxstilts.runtime import InputError
 from jxstilts.tasks.lareqa import first
 from jxstilts.tasks.spec import Recipe, TaskSpec, beside
 
-LANGUAGES = tuple("ar de en es fa ja pl ro ta tr uk".split())
+LANGUAGES = tuple("en ar de es fa ja pl ro ta tr uk".split())
 BRACES = re.compile(r"\{(.*?)\}")
 ENTITIES = "candidate_set_entities.jsonl"
 
