@@ -130,7 +130,8 @@ class Evaluator:
             raise InputError(f"task {task.name!r} is of the form {form.name!r}, which has no evaluation")
         options, layers, model = self.options.resolve(task, self.model), (), self.model
         if form.has_head:
-            spec = pick_head(model, task, head)
+            spec = form.asked(pick_head(model, task, head), options)
+            model = model.with_heads(*(spec if each.name == spec.name else each for each in model.head_specs))
         else:
             recipe = model.recipe if options.layer is None else None
             every = all_layers or recipe is not None  # what an embedding model would score otherwise stands beside it
@@ -196,7 +197,7 @@ class _Run:
         own = self.evaluator
         search = Search(own.mesh)
         return self.task.form.collector(
-            Given(self.task, examples, features, self.head.labels, own.options, self.layers, search)
+            Given(self.task, examples, features, self.head.labels, own.options, self.layers, search, own.tokenizer)
         )
 
 
@@ -294,8 +295,9 @@ def _score(task: TaskSpec, language: str, split: str, collector: Collector, thre
         metric = metric.at(threshold)
     state = metric.update(predictions, examples)
     found = metric.compute(state)
+    beside = {name: metric.compute(metric.update(*pair)) for name, pair in collector.beside().items()}
     return Result(
         task.name, language, split, found, len(next(iter(state.values()))), state, by_id,
         metric.interval(state), metric.major(found), form.baseline(task, metric, examples), curve,
-        collector.notes(),
+        {**collector.notes(), **beside},
     )  # fmt: skip

@@ -24,7 +24,7 @@ from jxstilts.tasks.digests import digests
 
 # Options that there have not always been, and what was done without them: there they are not recorded, so that
 # evaluations of before stay what they are.
-ADDED = {"sentence": "", "prefix": None, "unknown_tags": "miss"}
+ADDED = {"sentence": "", "prefix": None, "unknown_tags": "miss", "beams": 1}
 
 
 @dataclasses.dataclass(frozen=True)

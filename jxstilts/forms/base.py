@@ -35,9 +35,9 @@ class Reading:
 class Given:
     """What a collector is handed.
 
-    spec: the task. labels: of the head. options: of the evaluation (`eval.options.Options`), decided. layers: the
-    hidden states that the head reads, where there are several. search: the exact neighbour search on the devices
-    (`eval.retrieval.Search`), for forms that compare vectors.
+        spec: the task. labels: of the head. options: of the evaluation (`eval.options.Options`), decided. layers: the
+        hidden states that the head reads, where there are several. search: the exact neighbour search on the devices
+    eval.retrieval.Search`), for forms that compare vectors. tokenizer: for forms whose head says texts.
     """
 
     spec: Any
@@ -47,6 +47,7 @@ class Given:
     options: Any
     layers: tuple[int, ...] = ()
     search: Any = None
+    tokenizer: Any = None
 
 
 class Collector(abc.ABC):
@@ -76,6 +77,10 @@ class Collector(abc.ABC):
         """Returns what has to stand beside the values, as JSON: {} where there is nothing to say."""
         return {}
 
+    def beside(self) -> Mapping[str, tuple[Any, Any]]:
+        """Returns {name: (predictions, examples)} that the metric scores, too, for the notes; with gold only."""
+        return {}
+
     def by_layer(self) -> Mapping[int, Any]:
         """Returns {hidden state: predictions} where several were asked for."""
         return {}
@@ -99,10 +104,16 @@ class Form(abc.ABC):
     scored: ClassVar[bool] = True  # is there an evaluation?
     has_head: ClassVar[bool] = True  # is a head trained for it?
     labelled: ClassVar[bool] = False  # does a head predict one of its labels?
+    shared_head: ClassVar[str] = ""  # the head of all its tasks, where they share one
+    alone: ClassVar[bool] = False  # does an evaluation's row hold one input, of those of like lengths?
     running_text: ClassVar[bool] = False  # raw text: other lines may share a feature, languages are sampled
     counts_features: ClassVar[bool] = False  # does `Options.max_features` count features, not examples?
     once: ClassVar[bool] = False  # are equal inputs of several languages encoded once?
     suffix: ClassVar[str] = ".json"  # of a benchmark's file; other tasks have JSON objects
+
+    def of(self, spec: Any) -> "Form":
+        """Returns the form of a task's examples: itself, where all tasks have the same."""
+        return self
 
     # Examples
 
@@ -162,6 +173,10 @@ class Form(abc.ABC):
         layers: the hidden states. recipe: the model's own, where it counts.
         """
         raise InputError(f"the form {self.name!r} reads a trained head")
+
+    def asked(self, head: Any, options: Any) -> Any:
+        """Returns the HeadSpec of a trained head as an evaluation with these options (decided) reads it."""
+        return head
 
     def labels(self, spec: Any, examples: Iterable[Mapping]) -> tuple[str, ...]:
         """Returns the class names: the task's, or where its set is open those of the examples."""

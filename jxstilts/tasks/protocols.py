@@ -40,7 +40,15 @@ PROTOCOLS = {
     "authors": Protocol(
         recipes={},
         own=True,
-        lengths={"classification": 256, "choice": 256, "tagging": 256, "span": 384, "retrieval": 512, "mining": 512},
+        lengths={
+            "classification": 256,
+            "choice": 256,
+            "tagging": 256,
+            "span": 384,
+            "retrieval": 512,
+            "mining": 512,
+            "text_to_text": 1024,  # mT5's
+        },
         long_sentences="truncate",
         layers={"bucc2018": 14, "tatoeba": 14},
     ),
@@ -54,7 +62,15 @@ PROTOCOLS = {
             "tydiqa": _QUESTIONS,
         },
         own=False,
-        lengths={"classification": 128, "choice": 128, "tagging": 128, "span": 384, "retrieval": 512, "mining": 512},
+        lengths={
+            "classification": 128,
+            "choice": 128,
+            "tagging": 128,
+            "span": 384,
+            "retrieval": 512,
+            "mining": 512,
+            "text_to_text": 1024,
+        },
         long_sentences="split",
         layers={"bucc2018": 20, "tatoeba": 14},
     ),
