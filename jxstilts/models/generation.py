@@ -1,7 +1,7 @@
 """Saying a text token by token, greedily or with several beams side by side. Static shapes; it ends when all rows do.
 
 The model is a function `step(tokens [R], place, kept) -> (logits [R, V] float32, kept)` of the tokens before a place of
-each row; what is kept of those before them is its own matter. Results are those of Hugging Face's `generate`, to the token.
+each row; what is kept of those before them is its own matter. Results are those of Hugging Face's `generate`.
 """
 
 from collections.abc import Callable

@@ -47,6 +47,7 @@ class TokenizerConfig:
     characters: int = 12_000_000  # of text to train on, all languages together
     sampling_exponent: float = 0.3
     coverage: float = 0.9995  # share of the characters that get a piece of their own
+    sentinels: int = 0  # tokens for span corruption (T5: 100); vocab_size counts them
 
 
 def _model_keys(values: Mapping[str, Any]) -> dict[str, Any]:

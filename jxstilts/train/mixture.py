@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -35,6 +36,7 @@ class Stream(Reading):
     sort_window: int = 50  # not packed: batches that are sorted by length together; 1 = purely random batches
     buckets: int = 6  # shapes of batches, each compiled once: row lengths; packed: rows x length, and a last resort
     mode: str = "sampled"  # "alternate": `amount` of all steps, evenly spaced; "mixed": beside the task in every step
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)  # of the objective
     amount: float = 0.0  # alternate: share of the steps, mixed: weight of the loss
 
     @property

@@ -24,13 +24,11 @@ class TextSpec(HeadSpec):
 
     length: tokens at most, the end included; 0: not decided. beams: 1 = greedy. length_penalty: a finished text's log
     probability is divided by its length to this power (Wu et al. 2016 without their constant, as Hugging Face has it).
-    z_loss: times the square of the log normaliser, added to the loss.
     """
 
     length: int = 0
     beams: int = 1
     length_penalty: float = 1.0
-    z_loss: float = 0.0
 
     @classmethod
     def read(cls, given: Mapping[str, Any]) -> HeadSpec:
@@ -55,6 +53,9 @@ class Words(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Head(HeadBase):
+    """z_loss: see `models.words.sums`; of the loss alone."""
+
+    z_loss: float = 0.0
     spec_class: ClassVar[type[HeadSpec]] = TextSpec
 
     def decoder(self, train: bool = False) -> nn.Module:
@@ -106,8 +107,7 @@ class Head(HeadBase):
         """Cross-entropy in nats per target token, and the share of those that are the likeliest."""
         weights = (batch["targets_segments"] > 0).astype(jnp.float32)
         x = self.states(params, hidden, batch, rng)
-        z_loss = getattr(self.spec, "z_loss", 0.0)
-        loss, right = words.sums(x, self.table(params), None, batch["targets"], weights, z_loss)
+        loss, right = words.sums(x, self.table(params), None, batch["targets"], weights, self.z_loss)
         return {"loss": (loss, weights.sum()), "accuracy": (right, weights.sum())}
 
     def predict(self, params, hidden, batch) -> dict:
