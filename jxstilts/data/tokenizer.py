@@ -109,7 +109,8 @@ def train(
     """Trains a tokenizer with XLM-R's special tokens, ids and normalisation (NFKC, runs of blanks joined).
 
     `vocab_size` counts the special tokens; a small text gives fewer. `model`: "unigram" or "bpe". `coverage`: see
-    `vocabulary.learn`. `sentinels`: so many tokens for span corruption, which vocab_size counts, too. The same texts give the same tokenizer. Raises InputError if vocab_size is too small.
+    `vocabulary.learn`. `sentinels`: so many tokens for span corruption, which vocab_size counts, too. The same texts
+    give the same tokenizer. Raises InputError if vocab_size is too small.
     """
     learned = learn(texts, vocab_size - sentinels, model=model, coverage=coverage)
     return Tokenizer(tokenizer_files.finish(learned, sentinels), SPECIAL)

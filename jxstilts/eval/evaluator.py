@@ -295,7 +295,10 @@ def _score(task: TaskSpec, language: str, split: str, collector: Collector, thre
         metric = metric.at(threshold)
     state = metric.update(predictions, examples)
     found = metric.compute(state)
-    beside = {name: metric.compute(metric.update(*pair)) for name, pair in collector.beside().items()}
+    beside = {}
+    for name, (other, *pair) in collector.beside().items():
+        own = metrics.get(other, language) if other else metric
+        beside[name] = own.compute(own.update(*pair))
     return Result(
         task.name, language, split, found, len(next(iter(state.values()))), state, by_id,
         metric.interval(state), metric.major(found), form.baseline(task, metric, examples), curve,

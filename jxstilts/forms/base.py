@@ -77,8 +77,8 @@ class Collector(abc.ABC):
         """Returns what has to stand beside the values, as JSON: {} where there is nothing to say."""
         return {}
 
-    def beside(self) -> Mapping[str, tuple[Any, Any]]:
-        """Returns {name: (predictions, examples)} that the metric scores, too, for the notes; with gold only."""
+    def beside(self) -> Mapping[str, tuple[str, Any, Any]]:
+        """Returns {name: (metric, predictions, examples)} that are scored, too, for the notes; "": the task's own."""
         return {}
 
     def by_layer(self) -> Mapping[int, Any]:
@@ -155,6 +155,10 @@ class Form(abc.ABC):
     def batch_fields(self, template: Template, labelled: bool = True) -> tuple[Field, ...]:
         """Returns the fields of a batch: the form's, with gold or without, and those that the model reads."""
         return template.fields + tuple(field for field in self.fields if labelled or not field.gold)
+
+    def room(self, reading: Reading) -> tuple[int, int]:
+        """Returns how many tokens of a further text go beside a row of how many (`data.features.Texts`)."""
+        return 1, 1
 
     @property
     def grouped(self) -> bool:

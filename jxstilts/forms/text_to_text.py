@@ -33,9 +33,11 @@ class Said(base.Collector):
         return dict(zip((example["id"] for example in examples), found, strict=True))
 
     def beside(self):
-        """as_said: by the rules of the text form's source."""
+        """as_said: by the rules of the text form's source. faults: what is wrong with answers to questions."""
         pair = self.given.spec.text.as_said(self.said, self.given.examples)
-        return {} if pair is None else {"as_said": pair}
+        if pair is None:
+            return {}
+        return {"as_said": ("", *pair), "faults": ("answer_faults", self.finish(), self.given.examples)}
 
     def notes(self):
         spec, examples = self.given.spec, self.given.examples
@@ -95,8 +97,11 @@ class TextToText(base.Form):
             end = np.array([tokenizer.eos_token_id], np.int32)
             said = (flat, offsets[count:-1], np.minimum(lengths[count:], text.length - 1))
             tokens, begins, _ = join([said, (end, np.zeros(count, np.int64), np.ones(count, np.int64))])
-            texts = {"targets": Texts(tokens, begins, (text.length, reading.max_length))}
+            texts = {"targets": Texts(tokens, begins, self.room(reading))}
         return Features(filled.tokens, filled.offsets, {}, filled.token_fields, texts)
+
+    def room(self, reading):
+        return self.spec.text.length, reading.max_length
 
     def asked(self, head, options):
         kind = self.head_class().spec_class  # which brings JAX, that a list of tasks does not need

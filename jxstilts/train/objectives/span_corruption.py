@@ -9,6 +9,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jxstilts.runtime import InputError
 from jxstilts.train.objectives import task
@@ -70,12 +71,12 @@ class Objective(task.Objective):
 
 
 def _counts(length, rate, mean):
-    """Returns (tokens that are cut out, spans) of a text of `length` tokens: ints, or arrays of them."""
-    if isinstance(length, int):
-        noise = max(min(max(round(length * rate), 1), length - 1), 0)
-        return noise, max(round(noise / mean), 1)
-    noise = jnp.clip(jnp.round(length * rate), 1, jnp.maximum(length - 1, 1)).astype(jnp.int32)
-    return noise, jnp.maximum(jnp.round(noise / mean), 1).astype(jnp.int32)
+    """Returns (tokens that are cut out, spans) of a text of `length` tokens: ints, or arrays; in float32, as in T5."""
+    library = np if isinstance(length, int) else jnp
+    wanted = library.round(library.float32(length) * library.float32(rate))
+    noise = library.clip(wanted, 1, library.maximum(length - 1, 1)).astype(np.int32)
+    spans = library.maximum(library.round(noise.astype(np.float32) / library.float32(mean)), 1).astype(np.int32)
+    return (int(noise), int(spans)) if library is np else (noise, spans)
 
 
 def noise_mask(key: jax.Array, length: jax.Array, longest: int, rate: float, mean: float) -> jax.Array:
