@@ -4,13 +4,15 @@ import json
 
 import jax
 import numpy as np
+import optax
 import pytest
 
-from jxstilts.checkpoint import digests
+from jxstilts.checkpoint import digests, leaves
 from jxstilts.models import bundle, export, huggingface
 from jxstilts.models.heads.text_to_text import TextSpec
 from jxstilts.models.relative import buckets
 from jxstilts.runtime import InputError
+from jxstilts.train import optimizer
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -185,3 +187,49 @@ def test_what_is_said_is_what_transformers_says(tied, beams, tmp_path):
     np.testing.assert_array_equal(said, np.where(ended, 0, wanted))
     counts = (said > 0).sum(1)
     assert len(set(counts)) > 4 and (said == 1).any(1).mean() > 0.2, np.bincount(counts)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_twenty_steps_of_training(tied, tmp_path):
+    """AdamW without dropout: the same losses, gradient norms and, in the end, weights."""
+    model, loaded = both(tmp_path / "model", tied, dropout_rate=0.0)
+    config = optimizer.Optimizer(learning_rate=1e-3, warmup=0.1, weight_decay=0.01)
+    tx, steps = optimizer.make(config, 20), 20
+
+    @jax.jit
+    def step(params, state, batch):
+        def mean(params):
+            total, weight = loaded.model.loss(params, "text_to_text", batch)["loss"]
+            return total / weight
+
+        loss, gradient = jax.value_and_grad(mean)(params)
+        updates, state = tx.update(gradient, state, params)
+        return optax.apply_updates(params, updates), state, loss, optax.tree.norm(gradient)
+
+    spared = [key for key, _ in model.named_parameters() if "norm" in key or "bias" in key]
+    groups = [
+        {"params": [each for key, each in model.named_parameters() if (key in spared) == spare], "weight_decay": decay}
+        for spare, decay in ((True, 0.0), (False, 0.01))
+    ]
+    adamw = torch.optim.AdamW(groups, lr=1e-3, eps=1e-8)
+    rate = transformers.get_linear_schedule_with_warmup(adamw, 2, steps)
+    params, state = loaded.params, tx.init(loaded.params)
+    for number in range(steps):
+        tokens, segments = texts((17, 9, 12), 10 + number)
+        targets, targets_segments = texts((5, 8, 3), 50 + number)
+        batch = {"tokens": tokens, "segments": segments, "positions": segments}
+        batch |= {"targets": targets, "targets_segments": targets_segments}
+        params, state, loss, norm = step(params, state, batch)
+        wanted = oracle(model, batch).loss
+        adamw.zero_grad()
+        wanted.backward()
+        theirs = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        adamw.step()
+        rate.step()
+        np.testing.assert_allclose(loss, wanted.item(), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(norm, theirs.item(), rtol=1e-4)
+    model.save_pretrained(tmp_path / "trained")
+    found, start = leaves(params), leaves(loaded.params)
+    for path, trained in leaves(bundle.load(tmp_path / "trained").params).items():
+        np.testing.assert_allclose(found[path], trained, atol=1e-4, err_msg=path)
+        assert np.abs(np.asarray(found[path]) - np.asarray(start[path])).max() > 5e-4, path

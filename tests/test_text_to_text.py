@@ -13,10 +13,15 @@ from hypothesis import strategies as st
 from jxstilts import tasks
 from jxstilts.data import batching, packing
 from jxstilts.data.features import concatenate
+from jxstilts.eval import predict
 from jxstilts.forms import Reading, texts
+from jxstilts.mesh import make_mesh, put_batch
+from jxstilts.models.heads.text_to_text import TextSpec
 from jxstilts.models.model import HeadSpec, Model, make_config
 from jxstilts.runtime import InputError
+from jxstilts.train import optimizer, step
 from jxstilts.train.objectives import base, span_corruption
+from jxstilts.train.terms import Loss
 
 PAIR = {"id": "1", "text_a": "A man {sleeps}.", "text_b": "He rests.", "label": 1}
 QUESTION = {
@@ -230,3 +235,33 @@ def test_masks_are_spread_evenly():
     share = np.asarray(masks).mean(0)
     assert share[40:].max() == 0 and share[0] == 0 and abs(share.sum() - 6) < 1e-3
     assert np.abs(share[4:36] - share[4:36].mean()).max() < 0.06
+
+
+# On a mesh
+
+
+def test_one_device_equals_eight():
+    """Three steps of training, and what is said after them."""
+    spec, made, tokenizer = features()
+    plan = batching.Plan.of([(i,) for i in range(len(made))], 64, len(made))
+    batch = batching.assemble_plan(made, plan, fields=spec.form.batch_fields(make_template()), max_segments=1, pad_id=1)
+    model = make_model(tokenizer)
+    config = optimizer.Optimizer(learning_rate=1e-2, warmup=0.0, weight_decay=0.0)
+    tx, context = optimizer.make(config, 3), base.Context(len(tokenizer), 0, ())
+    losses, said = [], []
+    for mesh in (make_mesh({}, jax.devices()[:1]), make_mesh({"data": 2, "fsdp": 2, "tensor": 2})):
+        terms = {"mnli": Loss("text_to_text", options={"z_loss": 1e-4})}
+        train_step = step.make_train_step(model, terms, tx, mesh, context=context)
+        shardings, _ = step.state_shardings(model, tx, mesh)
+        params = jax.jit(model.init)(jax.random.key(0))
+        state = jax.device_put(step.new_state(params, tx, 0), shardings)
+        own = []
+        for _ in range(3):
+            state, metrics = train_step(state, put_batch({"mnli": batch}, mesh))
+            own.append(float(metrics["loss"]))
+        losses.append(own)
+        asked = model.with_heads(TextSpec("text_to_text", "text_to_text", length=6, beams=2))
+        said.append(np.asarray(predict.predict(asked, state["params"], "text_to_text", batch, mesh)["tokens"]))
+    assert losses[0][-1] < losses[0][0]
+    np.testing.assert_allclose(losses[1], losses[0], atol=1e-5)
+    np.testing.assert_array_equal(said[1], said[0])

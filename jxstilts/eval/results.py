@@ -183,6 +183,8 @@ def in_words(notes: Mapping[str, Any], unknown_tags: str) -> str:
             f"{notes['cut_words']:,} words are cut off over-long sentences and leave the values; values that end in "
             "_all count them as wrong (long_sentences='split' reads them)"
         )
+    if notes.get("unreadable"):
+        parts.append(f"{notes['unreadable']:,} texts say nothing that can be read, and count as wrong")
     if notes.get("unknown_tags"):
         tags = ", ".join(f"{tag} {count:,}" for tag, count in notes["unknown_tags"].items())
         what = "count as misses" if unknown_tags == "miss" else "are left out"

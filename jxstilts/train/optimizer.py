@@ -101,8 +101,8 @@ def _clip(norm: float) -> optax.GradientTransformation:
 
 
 def decayed(params: Any) -> Any:
-    """Tree of bool: does weight decay apply? Not to biases and LayerNorm scales."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key not in ("bias", "scale"), params)
+    """Tree of bool: does weight decay apply? Not to biases, those of distances included, and norms' scales."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key not in ("bias", "scale", "relative"), params)
 
 
 def make(config: Optimizer, steps: int) -> optax.GradientTransformation:

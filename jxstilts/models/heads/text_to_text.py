@@ -56,6 +56,7 @@ class Head(HeadBase):
     """z_loss: see `models.words.sums`; of the loss alone."""
 
     z_loss: float = 0.0
+    whole_vocabulary = True
     spec_class: ClassVar[type[HeadSpec]] = TextSpec
 
     def decoder(self, train: bool = False) -> nn.Module:

@@ -27,6 +27,7 @@ class Objective(task.Objective):
     """
 
     HEAD = "text_to_text"
+    WHOLE_VOCABULARY = True  # sentinels in the input, and a logit for each
     head: str = "text_to_text"
     rate: float = 0.15
     mean: float = 3.0
