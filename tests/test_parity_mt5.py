@@ -171,7 +171,7 @@ def test_what_is_said_is_what_transformers_says(tied, beams, tmp_path):
     """200 inputs of mixed lengths; the end-of-text token is made likely, so that texts of all lengths come out."""
     model, _ = both(tmp_path / "model", tied)
     with torch.no_grad():
-        model.lm_head.weight[1] *= 2.0
+        model.lm_head.weight[1] *= 5.0
     model.save_pretrained(tmp_path / "ending")
     loaded = bundle.load(tmp_path / "ending")
     spec = TextSpec("text_to_text", "text_to_text", length=12, beams=beams)
@@ -186,7 +186,7 @@ def test_what_is_said_is_what_transformers_says(tied, beams, tmp_path):
     ended = np.cumsum(wanted == 1, axis=1) - (wanted == 1) > 0
     np.testing.assert_array_equal(said, np.where(ended, 0, wanted))
     counts = (said > 0).sum(1)
-    assert len(set(counts)) > 4 and (said == 1).any(1).mean() > 0.2, np.bincount(counts)
+    assert len(set(counts)) > 4 and (said == 1).any(1).mean() > 0.1, np.bincount(counts)
 
 
 @pytest.mark.parametrize("tied", [True, False])
