@@ -28,6 +28,7 @@ ALLOWED = {
     ("processes", "roll"),
     ("models.layers", "models.attention"),
     ("models.layers", "models.initial"),
+    ("models.heads", "models.initial"),
     ("models.heads", "models.layers"),
     ("models.heads", "models.words"),
     ("models.heads", "models.generation"),

@@ -115,7 +115,7 @@ def features(count=24, seed=0):
         for i in range(count)
     ]  # fmt: skip
     spec = tasks.get("mnli_text")
-    return spec, spec.form.tokenize(rows, tokenizer, make_template(), Reading(max_length=64)), tokenizer
+    return spec, spec.form.tokenize(rows, tokenizer, make_template(), Reading(max_length=32)), tokenizer
 
 
 def make_template():
@@ -132,14 +132,14 @@ def test_packed_equals_unpacked():
     spec, made, tokenizer = features()
     fields = spec.form.batch_fields(make_template())
     options = {"fields": fields, "pad_id": 1}
-    apart = batching.Plan.of([(i,) for i in range(len(made))], 64, len(made))
-    together = packing.plan_packed(made.needed, num_rows=12, length=96, max_segments=8, seed=0, epoch=0)
+    apart = batching.Plan.of([(i,) for i in range(len(made))], 32, len(made))
+    together = packing.plan_packed(made.needed, num_rows=8, length=96, max_segments=8, seed=0, epoch=0)
     assert len(together) == 1 and max(map(len, together[0].rows)) > 1
     batches = [
         batching.assemble_plan(made, apart, max_segments=1, **options),
         batching.assemble_plan(made, together[0], max_segments=8, **options),
     ]
-    assert batches[0]["targets"].shape == (24, 8) and batches[1]["targets"].shape == (12, 12)
+    assert batches[0]["targets"].shape == (24, 16) and batches[1]["targets"].shape == (8, 48)
     assert batches[1]["targets_segments"].max() > 1
     model = make_model(tokenizer)
     params = jax.jit(model.init)(jax.random.key(0))
@@ -166,7 +166,7 @@ def test_targets_go_with_their_features(tmp_path):
     again = cache.cached(tmp_path, {"a": 1}, lambda: pytest.fail("made twice"))
     for one in (kept, again):
         np.testing.assert_array_equal(one.texts["targets"].tokens, made.texts["targets"].tokens)
-        assert one.texts["targets"].room == (8, 64)
+        assert one.texts["targets"].room == (16, 32)
     ids = np.array([7, 2, 2])
     both = concatenate([made, made]).take(ids + 9)
     assert both.texts["targets"].tokens.tolist() == made.take(ids).texts["targets"].tokens.tolist()
@@ -207,11 +207,13 @@ def test_span_corruption_is_t5s():
         for key, a in jax.jit(lambda b, k: signal.prepare(b, k, context))(batch, jax.random.key(1)).items()
     }
     bare = dataclasses.replace(signal, sentinels=False)
-    without = np.asarray(bare.prepare(batch, jax.random.key(1), context)["targets"])
+    without = np.asarray(jax.jit(lambda b, k: bare.prepare(b, k, context))(batch, jax.random.key(1))["targets"])
+    keys = jax.random.split(jax.random.key(1), rows)
+    mask = jax.vmap(lambda key, length: span_corruption.noise_mask(key, length, longest, 0.15, 3.0))
+    masks = np.asarray(jax.jit(mask)(keys, jnp.asarray(lengths - 1, jnp.int32)))
     spans = []
     for row, length in enumerate(lengths):
-        key = jax.random.split(jax.random.key(1), rows)[row]
-        cut = np.asarray(span_corruption.noise_mask(key, jnp.int32(length - 1), longest, 0.15, 3.0))[: length - 1]
+        cut = masks[row][: length - 1]
         wanted = int(np.round(np.float32(length - 1) * np.float32(0.15)))
         noise = min(max(wanted, 1), length - 2) if length > 2 else 0
         assert cut.sum() == noise
@@ -231,10 +233,10 @@ def test_span_corruption_is_t5s():
 def test_masks_are_spread_evenly():
     """Every place but the ends is cut out about equally often."""
     keys = jax.random.split(jax.random.key(0), 4000)
-    masks = jax.vmap(lambda key: span_corruption.noise_mask(key, jnp.int32(40), 48, 0.15, 3.0))(keys)
+    masks = jax.jit(jax.vmap(lambda key: span_corruption.noise_mask(key, jnp.int32(40), 48, 0.15, 3.0)))(keys)
     share = np.asarray(masks).mean(0)
     assert share[40:].max() == 0 and share[0] == 0 and abs(share.sum() - 6) < 1e-3
-    assert np.abs(share[4:36] - share[4:36].mean()).max() < 0.06
+    assert np.abs(share[4:34] - share[4:34].mean()).max() < 0.03
 
 
 # On a mesh

@@ -94,11 +94,26 @@ class TextToText(base.Form):
         filled = template.fill(tokenizer, (flat, offsets[:count], np.minimum(lengths[:count], room)))
         texts = {}
         if with_gold:
+            if text.whole:
+                self._check_whole(tokenizer, targets, flat[offsets[count] :], lengths[count:])
             end = np.array([tokenizer.eos_token_id], np.int32)
             said = (flat, offsets[count:-1], np.minimum(lengths[count:], text.length - 1))
             tokens, begins, _ = join([said, (end, np.zeros(count, np.int64), np.ones(count, np.int64))])
             texts = {"targets": Texts(tokens, begins, self.room(reading))}
         return Features(filled.tokens, filled.offsets, {}, filled.token_fields, texts)
+
+    def _check_whole(self, tokenizer, targets, flat, lengths):
+        """Raises InputError where a class cannot be said: it is too long, or of pieces that the tokenizer lacks."""
+        long, unknown = lengths >= self.spec.text.length, np.zeros(len(lengths), bool)
+        unknown[np.repeat(np.arange(len(lengths)), lengths)[flat == tokenizer.unk_token_id]] = True
+        wrong = np.flatnonzero(long | unknown)
+        if len(wrong):
+            first, most = wrong[0], self.spec.text.length - 1
+            raise InputError(
+                f"task {self.spec.name!r}: the target {targets[first]!r:.60} is {lengths[first]} tokens of this "
+                f"tokenizer{', some unknown' if unknown[first] else ''}; its form takes {most} at most, all known: "
+                "take another tokenizer, or a text form of your own (TaskSpec.text)"
+            )
 
     def room(self, reading):
         return self.spec.text.length, reading.max_length

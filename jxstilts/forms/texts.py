@@ -11,7 +11,7 @@ import dataclasses
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 OURS = "ours"
 GLUE = "google-research/text-to-text-transfer-transformer, preprocessors.glue"
@@ -28,6 +28,7 @@ class TextForm(abc.ABC):
 
     length: int
     source: str
+    whole: ClassVar[bool] = False  # is a target of no use where it does not fit?
 
     @abc.abstractmethod
     def input(self, example: Mapping, labels: Sequence[str]) -> str:
@@ -58,6 +59,7 @@ class TextForm(abc.ABC):
 class Classes(TextForm):
     """A class in words. template: with the example's keys in braces. words: of each label, in the task's order."""
 
+    whole = True
     template: str
     words: tuple[str, ...]
 
@@ -78,6 +80,7 @@ class Classes(TextForm):
 class Choices(TextForm):
     """The right one of several by its number, after T5's COPA: `NAME prompt: p choice1: a choice2: b` -> `choice2`."""
 
+    whole = True
     name: str
 
     def input(self, example, labels):

@@ -137,7 +137,7 @@ HELLASWAG = TaskSpec(
     },
     read=read_hellaswag,
     metric="accuracy",
-    text=texts.Choices(8, texts.OURS, "hellaswag"),
+    text=texts.Choices(12, texts.OURS, "hellaswag"),
     train_task="hellaswag",
     tfds=Tfds(
         names=("hellaswag",),
@@ -165,7 +165,7 @@ COSMOSQA = TaskSpec(
     },
     read=read_cosmosqa,
     metric="accuracy",
-    text=texts.Choices(8, texts.OURS, "cosmosqa"),
+    text=texts.Choices(12, texts.OURS, "cosmosqa"),
     tokens=462,
     train_task="cosmosqa",
     tfds=Tfds(
@@ -197,7 +197,7 @@ COMMONSENSEQA = TaskSpec(
     },
     read=read_commonsenseqa,
     metric="accuracy",
-    text=texts.Choices(8, texts.OURS, "commonsenseqa"),
+    text=texts.Choices(12, texts.OURS, "commonsenseqa"),
     tokens=113,
     choices=5,
     train_task="commonsenseqa",

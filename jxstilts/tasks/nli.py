@@ -20,7 +20,7 @@ XNLI_MT_KEYS = ("premise", "hypo", "label")
 
 
 def _text(name: str, source: str = texts.OURS) -> texts.Classes:
-    return texts.Classes(8, source, f"{name} hypothesis: {{text_b}} premise: {{text_a}}", LABELS)
+    return texts.Classes(16, source, f"{name} hypothesis: {{text_b}} premise: {{text_a}}", LABELS)
 
 
 def read_mnli(path: pathlib.Path) -> list[dict]:

@@ -115,7 +115,7 @@ QQP = TaskSpec(
     read=read_qqp,
     labels=LABELS,
     metric="paraphrase",
-    text=texts.Classes(8, texts.GLUE, "qqp question1: {text_a} question2: {text_b}", ("not_duplicate", "duplicate")),
+    text=texts.Classes(16, texts.GLUE, "qqp question1: {text_a} question2: {text_b}", ("not_duplicate", "duplicate")),
     tokens=34,
     train_task="qqp",
     tfds=Tfds(
@@ -150,7 +150,7 @@ PAWSX = TaskSpec(
     parallel=True,
     metric="accuracy",
     text=texts.Classes(
-        8, texts.MT5, "paws sentence1: {text_a} sentence2: {text_b}", ("different_meaning", "paraphrase")
+        24, texts.MT5, "paws sentence1: {text_a} sentence2: {text_b}", ("different_meaning", "paraphrase")
     ),
     tokens=62,
     train_task="pawsx",

@@ -160,7 +160,7 @@ def heads(config: Config) -> dict[str, Layout]:
         "text_to_text": Layout(
             decoder=partial(Decoder, config), keep=partial(keep, config), reorder=reorder,
             architecture="ForConditionalGeneration",
-            names=decoder if config.tied else {**decoder, "lm_head": LM_HEAD}, tied=tied,
+            names=decoder if config.tied else {**decoder, "words": LM_HEAD}, tied=tied,
         ),
     }  # fmt: skip
 

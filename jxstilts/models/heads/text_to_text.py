@@ -48,7 +48,7 @@ class Words(nn.Module):
     @nn.compact
     def __call__(self):
         init = nn.with_logical_partitioning(matrix(self, self.std), ("vocab", "embed"))
-        return self.param("lm_head", init, (self.vocab, self.width), self.param_dtype)
+        return self.param("words", init, (self.vocab, self.width), self.param_dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,11 +81,11 @@ class Head(HeadBase):
     def table(self, params: dict) -> jax.Array:
         """Returns the words that the decoder's states are compared with, [V, D]."""
         own = params["heads"][self.spec.name]
-        return (own["lm_head"] if "lm_head" in own else embedded(params)).astype(self.compute.dtype)
+        return (own["words"] if "words" in own else embedded(params)).astype(self.compute.dtype)
 
     def own(self, params: dict) -> dict:
         """Returns the decoder's parameters alone."""
-        return {name: tree for name, tree in params["heads"][self.spec.name].items() if name != "lm_head"}
+        return {name: tree for name, tree in params["heads"][self.spec.name].items() if name != "words"}
 
     def states(self, params: dict, hidden: jax.Array, batch, rng=None) -> jax.Array:
         """hidden [B, T, D]; targets, targets_segments [B, U] (0 = padding) -> the decoder's states, [B, U, D].
