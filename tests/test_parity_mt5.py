@@ -166,7 +166,7 @@ def test_aliases_and_what_is_not_computed(tmp_path):
     assert digests(bundle.load(tmp_path / "model").params) == digests(loaded.params)
 
 
-@pytest.mark.parametrize(("tied", "beams"), [(True, 1), (False, 1), (True, 4), (False, 3)])
+@pytest.mark.parametrize(("tied", "beams"), [(True, 1), (False, 4)])
 def test_what_is_said_is_what_transformers_says(tied, beams, tmp_path):
     """200 inputs of mixed lengths; the end-of-text token is made likely, so that texts of all lengths come out."""
     model, _ = both(tmp_path / "model", tied)

@@ -107,7 +107,7 @@ def test_what_is_padded_is_found_again(context, data):
 
 
 def features(count=24, seed=0):
-    tokenizer = samples.word_tokenizer()
+    tokenizer = samples.small_tokenizer()
     rng = np.random.default_rng(seed)
     rows = [
         {"id": str(i), "text_a": " ".join(rng.choice(samples.WORDS, rng.integers(1, 9))), "text_b": "the cat",
