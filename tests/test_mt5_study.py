@@ -2,11 +2,14 @@
 
 import json
 
+import pytest
+
 from jxstilts import cli
 from jxstilts.eval import items
 from jxstilts.models import bundle
 
 
+@pytest.mark.slow
 def test_from_text_to_mlqa_in_all_pairs(world, tmp_path, capsys):
     arguments = [
         "--config=configs/mt5_small_text.py:smoke",
