@@ -1,6 +1,7 @@
 """The real TPU compiler on slices that are not here: does a training step fit, and how fast can it be at the most?
 
     python -m benchmarks.tpu [--model=base,large,xl] [--topology=v5e:2x4,v5e:4x8,...] [--out=F.json]
+    python -m benchmarks.tpu --family=mt5 --model=small,base,large,xl,xxl --axis=fsdp
 
 Each step is lowered from shapes alone and compiled by libtpu (`pip install jxstilts[tpu]`); no TPU is needed. The time
 is predicted by a roofline over the compiled program: every operation takes the longer of its FLOPs at the chip's peak
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks import command
-from jxstilts import forms, runtime
+from jxstilts import forms, runtime, tasks
 from jxstilts.check import chips, program
 from jxstilts.check.program import BatchShape, Program
 from jxstilts.mesh import make_mesh
@@ -37,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tpu", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--model", default="base,large,xl", help="comma-separated presets of the xlmr family")
+    parser.add_argument("--model", default="base,large,xl", help="comma-separated presets of the family")
+    parser.add_argument("--family", default="xlmr", choices=("xlmr", "mt5"), help="mt5 says the answers of SQuAD")
     parser.add_argument("--topology", default=TOPOLOGIES, help="comma-separated slices")
     parser.add_argument("--out", default="", help="JSON file to write")
     parser.add_argument("--batch_size", type=int, default=0, help="rows of the whole slice; 0 = rows_per_chip each")
@@ -63,6 +65,16 @@ def classifier(
     return Program(model, {"nli": step.Loss("nli")}, shapes, recipe, accumulation, embeddings=embeddings)
 
 
+def teller(preset: str, rows: int, length: int, *, compute: Compute, dropout: float, accumulation: int) -> Program:
+    """Returns the step of an mT5 that learns to say answers: SQuAD as text, Adafactor at a constant rate."""
+    config = make_config("mt5", preset, hidden_dropout=dropout, attention_dropout=dropout)
+    model = Model(config, (HeadSpec("text_to_text", "text_to_text"),), compute, "mt5")
+    recipe = Optimizer("adafactor", "constant", learning_rate=1e-3, warmup=0.0, weight_decay=0.0)
+    form = tasks.get("squad_v1_text").form
+    shape = BatchShape(form.batch_fields(model.template), rows, length, room=form.room(forms.Reading(length)))
+    return Program(model, {"squad": step.Loss("text_to_text")}, {"squad": shape}, recipe, accumulation)
+
+
 def run(options: argparse.Namespace) -> dict:
     """Compiles, and returns what `--out` writes. Raises InputError where there is no TPU compiler or no such slice."""
     rows = []
@@ -70,7 +82,7 @@ def run(options: argparse.Namespace) -> dict:
         for topology in filter(None, options.topology.split(",")):
             print(f"compiling {preset} for {topology} ...", file=sys.stderr, flush=True)
             rows.append(_one(options, preset, topology))
-    settings = ("length", "axis", "remat", "accumulation", "dropout", "embeddings")
+    settings = ("family", "length", "axis", "remat", "accumulation", "dropout", "embeddings")
     return {
         "rows": rows,
         **{key: getattr(options, key) for key in settings},
@@ -82,10 +94,14 @@ def run(options: argparse.Namespace) -> dict:
 def _one(options: argparse.Namespace, preset: str, topology: str) -> dict[str, Any]:
     chip, devices = chips.chip_of(topology), chips.devices(topology)
     size = options.batch_size or options.rows_per_chip * len(devices)
-    made = classifier(
-        preset, size, options.length, compute=Compute(dtype="bfloat16", remat=options.remat),
-        dropout=options.dropout, accumulation=options.accumulation, embeddings=options.embeddings,
-    )  # fmt: skip
+    given = {
+        "compute": Compute(dtype="bfloat16", remat=options.remat), "dropout": options.dropout,
+        "accumulation": options.accumulation,
+    }  # fmt: skip
+    if options.family == "mt5":
+        made = teller(preset, size, options.length, **given)
+    else:
+        made = classifier(preset, size, options.length, embeddings=options.embeddings, **given)
     mesh = make_mesh({options.axis: -1}, devices)
     row: dict[str, Any] = {"model": preset, "topology": topology, "chips": len(devices), "batch_size": size}
     try:
@@ -116,7 +132,8 @@ def table(result: dict) -> str:
     """The result as text: a row per model and slice."""
     versions = result["versions"]
     lines = [
-        f"Training step in bfloat16 (float32 weights and AdamW), rows of {result['length']} tokens, mesh axis "
+        f"Training step in bfloat16 (float32 weights and {'Adafactor' if result['family'] == 'mt5' else 'AdamW'}), "
+        f"rows of {result['length']} tokens, mesh axis "
         f"{result['axis']}, remat {result['remat']}, accumulation {result['accumulation']}, dropout "
         f"{result['dropout']}, token embeddings trained: {result['embeddings'] or 'all'}",
         f"compiled by libtpu {versions['libtpu']} without a TPU; JAX {versions['jax']}; times are predictions "

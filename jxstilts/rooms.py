@@ -17,7 +17,7 @@ from types import ModuleType
 
 from jxstilts.runtime import InputError, suggest
 
-SHARED = ("base", "files", "labels")  # modules of a room that are no parts: what its parts have in common
+SHARED = ("base", "files", "labels", "texts")  # modules of a room that are no parts: what its parts have in common
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,8 @@ FLOORS = {  # of a room, or of a part of one; the longest name that fits counts
     "runtime": 0, "pages": 0, "config": 0, "rooms": 0, "roll": 0, "processes": 0,
     "mesh": 1, "checkpoint": 1, "tracking": 1, "lease": 1, "hlo": 1,
     "readers": 1, "data": 2, "forms": 2.2, "tasks": 2.3, "models": 2.5,
-    "models.attention": 2.1, "models.initial": 2.1, "models.layers": 2.1, "models.heads": 2.1,
+    "models.attention": 2.1, "models.initial": 2.1, "models.layers": 2.1, "models.words": 2.1, "models.generation": 2.1,
+    "models.heads": 2.1,
     "train": 3, "eval": 3,
     "study": 4, "report": 4,
     "check": 5,
@@ -27,7 +28,10 @@ ALLOWED = {
     ("processes", "roll"),
     ("models.layers", "models.attention"),
     ("models.layers", "models.initial"),
+    ("models.heads", "models.initial"),
     ("models.heads", "models.layers"),
+    ("models.heads", "models.words"),
+    ("models.heads", "models.generation"),
 }
 
 

@@ -8,7 +8,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jxstilts import hlo
 from jxstilts.mesh import batch_sharding, make_mesh, replicated
-from jxstilts.models.heads import mlm
+from jxstilts.models import words
 from jxstilts.models.layers import Compute
 from jxstilts.models.model import HeadSpec, Model, make_config
 
@@ -58,8 +58,8 @@ def tiles(monkeypatch):
     """Tiles of the given number of positions, however few logits there are."""
 
     def cut(positions):
-        monkeypatch.setattr(mlm, "LARGE", 0)
-        monkeypatch.setattr(mlm, "TILE", 4 * VOCAB * positions)
+        monkeypatch.setattr(words, "LARGE", 0)
+        monkeypatch.setattr(words, "TILE", 4 * VOCAB * positions)
 
     return cut
 
@@ -87,9 +87,9 @@ def test_tiles_in_bfloat16(tiles):
     sums, slopes = jax.jit(gradients(model))(params, hidden, batch)
     exact, exact_slopes = jax.jit(gradients(make_model()))(params, hidden, batch)
     np.testing.assert_allclose(sums["loss"][0], exact["loss"][0], rtol=1e-2)
-    words = [each[0]["encoder"]["embeddings"]["tokens"] for each in (slopes, exact_slopes)]
-    assert words[0].dtype == jnp.float32
-    np.testing.assert_allclose(words[0], words[1], rtol=0, atol=2e-2 * np.abs(words[1]).max())
+    tables = [each[0]["encoder"]["embeddings"]["tokens"] for each in (slopes, exact_slopes)]
+    assert tables[0].dtype == jnp.float32
+    np.testing.assert_allclose(tables[0], tables[1], rtol=0, atol=2e-2 * np.abs(tables[1]).max())
 
 
 def test_a_tile_is_all_that_is_held(monkeypatch):
@@ -103,8 +103,8 @@ def test_a_tile_is_all_that_is_held(monkeypatch):
     sizes = []
     for positions in (0, 128):
         if positions:
-            monkeypatch.setattr(mlm, "LARGE", 0)
-            monkeypatch.setattr(mlm, "TILE", 4 * VOCAB * positions)
+            monkeypatch.setattr(words, "LARGE", 0)
+            monkeypatch.setattr(words, "TILE", 4 * VOCAB * positions)
         compiled = jax.jit(gradients(model)).lower(*shapes).compile()
         sizes.append(compiled.memory_analysis().temp_size_in_bytes)
     logits = 4 * 512 * 16 * VOCAB

@@ -95,7 +95,7 @@ def shape(study: Study, name: str, key: str, model: Model) -> tuple[BatchShape, 
     if form.running_text:
         return BatchShape(fields, stream.batch_size, stream.max_length, inputs.MAX_SEGMENTS), ""
     if not form.grouped:
-        return BatchShape(fields, stream.batch_size, stream.max_length), ""
+        return BatchShape(fields, stream.batch_size, stream.max_length, room=form.room(stream)), ""
     mean, choices = tasks.get(stream.task).typical
     length = choices * stream.max_length
     if missing(study, name, key):

@@ -14,7 +14,7 @@ from jxstilts import hlo
 from jxstilts.check.chips import Chip
 from jxstilts.checkpoint import leaves
 from jxstilts.data import batching
-from jxstilts.data.features import Features, Field
+from jxstilts.data.features import Features, Field, Texts
 from jxstilts.mesh import batch_divisor, param_shardings
 from jxstilts.models.model import Model, family_module
 from jxstilts.runtime import InputError
@@ -32,13 +32,15 @@ class BatchShape:
     rows: int
     length: int
     segments: int = 1
+    room: tuple[int, int] = (1, 1)  # see `data.features.Texts`
 
     def arrays(self) -> dict[str, jax.ShapeDtypeStruct]:
         """The arrays of a batch, as `batching.assemble` makes them."""
         one = np.zeros(1, np.int32)
         sources = {field.source: one for field in self.fields}
+        texts = {field.source: Texts(one, np.array([0, 1]), self.room) for field in self.fields if field.kind == "text"}
         made = batching.assemble(
-            Features(one, np.array([0, 1]), sources, sources), [(0,)],
+            Features(one, np.array([0, 1]), sources, sources, texts), [(0,)],
             fields=self.fields, length=self.length, num_rows=self.rows, max_segments=self.segments, pad_id=0,
         )  # fmt: skip
         return {key: jax.ShapeDtypeStruct(array.shape, array.dtype) for key, array in made.items()}

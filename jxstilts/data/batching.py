@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from jxstilts.data.features import Features, Field
+from jxstilts.data.features import Features, Field, Texts
 from jxstilts.data.ragged import offsets_of, spread
 from jxstilts.runtime import InputError
 
@@ -172,7 +172,8 @@ def assemble_plans(
     Several small batches together take little longer than one. Those of a call are views of the same arrays.
     Returns tokens, segments (0 = padding, 1.. = place in the row), positions (from 0 in each segment) int32 [B, T];
     first (index of the segment's first token), index (feature id, -1 = none) int32 and weights (0 = none) float32
-    [B, S]; and each of `fields`, int32. Raises InputError if something does not fit, a group is not whole, or a field
+    [B, S]; and each of `fields`, int32 (see `Field`). Raises
+    InputError if something does not fit, a group is not whole, or a field
     is absent.
     """
     if not plans:
@@ -237,14 +238,17 @@ def assemble_plans(
         "weights": per_segment(1, 0, np.float32),
         "index": per_segment(ids, -1, np.int32),
     }
+    texts: dict[str, list[np.ndarray]] = {}
     for field in fields:
-        given = features.token_fields if field.kind == "token" else features.fields
+        given = {"token": features.token_fields, "text": features.texts}.get(field.kind, features.fields)
         if field.source not in given:
             what = "these examples have no gold labels" if field.gold else "these features were made for another model"
             raise InputError(f"{what} (no field {field.source!r}): they cannot be used")
         values = given[field.source]
         if field.kind == "token":
             tables[field.name] = per_token(values, field.empty)
+        elif field.kind == "text":
+            texts |= _beside(field.name, values, plans, pad_id)
         elif field.kind == "group":
             tables[field.name] = per_segment(_numbers(values, ids, slot), field.empty, np.int32)
         else:
@@ -258,7 +262,30 @@ def assemble_plans(
             {key: table[at:to].reshape(shape) if table.ndim == 1 else table[begin:end] for key, table in tables.items()}
         )
         at = to
+    for name, of_plan in texts.items():
+        for batch, table in zip(made, of_plan, strict=True):
+            batch[name] = table
     return made
+
+
+def _beside(name: str, texts: Texts, plans: Sequence[Plan], pad_id: int) -> dict[str, list[np.ndarray]]:
+    """Returns a further text's tokens and segments for each plan, [B, U], as those of the rows that they go beside."""
+    found: dict[str, list[np.ndarray]] = {name: [], f"{name}_segments": []}
+    for plan in plans:
+        length = texts.beside(plan.length)
+        sizes = texts.offsets[plan.ids + 1] - texts.offsets[plan.ids]
+        row_of = np.arange(len(plan.counts)).repeat(plan.counts)
+        before, first = offsets_of(sizes), offsets_of(plan.counts)[:-1]
+        begins = before[:-1] - before[first][row_of]
+        if (begins + sizes).max(initial=0) > length:
+            raise InputError(f"{name} of {(begins + sizes).max()} tokens do not fit beside a row of {plan.length}")
+        cells = spread(row_of * length + begins, sizes)
+        tokens, segments = np.full(plan.num_rows * length, pad_id, np.int32), np.zeros(plan.num_rows * length, np.int32)
+        tokens[cells] = texts.tokens[spread(texts.offsets[plan.ids], sizes)]
+        segments[cells] = (np.arange(len(plan.ids)) - first[row_of] + 1).repeat(sizes)
+        for key, table in ((name, tokens), (f"{name}_segments", segments)):
+            found[key].append(table.reshape(plan.num_rows, length))
+    return found
 
 
 def _numbers(example: np.ndarray, ids: np.ndarray, slot: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from jxstilts import lease
-from jxstilts.data.features import Features
+from jxstilts.data.features import Features, Texts
 from jxstilts.runtime import InputError, writing
 
 LEFTOVER = 24 * 3600  # seconds after which a temporary folder is taken for that of a killed process
@@ -117,7 +117,16 @@ def _write(folder: pathlib.Path, features: Features, key: Mapping) -> None:
 def _arrays(features: Features) -> dict[str, np.ndarray]:
     arrays = {"tokens": features.tokens, "offsets": features.offsets}
     arrays |= {f"field.{name}": array for name, array in features.fields.items()}
+    for name, one in features.texts.items():
+        own = {"tokens": one.tokens, "offsets": one.offsets, "room": np.array(one.room)}
+        arrays |= {f"text.{name}.{part}": array for part, array in own.items()}
     return arrays | {f"token_field.{name}": array for name, array in features.token_fields.items()}
+
+
+def _texts(arrays: dict[str, np.ndarray]) -> dict[str, Texts]:
+    names = {name.split(".")[1] for name in arrays if name.startswith("text.")}
+    parts = {name: [arrays[f"text.{name}.{part}"] for part in ("tokens", "offsets", "room")] for name in names}
+    return {name: Texts(tokens, offsets, tuple(room.tolist())) for name, (tokens, offsets, room) in parts.items()}
 
 
 def _seen(path: pathlib.Path, array: np.ndarray) -> list:
@@ -147,6 +156,7 @@ def _read(entry: pathlib.Path) -> Features | None:
                 for name, array in arrays.items()
                 if name.startswith("token_field.")
             },
+            _texts(arrays),
         )
     except (
         OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, MemoryError, SyntaxError,

@@ -16,7 +16,8 @@ class Field:
     name: in the batch. source: the features' field that it is made of. kind: "value", of each segment, [B, S];
     "index" of a token in its feature, which becomes one in the row, [B, S]; "group": features with the same source
     belong together, and get the number of their group in the row, from 0, [B, S]; "token", a value of each token,
-    [B, T]. empty: where there is none. gold: only of labelled examples.
+    [B, T]; "text", a further text of each feature, [B, U], with its segments as NAME_segments. empty: where there is
+    none. gold: only of labelled examples.
     """
 
     name: str
@@ -27,17 +28,41 @@ class Field:
 
 
 @dataclasses.dataclass(frozen=True)
+class Texts:
+    """A further text of each of N features: that of feature i is tokens[offsets[i]:offsets[i+1]].
+
+    tokens int32 [K], offsets int64 [N+1]. room: (tokens of these texts, tokens of a row): so many of these go beside a
+    row of so many, and in the same proportion beside others.
+    """
+
+    tokens: np.ndarray
+    offsets: np.ndarray
+    room: tuple[int, int]
+
+    def beside(self, length: int) -> int:
+        """Returns how many tokens of these texts go beside a row of so many tokens."""
+        return -(-length * self.room[0] // self.room[1])
+
+    def take(self, ids: np.ndarray) -> "Texts":
+        """Returns the texts of these features, int [n]."""
+        sizes = self.offsets[ids + 1] - self.offsets[ids]
+        return Texts(self.tokens[spread(self.offsets[ids], sizes)], offsets_of(sizes), self.room)
+
+
+@dataclasses.dataclass(frozen=True)
 class Features:
     """N tokenised inputs of different lengths, M tokens in all; feature i has tokens[offsets[i]:offsets[i+1]].
 
-    tokens int32 [M]; offsets int64 [N+1]; fields: name -> [N]; token_fields: name -> [M]. Which fields there are, the
-    form says that made them; `example` is the index of a feature's example where one may have several.
+    tokens int32 [M]; offsets int64 [N+1]; fields: name -> [N]; token_fields: name -> [M]; texts: name -> Texts. Which
+    fields there are, the form says that made them; `example` is the index of a feature's example where one may have
+    several.
     """
 
     tokens: np.ndarray
     offsets: np.ndarray
     fields: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     token_fields: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    texts: Mapping[str, Texts] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -46,6 +71,14 @@ class Features:
     def lengths(self) -> np.ndarray:
         """int32 [N]"""
         return np.diff(self.offsets).astype(np.int32)
+
+    @property
+    def needed(self) -> np.ndarray:
+        """int32 [N]: tokens of a row that each feature needs, for itself and so that its further texts go beside it."""
+        needed = np.diff(self.offsets)
+        for one in self.texts.values():
+            needed = np.maximum(needed, -(-np.diff(one.offsets) * one.room[1] // one.room[0]))
+        return needed.astype(np.int32)
 
     def take(self, ids: np.ndarray) -> "Features":
         """Returns the features with these ids, int [n], in this order."""
@@ -56,6 +89,7 @@ class Features:
             offsets_of(sizes),
             {name: values[ids] for name, values in self.fields.items()},
             {name: values[cells] for name, values in self.token_fields.items()},
+            {name: one.take(ids) for name, one in self.texts.items()},
         )
 
 
@@ -93,4 +127,10 @@ def concatenate(parts: Sequence[Features]) -> Features:
         offsets=offsets_of(np.concatenate([np.diff(part.offsets) for part in parts])),
         fields=joined,
         token_fields={name: np.concatenate([part.token_fields[name] for part in parts]) for name in token_fields},
+        texts={name: _joined([part.texts[name] for part in parts]) for name in parts[0].texts},
     )
+
+
+def _joined(parts: Sequence[Texts]) -> Texts:
+    sizes = np.concatenate([np.diff(part.offsets) for part in parts])
+    return Texts(np.concatenate([part.tokens for part in parts]), offsets_of(sizes), parts[0].room)

@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from jxstilts.data.batching import Plan, permutation
+from jxstilts.data.batching import Plan, length_buckets, permutation
 from jxstilts.runtime import InputError
 
 SAMPLE = 2**15  # units that shapes are chosen from: 1024 batches of 32
 LONGEST_ROW, ROW = 2**15 - 1, np.uint32(2**16)  # see `_fit`
 ROWS = (128, 256)  # tokens of a row of an evaluation, where its features are short: scores cost the row's length
+ALONE = 4  # row lengths of an evaluation whose inputs stand alone: each is compiled once
 SEGMENT = 4  # tokens: a row of an evaluation has room for as many features as if each had so few
 
 
@@ -56,6 +57,22 @@ def plan_evaluation(
     segments = max(1, length // SEGMENT)
     rows = _best_fit(lengths, np.argsort(-lengths, kind="stable"), length, segments)
     return _batches(rows, length, num_rows), segments
+
+
+def plan_alone(
+    lengths: np.ndarray, *, tokens_per_batch: int, max_length: int, multiple_of: int = 1
+) -> tuple[list[Plan], int]:
+    """As `plan_evaluation`, but one feature a row, of those of like lengths together, in a few shapes."""
+    lengths = np.asarray(lengths, np.int64)
+    longest = min(16 * -(-int(lengths.max(initial=1)) // 16), max_length)
+    buckets = np.asarray(length_buckets(longest, count=ALONE))
+    order, plans = np.argsort(-lengths, kind="stable"), []
+    while len(order):
+        length = int(buckets[np.searchsorted(buckets, lengths[order[0]])])
+        num_rows = max(1, tokens_per_batch // length // multiple_of) * multiple_of
+        plans.append(Plan.of([(i,) for i in order[:num_rows].tolist()], length, num_rows))
+        order = order[num_rows:]
+    return plans, 1
 
 
 def _batches(rows: list[tuple[int, ...]], length: int, num_rows: int) -> list[Plan]:

@@ -103,13 +103,17 @@ def _load(file: pathlib.Path, *digests: tuple[str, str]) -> Tokenizer:
     return Tokenizer(*tokenizer_files.read(file))
 
 
-def train(texts: Iterable[str], vocab_size: int, *, model: str = "unigram", coverage: float = 0.9995) -> Tokenizer:
+def train(
+    texts: Iterable[str], vocab_size: int, *, model: str = "unigram", coverage: float = 0.9995, sentinels: int = 0
+) -> Tokenizer:
     """Trains a tokenizer with XLM-R's special tokens, ids and normalisation (NFKC, runs of blanks joined).
 
     `vocab_size` counts the special tokens; a small text gives fewer. `model`: "unigram" or "bpe". `coverage`: see
-    `vocabulary.learn`. The same texts give the same tokenizer. Raises InputError if vocab_size is too small.
+    `vocabulary.learn`. `sentinels`: so many tokens for span corruption, which vocab_size counts, too. The same texts
+    give the same tokenizer. Raises InputError if vocab_size is too small.
     """
-    return Tokenizer(tokenizer_files.finish(learn(texts, vocab_size, model=model, coverage=coverage)), SPECIAL)
+    learned = learn(texts, vocab_size - sentinels, model=model, coverage=coverage)
+    return Tokenizer(tokenizer_files.finish(learned, sentinels), SPECIAL)
 
 
 def save(tokenizer, folder: str | os.PathLike) -> None:

@@ -67,14 +67,18 @@ def read(file: pathlib.Path):
     return backend, roles
 
 
-def finish(backend):
+def finish(backend, sentinels: int = 0):
     """Returns a copy of a `tokenizers.Tokenizer` with XLM-R's special tokens, sequences and decoder.
+
+    sentinels: tokens <extra_id_N> after all others, the first of them last, as T5 has them.
 
     Copied by way of JSON, in which a score may change in its last bit: then a saved one has the same fingerprint.
     """
     from tokenizers import AddedToken, decoders, processors
 
     backend.add_special_tokens([*FIRST, AddedToken(MASK, lstrip=True, normalized=False)])
+    if sentinels:
+        backend.add_special_tokens([f"<extra_id_{number}>" for number in reversed(range(sentinels))])
     ids = [(token, backend.token_to_id(token)) for token in ("<s>", "</s>")]
     backend.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=ids

@@ -133,7 +133,8 @@ class Evaluator:
         plain, layers, model = reads_plain(self.model, task, head), (), self.model
         options = self.options.resolve(task, model, plain)
         if not plain:
-            spec = pick_head(model, task, head)
+            spec = form.asked(pick_head(model, task, head), options)
+            model = model.with_heads(*(spec if each.name == spec.name else each for each in model.head_specs))
         else:
             recipe = model.recipe if options.layer is None else None
             every = all_layers or recipe is not None  # what an embedding model would score otherwise stands beside it
@@ -212,7 +213,17 @@ class _Run:
         own = self.evaluator
         search = Search(own.mesh)
         return self.task.form.collector(
-            Given(self.task, examples, features, self.head.labels, own.options, self.layers, search, self.pool)
+            Given(
+                self.task,
+                examples,
+                features,
+                self.head.labels,
+                own.options,
+                self.layers,
+                search,
+                self.pool,
+                own.tokenizer,
+            )
         )
 
 
@@ -321,8 +332,12 @@ def _score(task: TaskSpec, language: str, split: str, collector: Collector, thre
         metric = metric.at(threshold)
     state = metric.update(predictions, examples)
     found = metric.compute(state)
+    beside = {}
+    for name, (other, *pair) in collector.beside().items():
+        own = metrics.get(other, language) if other else metric
+        beside[name] = own.compute(own.update(*pair))
     return Result(
         task.name, language, split, found, len(next(iter(state.values()))), state, by_id,
         metric.interval(state), metric.major(found), form.baseline(task, metric, examples), curve,
-        collector.notes(),
+        {**collector.notes(), **beside},
     )  # fmt: skip

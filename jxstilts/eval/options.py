@@ -31,6 +31,7 @@ class Options(Reading):
     prefix: str | None = None  # retrieval: text before each sentence; None = by the model's own recipe
     unknown_tags: str = "miss"  # tagging: a gold tag that the head cannot predict is a miss, or "leave_out" its word
     subtract_means: bool = False  # retrieval: take from each side its mean, what all sentences of a language share
+    beams: int = 1  # text to text: texts that are followed side by side; 1 = the likeliest token each time
     max_features: int = 0  # only the first N rows, windows, questions or sentences (dev selection: 500); 0 = all
 
     def fit(self, form: Form, model: Model) -> "Options":

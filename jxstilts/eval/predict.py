@@ -94,7 +94,7 @@ def each(run: Any, head: str, features: Features, form: Form, limit: int = 0) ->
 
     The array is [...] of the feature's segment, or [T, ...] of its own tokens (see `Form.per_token`). Several features
     share a row (see `packing.plan_evaluation`), so that one or two shapes serve all lengths, languages and tasks, and
-    next to nothing is padding.
+    next to nothing is padding; of a form whose inputs stand alone, a batch holds those of like lengths.
 
     Args:
         run: an `evaluator.Evaluator` whose max_length and tokens_per_batch are decided.
@@ -103,7 +103,8 @@ def each(run: Any, head: str, features: Features, form: Form, limit: int = 0) ->
     """
     count = min(limit or len(features), len(features))
     lengths = features.lengths[:count]
-    plans, segments = packing.plan_evaluation(
+    plan = packing.plan_alone if form.alone else packing.plan_evaluation
+    plans, segments = plan(
         lengths,
         tokens_per_batch=run.options.tokens_per_batch,
         max_length=run.options.max_length,

@@ -24,7 +24,9 @@ from jxstilts.tasks.digests import digests
 
 # Options that there have not always been, and what was done without them: there they are not recorded, so that
 # evaluations of before stay what they are.
-ADDED = {"sentence": "", "prefix": None, "unknown_tags": "miss", "query_length": 0, "lower_case": False}
+ADDED = {
+    "sentence": "", "prefix": None, "unknown_tags": "miss", "query_length": 0, "lower_case": False, "beams": 1,
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,6 +199,8 @@ def in_words(notes: Mapping[str, Any], unknown_tags: str) -> str:
             f"{notes['cut_words']:,} words are cut off over-long sentences and leave the values; values that end in "
             "_all count them as wrong (long_sentences='split' reads them)"
         )
+    if notes.get("unreadable"):
+        parts.append(f"{notes['unreadable']:,} texts say nothing that can be read, and count as wrong")
     if notes.get("unknown_tags"):
         tags = ", ".join(f"{tag} {count:,}" for tag, count in notes["unknown_tags"].items())
         what = "count as misses" if unknown_tags == "miss" else "are left out"

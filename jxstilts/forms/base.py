@@ -40,7 +40,7 @@ class Given:
     spec: the task. labels: of the head. options: of the evaluation (`eval.options.Options`), decided. layers: the
     hidden states that the head reads, where there are several. search: the exact neighbour search on the devices
     (`eval.ranking.Search`), for forms that compare vectors. pool: candidates -> their vectors [M, D], made once for
-    all languages (`eval.pool`).
+    all languages (`eval.pool`). tokenizer: for forms whose head says texts.
     """
 
     spec: Any
@@ -51,6 +51,7 @@ class Given:
     layers: tuple[int, ...] = ()
     search: Any = None
     pool: Callable[[Any], np.ndarray] | None = None
+    tokenizer: Any = None
 
 
 class Collector(abc.ABC):
@@ -80,6 +81,10 @@ class Collector(abc.ABC):
         """Returns what has to stand beside the values, as JSON: {} where there is nothing to say."""
         return {}
 
+    def beside(self) -> Mapping[str, tuple[str, Any, Any]]:
+        """Returns {name: (metric, predictions, examples)} that are scored, too, for the notes; "": the task's own."""
+        return {}
+
     def by_layer(self) -> Mapping[int, Any]:
         """Returns {hidden state: predictions} where several were asked for."""
         return {}
@@ -103,6 +108,8 @@ class Form(abc.ABC):
     scored: ClassVar[bool] = True  # is there an evaluation?
     has_head: ClassVar[bool] = True  # is a head trained for it?
     labelled: ClassVar[bool] = False  # does a head predict one of its labels?
+    shared_head: ClassVar[str] = ""  # the head of all its tasks, where they share one
+    alone: ClassVar[bool] = False  # does an evaluation's row hold one input, of those of like lengths?
     running_text: ClassVar[bool] = False  # raw text: other lines may share a feature, languages are sampled
     counts_features: ClassVar[bool] = False  # does `Options.max_features` count features, not examples?
     once: ClassVar[bool] = False  # are equal inputs of several languages encoded once?
@@ -111,6 +118,10 @@ class Form(abc.ABC):
         False  # are the examples of a batch compared? Then it is random, and a row has one of them
     )
     suffix: ClassVar[str] = ".json"  # of a benchmark's file; other tasks have JSON objects
+
+    def of(self, spec: Any) -> "Form":
+        """Returns the form of a task's examples: itself, where all tasks have the same."""
+        return self
 
     # Examples
 
@@ -161,6 +172,10 @@ class Form(abc.ABC):
         """Returns the fields of a batch: the form's, with gold or without, and those that the model reads."""
         return template.fields + tuple(field for field in self.fields if labelled or not field.gold)
 
+    def room(self, reading: Reading) -> tuple[int, int]:
+        """Returns how many tokens of a further text go beside a row of how many (`data.features.Texts`)."""
+        return 1, 1
+
     @property
     def grouped(self) -> bool:
         """Do several features make one question, and stand in one row?"""
@@ -193,6 +208,10 @@ class Form(abc.ABC):
         layers: the hidden states. recipe: the model's own, where it counts.
         """
         raise InputError(f"the form {self.name!r} reads a trained head")
+
+    def asked(self, head: Any, options: Any) -> Any:
+        """Returns the HeadSpec of a trained head as an evaluation with these options (decided) reads it."""
+        return head
 
     def labels(self, spec: Any, examples: Iterable[Mapping]) -> tuple[str, ...]:
         """Returns the class names: the task's, or where its set is open those of the examples."""

@@ -111,12 +111,12 @@ def _config_json(model: Model, dtype: str) -> dict:
     values = {key: getattr(config, field) for field, key in names.fields.items()}
     values[names.fields["max_positions"]] += config.first_position
     content = {
-        "architectures": [prefix + ("Model" if spec is None else model.head(spec.name).layout.architecture)],
+        "architectures": [prefix + (names.encoder if spec is None else model.head(spec.name).layout.architecture)],
         "model_type": model_type,
         **values,
         **{key: allowed[0] for key, allowed in names.allowed.items()},
-        **names.write(config),
         "tie_word_embeddings": True,
+        **names.write(config),
         "dtype": dtype,
     }
     if spec is not None and spec.labels:

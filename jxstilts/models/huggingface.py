@@ -193,7 +193,7 @@ def _open(source) -> tuple[pathlib.Path, Model, dict[str, Tensor], dict]:
         raise InputError(f"{path}: {given}, but the weights are {len(tensors)} tensors")
     shown_by = {field: prefix + begin for field, begin in names.optional.items()}
     there = {field: any(name.startswith(begin) for name in tensors) for field, begin in shown_by.items()}
-    config = dataclasses.replace(config, **there)
+    config = dataclasses.replace(config, **there, **names.shown(tensors, prefix))
     model = Model(config, _find_heads(config_json, path, (family, config), tensors, prefix), family=family)
     if found := sentence_files.read(folder):
         model = model.with_heads(*model.head_specs, EmbeddingSpec("embedding", "embedding", recipe=found.recipe))
@@ -289,9 +289,10 @@ def _beside(name: str, prefix: str) -> str:
 
 
 def _tied(model: Model, prefix: str) -> dict[str, str]:
-    """{second name of a tensor: its first} of all heads."""
+    """{second name of a tensor: its first} of the encoder and all heads."""
+    body = {prefix + second: prefix + first for second, first in names_of(model).tied.items()}
     pairs = {second: first for spec in model.head_specs for second, first in model.head(spec.name).layout.tied.items()}
-    return {_beside(second, prefix): _beside(first, prefix) for second, first in pairs.items()}
+    return body | {_beside(second, prefix): _beside(first, prefix) for second, first in pairs.items()}
 
 
 def _stored_name(name: str, tensors: Iterable[str], tied: dict[str, str]) -> str:

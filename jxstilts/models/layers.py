@@ -98,6 +98,21 @@ class LayerNorm(nn.Module):
         return (normal * scale + bias).astype(self.dtype)
 
 
+class RMSNorm(nn.Module):
+    """Root-mean-square normalisation over the last dimension (Zhang and Sennrich 2019), statistics in float32."""
+
+    eps: float
+    dtype: str
+    param_dtype: str
+
+    @nn.compact
+    def __call__(self, x):
+        ones = nn.with_logical_partitioning(nn.initializers.ones, ("norm",))
+        scale = self.param("scale", ones, (x.shape[-1],), self.param_dtype)
+        x = x.astype(jnp.float32)
+        return (x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + self.eps) * scale).astype(self.dtype)
+
+
 class Perceptron(nn.Module):
     """[..., D] -> [..., F]: dropout, dense, activation, LayerNorm where `eps` is given, dropout, linear.
 

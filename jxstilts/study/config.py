@@ -21,7 +21,7 @@ from jxstilts.train import phase as phases
 
 OPTIONS = {  # the least that an evaluation's numbers can be
     "max_length": 0, "doc_stride": 1, "max_query_length": 1, "max_answer_length": 1, "n_best": 1, "tokens_per_batch": 0,
-    "max_features": 0, "query_length": 0,
+    "max_features": 0, "query_length": 0, "beams": 1,
 }  # fmt: skip
 
 
@@ -47,6 +47,7 @@ class TokenizerConfig:
     characters: int = 12_000_000  # of text to train on, all languages together
     sampling_exponent: float = 0.3
     coverage: float = 0.9995  # share of the characters that get a piece of their own
+    sentinels: int = 0  # tokens for span corruption (T5: 100); vocab_size counts them
 
 
 def _model_keys(values: Mapping[str, Any]) -> dict[str, Any]:

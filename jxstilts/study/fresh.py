@@ -9,7 +9,7 @@ from jxstilts.data import pipeline
 from jxstilts.data import tokenizer as tokenizers
 from jxstilts.models.model import Model, make_config
 from jxstilts.runtime import InputError
-from jxstilts.study.config import Study
+from jxstilts.study.config import Study, TokenizerConfig
 
 
 def tokenizer(study: Study, workdir: pathlib.Path) -> pathlib.Path:
@@ -22,7 +22,7 @@ def tokenizer(study: Study, workdir: pathlib.Path) -> pathlib.Path:
         return pathlib.Path(config.path)
     record = folder / "trained_with.json"  # written last: a tokenizer without it is not whole
     if record.exists():
-        changed = configs.differences(json.loads(record.read_text()), configs.plain(config), "config.tokenizer")
+        changed = configs.differences(json.loads(record.read_text()), _recorded(config), "config.tokenizer")
         if changed:
             raise InputError(f"{folder} was trained with another config: {'; '.join(changed)}; use another --workdir")
         return folder
@@ -42,9 +42,15 @@ def tokenizer(study: Study, workdir: pathlib.Path) -> pathlib.Path:
             budget -= len(line)
     size = sum(map(len, sample))
     print(f"training a {config.model} vocabulary of {config.vocab_size} on {size:,} characters", flush=True)
-    tokenizers.save(tokenizers.train(sample, config.vocab_size, model=config.model, coverage=config.coverage), folder)
-    runtime.atomic_write(record, json.dumps(configs.plain(config), indent=1))
+    options = {"model": config.model, "coverage": config.coverage, "sentinels": config.sentinels}
+    tokenizers.save(tokenizers.train(sample, config.vocab_size, **options), folder)
+    runtime.atomic_write(record, json.dumps(_recorded(config), indent=1))
     return folder
+
+
+def _recorded(config: TokenizerConfig) -> dict:
+    """What a tokenizer was trained with; without sentinels it is what it has always been."""
+    return {key: value for key, value in configs.plain(config).items() if key != "sentinels" or value}
 
 
 def model(study: Study, tokenizer_dir: pathlib.Path) -> Model:

@@ -6,6 +6,7 @@ A task is a module-level `TaskSpec` in any file of this folder, or in a file of 
 variable JXSTILTS_TASKS names (several as in PATH); nothing else lists it.
 """
 
+import dataclasses
 import functools
 import importlib
 import itertools
@@ -33,11 +34,41 @@ INTERMEDIATE = (
 SOURCES = ("auto", "files", "tfds")
 
 
+AS_TEXT = "_text"
 OUTSIDE = "JXSTILTS_TASKS"  # of the environment, so that commands that read no config know the tasks too
 
 
 def _found() -> dict[str, TaskSpec]:
     return _read_specs(os.environ.get(OUTSIDE, ""))
+
+
+@functools.cache
+def _text_specs(outside: str) -> dict[str, TaskSpec]:
+    """The tasks as text: NAME_text, and where a task is trained on another of another text form, OTHER_as_NAME_text."""
+    specs, made = _read_specs(outside), {}
+    for name, spec in specs.items():
+        if spec.text is None:
+            continue
+        train = specs.get(spec.train_task or "")
+        if train is None or train.text == spec.text:
+            train_task = train and f"{train.name}{AS_TEXT}"
+        else:
+            train_task = f"{train.name}_as_{name}{AS_TEXT}"
+            made[train_task] = _as_text(dataclasses.replace(train, text=spec.text), train_task, train_task)
+        made[f"{name}{AS_TEXT}"] = _as_text(spec, f"{name}{AS_TEXT}", train_task)
+    return made
+
+
+def _as_text(spec: TaskSpec, name: str, train_task: str | None) -> TaskSpec:
+    """Returns the text form of a task; it is trained as mT5 was, for as many epochs as the task itself."""
+    recipe = spec.recipe and dataclasses.replace(
+        spec.recipe, source=f"mT5's rate; else {spec.recipe.source}", learning_rate=1e-3, warmup=0.0, weight_decay=0.0
+    )
+    description = f"{spec.description}; as text ({spec.text.source})"
+    return dataclasses.replace(
+        spec, name=name, type="text_to_text", labels=(), choices=0, train_task=train_task, recipe=recipe,
+        description=description, origin=spec,
+    )  # fmt: skip
 
 
 @functools.cache
@@ -78,12 +109,14 @@ def _check_tuples(spec: TaskSpec) -> None:
 
 
 def names() -> list[str]:
-    """Returns the names of all tasks, sorted."""
+    """Returns the names of all tasks, sorted, without those that are the text form of one (see `get`)."""
     return sorted(_found())
 
 
 def get(name: str) -> TaskSpec:
-    """Returns a task by name. Raises InputError with the known and the nearest name."""
+    """Returns a task by name; NAME_text is its text form. Raises InputError with the known and the nearest name."""
+    if name.endswith(AS_TEXT) and name in (texts := _text_specs(os.environ.get(OUTSIDE, ""))):
+        return texts[name]
     if name not in _found():
         raise InputError(f"{suggest('task', name, names())}; files of your own are named in {OUTSIDE}")
     return _found()[name]

@@ -5,6 +5,7 @@ import io
 import pathlib
 
 from jxstilts.config import shown
+from jxstilts.forms import texts
 from jxstilts.readers import checked, read_json_lines, read_text
 from jxstilts.runtime import InputError
 from jxstilts.tasks.spec import Recipe, TaskSpec, Tfds, beside
@@ -136,6 +137,7 @@ HELLASWAG = TaskSpec(
     },
     read=read_hellaswag,
     metric="accuracy",
+    text=texts.Choices(12, texts.OURS, "hellaswag"),
     train_task="hellaswag",
     tfds=Tfds(
         names=("hellaswag",),
@@ -163,6 +165,7 @@ COSMOSQA = TaskSpec(
     },
     read=read_cosmosqa,
     metric="accuracy",
+    text=texts.Choices(12, texts.OURS, "cosmosqa"),
     tokens=462,
     train_task="cosmosqa",
     tfds=Tfds(
@@ -194,6 +197,7 @@ COMMONSENSEQA = TaskSpec(
     },
     read=read_commonsenseqa,
     metric="accuracy",
+    text=texts.Choices(12, texts.OURS, "commonsenseqa"),
     tokens=113,
     choices=5,
     train_task="commonsenseqa",

@@ -11,7 +11,7 @@ WIDTH = 120
 def lines() -> Iterator[str]:
     """Yields the lines, form by form."""
     specs = [tasks.get(name) for name in tasks.names()]
-    for kind in forms.names():
+    for kind in (name for name in forms.names() if any(spec.type == name for spec in specs)):
         yield f"\n{kind}\n{'=' * len(kind)}"
         for spec in (spec for spec in specs if spec.type == kind):
             yield "\n" + textwrap.fill(f"{spec.name}: {spec.description}", WIDTH)
@@ -37,6 +37,7 @@ def _fields(spec: tasks.TaskSpec) -> dict[str, str | None]:
         "head": head and (head if head == spec.name else f"{head} (trained on {head})"),
         "recipe": recipe
         and f"batch {recipe.batch_size}, length {recipe.max_length}, {recipe.epochs} epochs ({recipe.source})",
+        "as text": spec.text and f"{spec.name}{tasks.AS_TEXT}: {spec.text.source}",
         "source": spec.url,
         "licence": spec.licence,
     }

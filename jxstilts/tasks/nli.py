@@ -4,6 +4,7 @@ import logging
 import pathlib
 
 from jxstilts.config import shown
+from jxstilts.forms import texts
 from jxstilts.readers import checked, class_id, read_json_lines, read_lines, rows_by_header, rows_by_place
 from jxstilts.runtime import InputError
 from jxstilts.tasks import pairs
@@ -17,6 +18,10 @@ MNLI_KEYS = ("sentence1", "sentence2", "gold_label")
 ANLI_LABELS = ("c", "e", "n")  # the same classes in the same order
 XNLI_KEYS = ("language", "gold_label", "sentence1", "sentence2")
 XNLI_MT_KEYS = ("premise", "hypo", "label")
+
+
+def _text(name: str, source: str = texts.OURS) -> texts.Classes:
+    return texts.Classes(16, source, f"{name} hypothesis: {{text_b}} premise: {{text_a}}", LABELS)
 
 
 def read_mnli(path: pathlib.Path) -> list[dict]:
@@ -164,6 +169,7 @@ MNLI = TaskSpec(
     read=read_mnli,
     labels=LABELS,
     metric="accuracy",
+    text=_text("mnli", texts.GLUE),
     train_task="mnli",
     tfds=Tfds(
         names=("glue/mnli", "multi_nli"),
@@ -195,6 +201,7 @@ SNLI = TaskSpec(
     read=read_mnli,
     labels=LABELS,
     metric="accuracy",
+    text=_text("snli"),
     tokens=30,
     train_task="snli",
     tfds=Tfds(
@@ -221,6 +228,7 @@ ANLI = TaskSpec(
     read=read_anli,
     labels=LABELS,
     metric="accuracy",
+    text=_text("anli"),
     tokens=100,
     train_task="anli",
     tfds=Tfds(
@@ -247,6 +255,7 @@ ANLI_PLUS = TaskSpec(
     parts=("anli", "mnli", "snli"),
     labels=LABELS,
     metric="accuracy",
+    text=_text("nli"),
     train_task="anli_plus",
     sizes={"train": 1_104_934, "dev": 22_857},
     recipe=Recipe(32, 256, 2, AS_XNLI),
@@ -279,6 +288,7 @@ XNLI = TaskSpec(
     labels=LABELS,
     parallel=True,
     metric="accuracy",
+    text=texts.Classes(4, texts.MT5, "xnli: premise: {text_a} hypothesis: {text_b}", ("2", "0", "1")),
     train_task="mnli",
     tfds=Tfds(
         names=("xnli",),

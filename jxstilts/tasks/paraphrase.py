@@ -3,6 +3,7 @@
 import logging
 import pathlib
 
+from jxstilts.forms import texts
 from jxstilts.readers import checked, class_id, read_lines, rows_by_header, rows_by_place
 from jxstilts.runtime import InputError
 from jxstilts.tasks import pairs
@@ -115,6 +116,7 @@ QQP = TaskSpec(
     read=read_qqp,
     labels=LABELS,
     metric="paraphrase",
+    text=texts.Classes(16, texts.GLUE, "qqp question1: {text_a} question2: {text_b}", ("not_duplicate", "duplicate")),
     tokens=34,
     train_task="qqp",
     tfds=Tfds(
@@ -150,6 +152,9 @@ PAWSX = TaskSpec(
     labels=LABELS,
     parallel=True,
     metric="accuracy",
+    text=texts.Classes(
+        24, texts.MT5, "paws sentence1: {text_a} sentence2: {text_b}", ("different_meaning", "paraphrase")
+    ),
     tokens=62,
     train_task="pawsx",
     tfds=Tfds(

@@ -46,7 +46,10 @@ def _xtreme_r(epochs, rate, batch_size=32, max_length=128, **more):
 _QUESTIONS = _xtreme(2, 3e-5, batch_size=16, max_length=384, warmup=500, weight_decay=1e-4)
 _QUESTIONS_R = _xtreme_r(3, 3e-5, max_length=384, warmup=500, weight_decay=1e-4)
 _ANSWERS = _xtreme_r(3, 2e-5, batch_size=16, max_length=256, query_length=96, negatives=4)
-_LENGTHS = {"classification": 128, "choice": 128, "tagging": 128, "span": 384, "retrieval": 512, "mining": 512}
+_LENGTHS = {
+    "classification": 128, "choice": 128, "tagging": 128, "span": 384, "retrieval": 512, "mining": 512,
+    "text_to_text": 1024,  # mT5's
+}  # fmt: skip
 # of LAReQA and Mewsli-X there is one protocol, whichever is asked for
 _POOLS = {"embedding": 256, "mewslix": 64, "wikipedia_pairs": 64}
 _QUERIES = {"lareqa": 96, "squad_retrieval": 96, "tydiqa_retrieval": 96, "mewslix": 64, "wikipedia_pairs": 64}

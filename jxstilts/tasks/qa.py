@@ -5,10 +5,13 @@ import logging
 import pathlib
 from collections.abc import Callable
 
+from jxstilts.forms import texts
 from jxstilts.readers import parse_json, read_text
 from jxstilts.runtime import InputError
 from jxstilts.tasks import pairs
 from jxstilts.tasks.spec import Recipe, TaskSpec, Tfds, beside
+
+ANSWERS = texts.Answers(64, texts.MT5)
 
 logger = logging.getLogger(__name__)
 
@@ -149,6 +152,7 @@ SQUAD = TaskSpec(
     splits={"train": ("intermediate/squad/train-v1.1.json",), "dev": ("intermediate/squad/dev-v1.1.json",)},
     read=read_squad,
     metric="squad",
+    text=ANSWERS,
     train_task="squad_v1",
     sizes={"train": 87_599, "dev": 10_570},
     recipe=Recipe(16, 384, 2, "the study's release, XQuAD script"),
@@ -177,6 +181,7 @@ SQUAD_V2 = TaskSpec(
     splits={"train": ("intermediate/squad/train-v2.0.json",), "dev": ("intermediate/squad/dev-v2.0.json",)},
     read=functools.partial(read_squad, unanswerable=True),
     metric="squad_v2",
+    text=texts.Answers(64, texts.OURS, none="unanswerable"),
     unanswerable=True,
     train_task="squad_v2",
     sizes={"train": 130_319, "dev": 11_873},
@@ -205,6 +210,7 @@ XQUAD = TaskSpec(
     read=read_squad,
     parallel=True,
     metric="squad",
+    text=ANSWERS,
     train_task="squad_v1",
     sizes={"test": 1_190},
     tfds=Tfds(
@@ -240,6 +246,7 @@ MLQA = TaskSpec(
     read=read_squad,
     parallel=True,
     metric="mlqa",
+    text=ANSWERS,
     train_task="squad_v1",
     sizes={"dev": 1_148},
     tfds=Tfds(
@@ -309,6 +316,7 @@ TYDIQA = TaskSpec(
     read=read_tydiqa,
     multilingual=True,
     metric="squad",
+    text=ANSWERS,
     tokens=166,
     train_task="tydiqa",
     sizes={"train": 3_696, "dev": 440},

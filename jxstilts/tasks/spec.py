@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jxstilts import forms
+from jxstilts.forms.texts import TextForm
 from jxstilts.runtime import InputError, suggest
 from jxstilts.tasks.languages import LANGUAGES
 
@@ -90,6 +91,8 @@ class TaskSpec:
     translated: split -> patterns of machine-translated copies of the English data, for any language of the table in
       `languages`; they hold {language} only. An original file of that language comes first.
     read_translated: parses one of those files; None: `read` does.
+    text: its text form (`forms.texts`), by which an encoder-decoder takes it: the task NAME_text (`tasks.get`).
+    origin: of a task NAME_text, the task that it is the text form of.
     """
 
     name: str
@@ -121,6 +124,8 @@ class TaskSpec:
     parts: tuple[str, ...] = ()
     translated: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     read_translated: Callable[[pathlib.Path], Any] | None = None
+    text: TextForm | None = None
+    origin: "TaskSpec | None" = None
 
     def __post_init__(self):
         if self.type not in forms.names():
@@ -129,7 +134,7 @@ class TaskSpec:
     @property
     def form(self) -> forms.Form:
         """The form of the task's examples."""
-        return forms.get(self.type)
+        return forms.get(self.type).of(self)
 
     @property
     def typical(self) -> tuple[float, int]:

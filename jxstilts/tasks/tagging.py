@@ -5,6 +5,7 @@ import logging
 import pathlib
 import re
 
+from jxstilts.forms import texts
 from jxstilts.readers import checked, read_lines
 from jxstilts.runtime import InputError
 from jxstilts.tasks import treebanks
@@ -122,6 +123,7 @@ UDPOS = TaskSpec(
     read=read_upos,
     labels=UPOS,
     metric="seqeval",
+    text=texts.Tags(256, texts.OURS),
     train_task="udpos",
     tfds=Tfds(
         names=("xtreme_pos/xtreme_pos_{language}",),
@@ -158,6 +160,7 @@ PANX = TaskSpec(
     read=functools.partial(read_words, labels=NER, placeholder="O"),
     labels=NER,
     metric="seqeval",
+    text=texts.Entities(128, texts.MT5),
     tokens=14,
     train_task="panx",
     tfds=Tfds(
@@ -182,6 +185,7 @@ CCG = TaskSpec(
     splits={split: (f"intermediate/ccg/{split}.txt",) for split in ("train", "dev", "test")},
     read=read_ccg,
     metric="tag_accuracy",
+    text=texts.Tags(512, texts.OURS),
     train_task="ccg",
     recipe=Recipe(32, 256, 10, "not in the study's release; as POS there"),
     translated={"train": beside("intermediate/ccg/train.txt")},

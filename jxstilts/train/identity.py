@@ -20,7 +20,8 @@ SUPERSEDED = ".superseded"
 # Keys that a phase's config has not always had, and what a phase did without them: there they are not recorded, so
 # that folders of before stay what they are.
 ADDED = {"freeze": [], "skip_nonfinite": 0, "objectives": {}}
-ADDED_TO_STREAMS = {"query_length": 0, "lower_case": False, "negatives_per_step": 0}
+ADDED_TO_STREAM = {"query_length": 0, "lower_case": False, "negatives_per_step": 0, "options": {}}
+ADDED_TO_OPTIMIZER = {"name": "adamw", "schedule": "linear"}
 
 
 def identity(
@@ -48,16 +49,23 @@ def settings(phase: Any) -> dict:
 
 def without_added(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a phase's settings without the keys of ADDED that change nothing."""
-    kept = {key: value for key, value in settings.items() if key not in ADDED or value != ADDED[key]}
+    kept = _without(settings, ADDED)
     if "tasks" in kept:
-        old = ADDED_TO_STREAMS.items()
-        kept["tasks"] = {
-            name: {key: value for key, value in stream.items() if (key, value) not in old}
-            for name, stream in kept["tasks"].items()
+        kept["tasks"] = {name: _without(stream, ADDED_TO_STREAM) for name, stream in kept["tasks"].items()}
+    if "optimizer" in kept:
+        kept["optimizer"] = _without(kept["optimizer"], ADDED_TO_OPTIMIZER)
+    if "objectives" in kept:
+        kept["objectives"] = {
+            name: {**entry, "optimizer": _without(entry["optimizer"], ADDED_TO_OPTIMIZER)}
+            for name, entry in kept["objectives"].items()
         }
     if "select" in kept:
         kept["select"] = {key: value for key, value in kept["select"].items() if key != "languages" or value}
     return kept
+
+
+def _without(settings: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key not in added or value != added[key]}
 
 
 def data(phase: Any, data_dir: str, kept: pathlib.Path) -> dict[str, str]:

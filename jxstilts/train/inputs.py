@@ -13,6 +13,7 @@ from jxstilts import tasks
 from jxstilts.data import batching, packing, pipeline, prepare
 from jxstilts.data import tokenizer as tokenizers
 from jxstilts.data.features import Features, concatenate
+from jxstilts.data.ragged import offsets_of
 from jxstilts.forms.labels import match
 from jxstilts.mesh import batch_divisor
 from jxstilts.models import attention
@@ -51,7 +52,9 @@ class Data:
 def head_name(stream: Stream) -> str:
     """Returns the name of the head that a stream trains."""
     kind = objectives.get(stream.objective).HEAD
-    return stream.head or (stream.task if kind in (None, objectives.OWN) else kind)
+    if kind in (None, objectives.OWN):
+        return stream.head or tasks.get(stream.task).form.shared_head or stream.task
+    return stream.head or kind
 
 
 def heads(phase: Any, model: Model, start_heads: tuple[HeadSpec, ...], data_dir: str) -> Model:
@@ -221,7 +224,8 @@ def _task(phase, stream, tokenizer, model, place) -> _Made:
         spec.form, [row for part in rows for row in part], tokenizer, model.template, stream, place.cache_dir, **more
     )
     groups = batching.groups(features, spec.form.fields)
-    lengths = features.offsets[groups[1:]] - features.offsets[groups[:-1]]  # of what belongs in one row
+    before = offsets_of(features.needed)
+    lengths = before[groups[1:]] - before[groups[:-1]]  # of what belongs in one row
     choices = int(np.diff(groups).max(initial=1))
     if not len(lengths):
         raise InputError(f"task {stream.task!r} has no training rows in {', '.join(stream.languages)}")
@@ -274,7 +278,9 @@ def _planner(phase, stream, model, mesh, lengths, choices, draw):
     """
     longest = stream.max_length if choices == 1 else min(16 * -(-int(lengths.max()) // 16), choices * stream.max_length)
     config, compute = model.config, model.compute
-    backend, _ = attention.choose(compute.attention, config.attention_dropout, compute.dtype, windowed=config.windowed)
+    backend, _ = attention.choose(
+        compute.attention, config.attention_dropout, compute.dtype, windowed=config.windowed, biased=config.biased
+    )
     fine, coarse = 8, 16  # what row lengths are multiples of, packed and not
     if backend == "splash":
         fine = coarse = 128

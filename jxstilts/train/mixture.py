@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +37,7 @@ class Stream(Reading):
     buckets: int = 6  # shapes of batches, each compiled once: row lengths; packed: rows x length, and a last resort
     negatives_per_step: int = 0  # candidates in a query's softmax; 0 = as the recipe says, or those of the whole batch
     mode: str = "sampled"  # "alternate": `amount` of all steps, evenly spaced; "mixed": beside the task in every step
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)  # of the objective
     amount: float = 0.0  # alternate: share of the steps, mixed: weight of the loss
 
     @property

@@ -1,4 +1,4 @@
-"""AdamW with linear warm-up and decay, as in the study (protocol 3.3)."""
+"""AdamW with linear warm-up and decay, as in the study (protocol 3.3); Adafactor and a constant rate, as of mT5."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -8,13 +8,18 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jxstilts.runtime import InputError
+from jxstilts.runtime import InputError, suggest
+from jxstilts.train.adafactor import scale_by_adafactor
+
+NAMES, SCHEDULES = ("adamw", "adafactor"), ("linear", "constant")
 
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
     """Hyper-parameters of one phase's optimizer. None: as in the recipe of the phase's tasks."""
 
+    name: str = "adamw"  # or "adafactor" (see there), of which beta1, beta2 and eps say nothing
+    schedule: str = "linear"  # to 0 at the last step; or "constant" after the warm-up
     learning_rate: float | None = None
     warmup: float | None = None  # share of all steps, below 1; from 1 up, their number
     weight_decay: float | None = None  # not on biases and LayerNorms
@@ -24,6 +29,9 @@ class Optimizer:
     eps: float = 1e-8
 
     def __post_init__(self):
+        for key, known in (("name", NAMES), ("schedule", SCHEDULES)):
+            if getattr(self, key) not in known:
+                raise InputError(f"optimizer.{key}: {suggest(key, getattr(self, key), known)}")
         for field in ("learning_rate", "warmup", "weight_decay"):
             value = getattr(self, field)
             if value is not None and value < 0:
@@ -52,11 +60,20 @@ class Schedule(NamedTuple):
         return self.peak * jnp.where(self.count < self.warmup, rise, fall)
 
 
+class Constant(Schedule):
+    """As `Schedule`, without the fall."""
+
+    def rate(self) -> jax.Array:
+        """Linear from 0 over the warm-up, then the peak."""
+        return self.peak * jnp.where(self.count < self.warmup, self.count / jnp.maximum(self.warmup, 1), 1.0)
+
+
 def schedule(config: Optimizer, steps: int) -> Schedule:
     """Returns the learning rate of a phase of `steps` steps, before its first."""
     warmup = min(int(config.warmup), steps) if config.warmup >= 1 else int(config.warmup * steps)
     whole = [jnp.asarray(number, jnp.int32) for number in (0, warmup, steps)]
-    return Schedule(whole[0], jnp.asarray(config.learning_rate, jnp.float32), *whole[1:])
+    kind = Constant if config.schedule == "constant" else Schedule
+    return kind(whole[0], jnp.asarray(config.learning_rate, jnp.float32), *whole[1:])
 
 
 def _scale_by_rate(config: Optimizer, steps: int) -> optax.GradientTransformation:
@@ -84,18 +101,20 @@ def _clip(norm: float) -> optax.GradientTransformation:
 
 
 def decayed(params: Any) -> Any:
-    """Tree of bool: does weight decay apply? Not to biases and LayerNorm scales."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key not in ("bias", "scale"), params)
+    """Tree of bool: does weight decay apply? Not to biases, those of distances included, and norms' scales."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key not in ("bias", "scale", "relative"), params)
 
 
 def make(config: Optimizer, steps: int) -> optax.GradientTransformation:
     """Returns the optax optimizer for `steps` steps in all."""
-    adamw = optax.chain(
-        optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.eps),
-        optax.add_decayed_weights(config.weight_decay, mask=decayed),
-        _scale_by_rate(config, steps),
+    if config.name == "adafactor":
+        first = scale_by_adafactor()
+    else:
+        first = optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.eps)
+    whole = optax.chain(
+        first, optax.add_decayed_weights(config.weight_decay, mask=decayed), _scale_by_rate(config, steps)
     )
-    return optax.chain(_clip(config.clip), adamw) if config.clip else adamw
+    return optax.chain(_clip(config.clip), whole) if config.clip else whole
 
 
 def grouped(

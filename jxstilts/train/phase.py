@@ -208,7 +208,7 @@ def run(
     frozen.check(params, phase.freeze, f"config.phases.{name}.freeze")
     config, compute = model.config, model.compute
     backend, why = attention.choose(
-        compute.attention, config.attention_dropout, compute.dtype, windowed=config.windowed
+        compute.attention, config.attention_dropout, compute.dtype, windowed=config.windowed, biased=config.biased
     )  # fmt: skip
     for text in (f"attention: {backend}, {why}", *data.notes):
         progress.note(text)

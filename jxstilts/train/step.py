@@ -44,9 +44,10 @@ def state_shardings(
     whole = replicated(mesh)
     moments = optax.tree_utils.tree_map_params(
         optimizer,
-        lambda leaf, sharding: leaf if isinstance(leaf, optax.MaskedNode) else sharding,  # those of another group
+        partial(_moment, whole),
         jax.eval_shape(optimizer.init, frozen.split(shapes, freeze)[0]),
         gradient_shardings(model, mesh, freeze),
+        frozen.split(shapes, freeze)[0],
         transform_non_params=lambda _: whole,
         is_leaf=lambda leaf: isinstance(leaf, optax.MaskedNode),
     )
@@ -61,6 +62,13 @@ def abstract_state(
     shapes = jax.eval_shape(lambda params: new_state(params, optimizer, 0, freeze), model.abstract()[0])
     placed = jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes, shardings)
     return placed, notes
+
+
+def _moment(whole: Any, leaf: Any, sharding: Any, param: Any) -> Any:
+    """Where a moment lies: as its parameter; those of a factored one, which are small, on every device."""
+    if isinstance(leaf, optax.MaskedNode):  # those of another group
+        return leaf
+    return sharding if leaf.shape == param.shape else whole
 
 
 def gradient_shardings(model: Model, mesh: Mesh, freeze: Sequence[str] = ()) -> Any:

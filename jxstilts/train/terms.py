@@ -65,6 +65,7 @@ def resolve(
     filled = {}
     for name, stream in streams.items():
         own = objectives.get(stream.objective, f"{where}.tasks.{name}.objective")
+        objectives.make(stream.objective, stream.options, name, f"{where}.tasks.{name}")
         used = any(name in entry.streams for entry in entries.values())
         if own.HEAD is None and stream.objective == "none" and not used:
             raise InputError(f"{where}.tasks.{name}: objective='none', and none of {where}.objectives names the stream")
@@ -91,7 +92,12 @@ def resolve(
 def losses(phase: Any) -> dict[str, Loss]:
     """Returns the terms of a phase by name: its streams' first."""
     own = {
-        key: Loss(inputs.head_name(stream), stream.objective, stream.amount if stream.mode == "mixed" else 1.0)
+        key: Loss(
+            inputs.head_name(stream),
+            stream.objective,
+            stream.amount if stream.mode == "mixed" else 1.0,
+            options=stream.options,
+        )
         for key, stream in phase.tasks.items()
     }
     further = {

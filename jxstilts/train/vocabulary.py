@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jxstilts.checkpoint import leaves
-from jxstilts.models.model import Model, Params
+from jxstilts.models.model import Model, Params, head_class
 from jxstilts.train import frozen, objectives
 from jxstilts.train import optimizer as optimizers
 
@@ -63,6 +63,11 @@ def why_whole(phase: Any, model: Model) -> str:
     """
     if phase.vocabulary == "whole":
         return "as configured"
+    if phase.optimizer.name != "adamw":
+        return f"{phase.optimizer.name} scales by the size of the whole table"
+    readers = [spec.name for spec in model.head_specs if head_class(spec.type).whole_vocabulary]
+    if readers:
+        return f"the head {', '.join(readers)} has a logit for each"
     path = table(model)
     if path is None:
         return "its parameters have other arrays with a row for each token, or none"

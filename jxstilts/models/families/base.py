@@ -19,7 +19,9 @@ class HuggingFace:
     fields: Config field -> key of config.json. required: fields that config.json has to give.
     allowed: key -> what the family computes, the first of it is written; any other value is refused.
     read: from a whole config.json to one with the keys of `fields`; raises InputError for what is not computed.
-    write: Config -> what else config.json says.
+    write: Config -> what else config.json says, or says otherwise.
+    shown: (tensors by name, prefix of the encoder's) -> fields of Config that only the tensors show.
+    encoder: class suffix of the encoder alone. tied: a second name of a tensor of the encoder -> its first.
     prefix: begins the encoder's names in a model with a head.
     anchor: a tensor of every encoder that has no second name; it shows the prefix.
     optional: field of Config, true or false -> beginning of the names of tensors that are there when it is true.
@@ -36,6 +38,9 @@ class HuggingFace:
     anchor: str
     read: Callable[[dict], dict] = dict
     write: Callable[[Any], dict] = lambda config: {}
+    shown: Callable[[Mapping[str, Any], str], dict] = lambda tensors, prefix: {}
+    encoder: str = "Model"
+    tied: Mapping[str, str] = dataclasses.field(default_factory=dict)
     optional: Mapping[str, str] = dataclasses.field(default_factory=dict)
     renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
     buffers: tuple[str, ...] = ()
@@ -48,9 +53,10 @@ class Family(Protocol):
 
     Config: frozen dataclass of the architecture, stored in bundles; models with the same one have the same parameter
         shapes. Every family's has vocab_size, width, layers, heads, max_positions, pad_id, hidden_dropout,
-        attention_dropout, init_std; `max_length`, the tokens of the longest segment; `windowed`, whether any layer's
-        attention has a window, which not every backend can honour; and `first_position`, the row of
-        the table of positions that a segment's first token reads (0 where there is no table): the table, and
+        attention_dropout, init_std; `max_length`, the tokens of the longest segment; `windowed` and `biased`, whether
+        any layer's attention has a window, or a number added to its scores, which not every backend can honour; and
+        `first_position`, the row of the table of positions that a segment's first token reads (0 where there is no
+        table): the table, and
         `max_position_embeddings` in config.json, has so many rows more than max_positions.
     PRESETS: name -> fields of Config. HUB: hub id of published weights -> their preset, for plans without a network.
     Encoder: Flax module, Encoder(config, compute, train, all_hidden)(batch) -> hidden [B, T, D], or all of them

@@ -37,6 +37,7 @@ class Config:
     prenorm: ClassVar[bool] = False
     first_position: ClassVar[int] = 0
     windowed: ClassVar[bool] = False
+    biased: ClassVar[bool] = False
 
     def __post_init__(self):
         if self.width % self.heads:

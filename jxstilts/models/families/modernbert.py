@@ -52,6 +52,7 @@ class Config:
     init_std: float = 0.02
     first_position: ClassVar[int] = 0
     windowed: ClassVar[bool] = True
+    biased: ClassVar[bool] = False
 
     def __post_init__(self):
         if self.width % (2 * self.heads):

@@ -37,6 +37,7 @@ class Config:
     init_std: float = 0.02
     types: ClassVar[int] = 1
     windowed: ClassVar[bool] = False
+    biased: ClassVar[bool] = False
 
     def __post_init__(self):
         if self.width % self.heads:

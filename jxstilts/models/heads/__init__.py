@@ -57,6 +57,9 @@ class Layout:
     architecture: Hugging Face's class suffix, e.g. "ForQuestionAnswering"; "" = no class has these layers.
     names: own path -> Hugging Face's name beside the encoder, or inside it where it begins with "{body}".
     tied: a second name of a tensor -> its first; names as above.
+    decoder: (compute, train) -> the decoder, a Flax module, of a family that has one (`models.relative.Decoder`).
+    keep: (its parameters, memory [M, S, D], rows, length) -> what it keeps before the first token of so many rows.
+    reorder: (what is kept, rows int [R]) -> what is kept of those.
     """
 
     layers: Callable[[int, Mapping[str, str]], nn.Module] | None = None
@@ -64,6 +67,9 @@ class Layout:
     architecture: str = ""
     names: Mapping[str, str] = dataclasses.field(default_factory=dict)
     tied: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    decoder: Callable[[Compute, bool], nn.Module] | None = None
+    keep: Callable[[Any, jax.Array, int, int], Any] | None = None
+    reorder: Callable[[Any, jax.Array], Any] | None = None
 
 
 @functools.cache  # it lists a folder, and every batch that is predicted asks
@@ -89,6 +95,7 @@ class HeadBase:
     spec_class: ClassVar[type[HeadSpec]] = HeadSpec
     all_hidden: ClassVar[bool] = False  # does `predict` read every hidden state?
     labelled: ClassVar[bool] = False  # has it an output for each label?
+    whole_vocabulary: ClassVar[bool] = False  # does its loss read the token embeddings of words that do not occur?
 
     @property
     def pooling(self) -> str:

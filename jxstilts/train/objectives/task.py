@@ -2,19 +2,28 @@
 
 import dataclasses
 
+from jxstilts.runtime import InputError
 from jxstilts.train.objectives import base
 
 
 @dataclasses.dataclass(frozen=True)
 class Objective(base.Objective):
-    """head: a head of the model."""
+    """head: a head of the model. z_loss: of a head that says texts (t5x: 1e-4), see `models.words.sums`."""
 
     HEAD = base.OWN
     WHOLE_VOCABULARY = False
     head: str = ""
+    z_loss: float = 0.0
 
     def loss(self, model, params, batches, rng, progress):
         """The head's loss on its stream; logs: what else the head says, as accuracy."""
         (forward,) = batches.values()
-        sums = model.head(self.head).loss(params, forward.hidden, forward.batch, rng)
+        head = model.head(self.head)
+        if self.z_loss:
+            if not hasattr(head, "z_loss"):
+                raise InputError(
+                    f"z_loss={self.z_loss}: the {head.spec.type} head {self.head!r} says no texts; leave it 0"
+                )
+            head = dataclasses.replace(head, z_loss=self.z_loss)
+        sums = head.loss(params, forward.hidden, forward.batch, rng)
         return *sums["loss"], {name: pair for name, pair in sums.items() if name != "loss"}
