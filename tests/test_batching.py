@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from jxstilts import forms
 from jxstilts.data import batching, packing
 from jxstilts.data.batching import Plan
-from jxstilts.data.features import Features
+from jxstilts.data.features import Features, Texts
 from jxstilts.runtime import InputError
 
 LENGTHS = st.lists(st.integers(1, 64), max_size=120).map(lambda sizes: np.array(sizes, np.int32))
@@ -293,7 +293,8 @@ def test_batches_assembled_together_are_as_those_assembled_alone(batches, type, 
     lengths = np.random.default_rng(0).integers(1, 9, 20)
     numbers = np.arange(20, dtype=np.int32)
     source = features(lengths, example=numbers, label=numbers % 3, start=numbers * 0, end=lengths.astype(np.int32) - 1)
-    source = dataclasses.replace(source, token_fields={"tag": source.tokens % 7})
+    texts = {"targets": Texts(source.tokens, source.offsets, (1, 1))}
+    source = dataclasses.replace(source, token_fields={"tag": source.tokens % 7}, texts=texts)
     plans = [Plan.of(rows, random.randint(32, 40), len(rows) + random.randint(0, 2) or 1) for rows in batches]
     options = {**samples.as_batch(type), "max_segments": 4 + more_segments, "pad_id": 3}
     together = batching.assemble_plans(source, plans, **options)

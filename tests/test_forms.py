@@ -79,7 +79,8 @@ def test_every_form_says_who_it_is():
     assert names == sorted(names) and {tasks.get(name).type for name in tasks.names()} <= set(names)
     for name in names:
         form = forms.get(name)
-        assert form.name == name and {field.kind for field in form.fields} <= {"value", "index", "group", "token"}
+        kinds = {"value", "index", "group", "token", "target"}
+        assert form.name == name and {field.kind for field in form.fields} <= kinds
         assert form.grouped == (name in ("choice", "embedding")) and forms.get(name) is form
 
 

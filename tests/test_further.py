@@ -223,7 +223,10 @@ STREAMS = {"nli": mixture.Stream(task="mnli"), "text": mixture.Stream(batch_size
     ("entry", "text"),
     [
         ({"objective": "advresary"}, r"p\.objectives\.x\.objective: unknown objective 'advresary'; did you mean 'adv"),
-        ({"objective": ""}, r"unknown objective 'x'.*Known: adversary, mlm, none, task; .* JXSTILTS_OBJECTIVES"),
+        (
+            {"objective": ""},
+            r"unknown objective 'x'.*Known: adversary, mlm, none, span.*, task; .* JXSTILTS_OBJECTIVES",
+        ),
         ({"streams": ("nil", "text")}, r"p\.objectives\.x\.streams: unknown stream 'nil'; did you mean 'nli'"),
         ({"streams": ()}, "name one of the phase's tasks"),
         ({"weight": -1.0}, "0 or more"),

@@ -17,8 +17,9 @@ from jxstilts.runtime import InputError
 
 def _both(folder, task):
     """Writes predictions and labels of one language; returns their files."""
-    entry = BENCHMARKS["xtreme"].entry(task)
-    language = "fi" if task == "tydiqa" else "de"
+    benchmark = next(each for each in BENCHMARKS.values() if task in each.tasks)
+    entry = benchmark.entry(task)
+    language = {"tydiqa": "fi", "xcopa": "sw"}.get(task, "de")
     examples = examples_of(task, language)
     found = perfect(task, examples)
     own = submission.write(folder / "predictions", task, entry.split, language, examples, found)

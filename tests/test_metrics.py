@@ -38,8 +38,8 @@ def one(name, language, prediction, *golds):
 
 
 def test_metrics_are_found_by_name():
-    names = "accuracy bucc lareqa map20 mewslix mlqa multichecklist paraphrase retrieval seqeval squad squad_v2"
-    assert metrics.names() == [*names.split(), "tag_accuracy"]
+    names = "accuracy answer_faults bucc lareqa map20 mewslix mlqa multichecklist paraphrase retrieval seqeval squad"
+    assert metrics.names() == [*names.split(), "squad_v2", "tag_accuracy"]
     for name in tasks.names():
         metric = tasks.get(name).metric
         assert metric is None or metrics.get(metric).name == metric

@@ -68,8 +68,12 @@ def test_formats_and_what_is_read_back(name, example, asked, said):
 
 
 def test_every_task_that_is_scored_by_a_head_has_a_text_form():
+    none = {"siqa", "copa", "xcopa", "xcopa_gmt", "multichecklist"}  # of XTREME-R, whose tasks are not asked as text
     for name in tasks.names():
         spec = tasks.get(name)
+        if name in none:
+            assert spec.text is None
+            continue
         assert (spec.text is not None) == (spec.type in ("classification", "choice", "tagging", "span")), name
     assert tasks.get("mlqa_text").train_task == "squad_v1_text"
     own = tasks.get("xnli_text").train_task

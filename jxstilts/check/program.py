@@ -38,7 +38,9 @@ class BatchShape:
         """The arrays of a batch, as `batching.assemble` makes them."""
         one = np.zeros(1, np.int32)
         sources = {field.source: one for field in self.fields}
-        texts = {field.source: Texts(one, np.array([0, 1]), self.room) for field in self.fields if field.kind == "text"}
+        texts = {
+            field.source: Texts(one, np.array([0, 1]), self.room) for field in self.fields if field.kind == "target"
+        }
         made = batching.assemble(
             Features(one, np.array([0, 1]), sources, sources, texts), [(0,)],
             fields=self.fields, length=self.length, num_rows=self.rows, max_segments=self.segments, pad_id=0,
@@ -82,7 +84,8 @@ class Program:
         taken += tuple(term(loss) for loss in self.losses.values() if places.keys() & set(loss.streams))
         optimizer = repr(dataclasses.replace(self.optimizer, **rates))
         extra = tuple(dataclasses.replace(signal, name="") for _, signal in self.model.extra)
-        model = (self.model.family, self.model.config, self.model.compute, tuple(sorted(heads.values())), extra)
+        specs = tuple(sorted(heads.values(), key=repr))
+        model = (self.model.family, self.model.config, self.model.compute, specs, extra)
         return model, taken, optimizer, self.accumulation, self.freeze, self.skip_nonfinite, self.embeddings
 
     @property

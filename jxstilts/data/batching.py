@@ -240,14 +240,14 @@ def assemble_plans(
     }
     texts: dict[str, list[np.ndarray]] = {}
     for field in fields:
-        given = {"token": features.token_fields, "text": features.texts}.get(field.kind, features.fields)
+        given = {"token": features.token_fields, "target": features.texts}.get(field.kind, features.fields)
         if field.source not in given:
             what = "these examples have no gold labels" if field.gold else "these features were made for another model"
             raise InputError(f"{what} (no field {field.source!r}): they cannot be used")
         values = given[field.source]
         if field.kind == "token":
             tables[field.name] = per_token(values, field.empty)
-        elif field.kind == "text":
+        elif field.kind == "target":
             texts |= _beside(field.name, values, plans, pad_id)
         elif field.kind == "group":
             tables[field.name] = per_segment(_numbers(values, ids, slot), field.empty, np.int32)

@@ -16,7 +16,7 @@ class Field:
     name: in the batch. source: the features' field that it is made of. kind: "value", of each segment, [B, S];
     "index" of a token in its feature, which becomes one in the row, [B, S]; "group": features with the same source
     belong together, and get the number of their group in the row, from 0, [B, S]; "token", a value of each token,
-    [B, T]; "text", a further text of each feature, [B, U], with its segments as NAME_segments. empty: where there is
+    [B, T]; "target", a further text of each feature, [B, U], with its segments as NAME_segments. empty: where there is
     none. gold: only of labelled examples.
     """
 

@@ -57,7 +57,7 @@ def vectors(
             stored.flush()
             runtime.atomic_write(record, json.dumps({"rows": begin + len(rows)}))
     processes.first_says(f"{path.name} is whole", lambda: True)
-    return np.load(path, mmap_mode="r")
+    return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def _blocks(run, head, form, candidates, done: int, block: int) -> Iterator[tuple[int, np.ndarray]]:
@@ -88,7 +88,7 @@ def _done(path: pathlib.Path, record: pathlib.Path, count: int) -> int:
     if not record.exists() or not path.exists():
         return 0
     try:
-        made = np.load(path, mmap_mode="r")
+        made = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError):  # cut short
         return 0
     return min(json.loads(record.read_text())["rows"], count) if len(made) == count else 0

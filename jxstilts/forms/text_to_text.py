@@ -59,7 +59,7 @@ class TextToText(base.Form):
     """The examples of another form, by the task's text form (`TaskSpec.text`); inputs are cut at max_length."""
 
     name = "text_to_text"
-    fields = (Field("targets", "targets", "text", gold=True),)
+    fields = (Field("targets", "targets", "target", gold=True),)
     output = "tokens"
     shared_head = "text_to_text"
     alone = True

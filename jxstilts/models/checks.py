@@ -52,8 +52,8 @@ def check_vocabulary(config: Any, tokenizer: Any, where: str = "") -> None:
             f"{config.vocab_size:,} rows (vocab_size): they do not belong together; take the tokenizer that the model "
             "was trained with"
         )
-    end, own = getattr(config, "eos_id", None), tokenizer.eos_token_id
-    if end is not None and end != own:
+    end = getattr(config, "eos_id", None)
+    if end is not None and end != (own := tokenizer.eos_token_id):
         raise InputError(
             f"{where}{': ' if where else ''}the model's texts end with the id {end} (eos_id), the tokenizer's with "
             f"{own}: they do not belong together; of a model from a random start set config.model.eos_id={own}"

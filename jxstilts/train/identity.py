@@ -43,13 +43,13 @@ def settings(phase: Any) -> dict:
     """Returns the phase's config without the name of its starting point, with the order of its tasks."""
     kept = {key: value for key, value in plain(phase).items() if key != "init"}
     kept["keep_heads"] = kept["keep_heads"] or []  # None, where the start is not known yet
-    kept.pop("vocabulary")  # the result is the same
     return without_added(kept) | {"order": list(phase.tasks)}
 
 
 def without_added(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a phase's settings without the keys of ADDED that change nothing."""
     kept = _without(settings, ADDED)
+    kept.pop("vocabulary", None)  # the result is the same
     if "tasks" in kept:
         kept["tasks"] = {name: _without(stream, ADDED_TO_STREAM) for name, stream in kept["tasks"].items()}
     if "optimizer" in kept:
@@ -87,14 +87,13 @@ def done(folder: pathlib.Path) -> dict | None:
 
 
 def recorded(folder: pathlib.Path) -> dict | None:
-    """Returns the identity of the phase that a folder belongs to, None where it belongs to none.
-
-    Older folders have `pooler` (bool) in the place of a stream's `pooling`.
-    """
+    """Returns the identity of the phase that a folder belongs to, None where it belongs to none."""
     path = folder / "config.json"
-    if not path.exists():
-        return None
-    found = json.loads(path.read_text())
+    return upgraded(json.loads(path.read_text())) if path.exists() else None
+
+
+def upgraded(found: dict) -> dict:
+    """Returns an identity as today's are written: older ones have `pooler` in the place of a stream's `pooling`."""
     for stream in found.get("phase", {}).get("tasks", {}).values():
         if "pooler" in stream:
             stream["pooling"] = "pooler" if stream.pop("pooler") else ""
