@@ -251,6 +251,13 @@ def test_a_sentence_without_a_mined_pair_counts_zero():
     assert first["predicted"].tolist() == [[1, 1, 0]] and second["predicted"].tolist() == [[0, 0, 1]]
 
 
+def test_columns_are_those_of_all_languages():
+    """Where over-long sentences lost words, a language has the values over all words, too."""
+    short, long = kept(ids=["0"], right=[1]), kept(ids=["0"], right=[1], right_all=[0.5])
+    (columns, _), languages, _ = rows([[{"de": short, "zh": long}], [{"de": short, "zh": long}]], parallel=False)
+    assert list(columns) == ["right"] and languages.tolist() == ["de", "zh"]
+
+
 def test_rows_need_the_same_items_everywhere():
     own = kept(ids=["q1", "q2"], f1=[1, 0.5], exact_match=[1, 0])
     assert sorted(rows([[{"en": own}]], parallel=False)[0][0]) == ["exact_match", "f1"]

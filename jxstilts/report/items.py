@@ -29,7 +29,8 @@ def rows(
         parallel: whether an id means the same item in every language (`TaskSpec.parallel`). If not, equal ids of two
             languages are two items, as where they are row numbers of unrelated files (POS, NER, Tatoeba).
     Items that are one question's paragraph, in whichever language, are one cluster. Languages and ids are sorted.
-    Raises InputError for no item, and where a system, seed or language has other items than the first.
+    Columns are those that all languages have: where over-long sentences lost words, a language has more of them.
+    Raises InputError for no item, and where a system or seed has other items or columns than the first.
     """
     runs = [run for seeds in systems for run in seeds]
     if not runs or not all(systems) or not runs[0]:
@@ -41,12 +42,12 @@ def rows(
             )
     order = sorted(runs[0])
     first = {language: _union([run[language] for run in runs]) for language in order}
-    names = sorted(first[order[0]].columns)
+    names = sorted(set.intersection(*(set(held.columns) for held in first.values())))
     for number, run in enumerate(runs):
         for language in order:
             held = run[language]
             same = held.sparse or np.array_equal(held.ids, first[language].ids)
-            if not same or sorted(held.columns) != names:
+            if not same or held.columns.keys() != first[language].columns.keys():
                 raise InputError(
                     f"statistics: in {language!r} run {number} (counted from 0) has other items or columns than the "
                     "first; evaluate all on the same examples"
