@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from jxstilts import pages, runtime
 from jxstilts.runtime import InputError
@@ -34,3 +35,17 @@ def main(
     if result.get("failed"):
         print(f"{parser.prog.removeprefix('python -m ')}: {result['failed']}", file=sys.stderr)
     return int(bool(result.get("failed")))
+
+
+def device(name: str) -> Any:
+    """Returns JAX's first device of a kind, "cpu" or "gpu". Raises InputError where JAX cannot use it here."""
+    import jax
+
+    jax.config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda"}[name])
+    try:
+        found = jax.devices()[0]
+    except RuntimeError as error:
+        raise InputError(f"--device={name}: JAX cannot use it here: {str(error).splitlines()[0]}") from error
+    if found.platform != name:
+        raise InputError(f"--device={name}: this process already runs JAX on {found.platform}")
+    return found

@@ -98,15 +98,8 @@ def _start(options: argparse.Namespace) -> str:
         raise InputError("faiss is not installed, so there is nothing to compare with: pip install faiss-cpu")
     runtime.start()
     import faiss
-    import jax
 
-    jax.config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda"}[options.device])
-    try:
-        device = jax.devices()[0]
-    except RuntimeError as error:
-        raise InputError(f"--device={options.device}: JAX cannot use it here: {str(error).splitlines()[0]}") from error
-    if device.platform != options.device:
-        raise InputError(f"--device={options.device}: this process already runs JAX on {device.platform}")
+    device = command.device(options.device)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     faiss.omp_set_num_threads(cores)
     words = f"{platform.machine()} CPU, {cores} cores"

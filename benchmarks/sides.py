@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import command
 from jxstilts.runtime import InputError, start
 
 
@@ -41,16 +42,9 @@ def ready(options: Any) -> str:
         raise InputError("PyTorch is not installed, so there is nothing to compare with: pip install jxstilts[parity]")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leaves torch its share of a GPU's memory
     start()
-    import jax
     import torch
 
-    jax.config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda"}[options.device])
-    try:
-        device = jax.devices()[0]
-    except RuntimeError as error:
-        raise InputError(f"--device={options.device}: JAX cannot use it here: {str(error).splitlines()[0]}") from error
-    if device.platform != options.device:
-        raise InputError(f"--device={options.device}: this process already runs JAX on {device.platform}")
+    device = command.device(options.device)
     if options.device == "gpu" and not torch.cuda.is_available():
         raise InputError(f"--device=gpu: torch {torch.__version__} sees no CUDA device")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
