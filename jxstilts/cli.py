@@ -122,6 +122,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="LAReQA, Mewsli-X: texts in lower case, as XTREME-R's release for XLM-R",
     )
+    evaluate.add_argument("--question_noise", type=float, default=0.0, help="questions: share of letters to change")
     evaluate.add_argument("--pooling", default="", help="retrieval: mean, mean_without_specials or first")
     evaluate.add_argument(
         "--subtract_means", action="store_true", help="retrieval: take from each side the mean of its embeddings first"
@@ -259,7 +260,7 @@ def _evaluate(options) -> None:
         options=evaluator.Options(
             protocol=options.protocol, max_length=options.max_length, layer=_layer(options.layer),
             pooling=options.pooling, sentence=options.sentence, prefix=options.prefix,
-            unknown_tags=options.unknown_tags, lower_case=options.lower_case,
+            unknown_tags=options.unknown_tags, lower_case=options.lower_case, question_noise=options.question_noise,
             subtract_means=options.subtract_means, tokens_per_batch=options.tokens_per_batch,
         ),
     )  # fmt: skip

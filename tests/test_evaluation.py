@@ -108,6 +108,19 @@ def test_span_evaluation_equals_a_search_over_all_windows(model, params, tokeniz
     assert few.n < result.n
 
 
+def test_questions_with_noise_have_other_answers_and_the_same_gold(model, params, tokenizer, questions, pairs):
+    options = Options(max_length=48, doc_stride=16, max_query_length=12)
+    plain = Evaluator(model, params, tokenizer, options).evaluate(tasks.get("xquad"), questions)
+    noisy = Evaluator(model, params, tokenizer, dataclasses.replace(options, question_noise=0.3))
+    found = noisy.evaluate(tasks.get("xquad"), questions)
+    assert found.n == plain.n and found.baseline == plain.baseline and found.predictions != plain.predictions
+    assert noisy.evaluate(tasks.get("xquad"), questions) == found
+    with pytest.raises(InputError, match="question_noise: task 'mnli' has no questions"):
+        noisy.evaluate(tasks.get("mnli"), pairs)
+    with pytest.raises(InputError, match=r"question_noise=1\.5 is a share of the letters"):
+        Evaluator(model, params, tokenizer, Options(question_noise=1.5)).evaluate(tasks.get("xquad"), questions)
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 40), st.integers(1, 12))
 def test_best_span_equals_brute_force(seed, length, longest):

@@ -3,7 +3,7 @@
 import numpy as np
 from test_comparisons import made
 
-from jxstilts.report import figures, pairs, strata
+from jxstilts.report import figures, pairs, robustness, strata
 from jxstilts.tasks import languages
 
 
@@ -43,3 +43,22 @@ def test_heat_maps_of_pairs(tmp_path):
     drawn = figures.write(figure, tmp_path)
     assert (tmp_path / "pairs-xnli-dev.png").stat().st_size > 1000 and "first text" in drawn[0]
     assert not pairs.heat_maps(made(tmp_path / "plain", {"none": 0}, seeds=1, tasks=("xnli",)))
+
+
+def test_how_even_answers_are(tmp_path):
+    mixed = {"xnli": ["en", "de", "sw", "en-de", "de-en"]}
+    it = made(tmp_path, {"none": 0, "mnli": 0.1}, seeds=1, tasks=("xnli",), languages=mixed)
+    table = robustness.robustness(it, draws=50)
+    assert table.header[1:] == [*robustness.HEADINGS.values()] and table.body[0] == ["xnli accuracy"]
+    _, first, second = table.body
+    (arm, target), *_ = it.folder.runs
+    values = {code: rows["accuracy"]["value"] for code, rows in it.folder.of(arm, target)[0].rows.items()}
+    own, others = [values[code] for code in ("en", "de", "sw")], [values[code] for code in ("en-de", "de-en")]
+    mean, pairs_mean = np.mean(own), np.mean(others)
+    expected = [mean, values["en"] - np.mean(own[1:]), min(own), pairs_mean, mean - pairs_mean]
+    assert [cell.text for cell in first[1:6]] == [f"{value:.1f}".replace("-", "−") for value in expected]
+    assert " to " in first[1].small and first != second
+    it = made(tmp_path / "s", {"none": 0}, seeds=2, tasks=("xnli",), languages=mixed)
+    several = robustness.robustness(it, draws=50)
+    assert several.body[1][1].small.startswith("sd ")
+    assert robustness.robustness(made(tmp_path / "p", {"none": 0}, seeds=1, tasks=("tatoeba",))) is None

@@ -67,9 +67,9 @@ def test_noise_is_a_function_of_the_id_and_grows_with_the_rate():
         {"id": str(i), "question": "Who finished the tower in Paris?", "context": "c", "answers": []}
         for i in range(300)
     ]
-    assert robustness.noisy(rows, 0.0) == rows
-    few, many = robustness.noisy(rows, 0.05), robustness.noisy(rows, 0.3)
-    assert robustness.noisy(rows[:3], 0.05) == few[:3] and robustness.noisy(rows, 0.05, seed=1) != few
+    assert robustness.noisy("xquad", rows, 0.0) == rows
+    few, many = robustness.noisy("xquad", rows, 0.05), robustness.noisy("xquad", rows, 0.3)
+    assert robustness.noisy("xquad", rows[:3], 0.05) == few[:3] and robustness.noisy("xquad", rows, 0.05, seed=1) != few
     changed = [np.mean([a["question"] != b["question"] for a, b in zip(rows, own, strict=True)]) for own in (few, many)]
     assert 0.5 < changed[0] < changed[1] <= 1
     assert {row["context"] for row in many} == {"c"} and all("?" in row["question"] for row in many)

@@ -22,6 +22,7 @@ from jxstilts.data.features import Features, concatenate
 from jxstilts.eval import metrics, pool, predict
 from jxstilts.eval.options import Options, layer_of
 from jxstilts.eval.ranking import Search
+from jxstilts.eval.robustness import noisy
 from jxstilts.forms import Collector, Given, retrieval
 from jxstilts.forms.labels import match
 from jxstilts.models.checks import check_vocabulary
@@ -270,6 +271,8 @@ def _group(run: _Run, items: Iterator) -> list[tuple[str, Any, Features]]:
         form.check(run.task, examples)
         if form.has_head and not form.counts_features and options.max_features:
             examples = form.some(examples, options.max_features)
+        if options.question_noise:
+            examples = noisy(run.task.name, examples, options.question_noise)
         features = run.features(examples)
         group.append((language, examples, features))
         tokens += len(features.tokens)

@@ -31,6 +31,8 @@ class Options(Reading):
     prefix: str | None = None  # retrieval: text before each sentence; None = by the model's own recipe
     unknown_tags: str = "miss"  # tagging: a gold tag that the head cannot predict is a miss, or "leave_out" its word
     subtract_means: bool = False  # retrieval: take from each side its mean, what all sentences of a language share
+    # questions: this share of their letters is dropped, doubled or swapped with the next (`eval.robustness.noisy`)
+    question_noise: float = 0.0
     beams: int = 1  # text to text: texts that are followed side by side; 1 = the likeliest token each time
     max_features: int = 0  # only the first N rows, windows, questions or sentences (dev selection: 500); 0 = all
 
@@ -61,6 +63,8 @@ class Options(Reading):
             raise InputError(suggest("sentence", self.sentence, SENTENCES))
         if self.unknown_tags not in UNKNOWN_TAGS:
             raise InputError(suggest("unknown_tags", self.unknown_tags, UNKNOWN_TAGS))
+        if not 0 <= self.question_noise < 1:
+            raise InputError(f"question_noise={self.question_noise} is a share of the letters: from 0, below 1")
         protocol = protocols.get(self.protocol)
         own = min(protocol.lengths.get(task.name, 0), model.config.max_length)
         query_length = self.query_length or protocol.query_lengths.get(task.name, 0)

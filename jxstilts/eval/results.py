@@ -26,6 +26,7 @@ from jxstilts.tasks.digests import digests
 # evaluations of before stay what they are.
 ADDED = {
     "sentence": "", "prefix": None, "unknown_tags": "miss", "query_length": 0, "lower_case": False, "beams": 1,
+    "question_noise": 0.0,
 }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from jxstilts.eval.metrics.bootstrap import intervals
 from jxstilts.runtime import InputError
 
 Values = Mapping[str, Mapping[str, float]]
-RIGHT = 1.0
+RIGHT = 1 - 1e-9
 
 
 def measures(
@@ -56,11 +56,16 @@ def measures(
     return {name: (value, bounds[name]) for name, value in defined.items()}
 
 
-def noisy(examples: Sequence[Mapping], rate: float, seed: int = 0) -> list[dict]:
+def noisy(task: str, examples: Sequence[Mapping], rate: float, seed: int = 0) -> list[dict]:
     """Returns questions with noise: of each word's letters a share `rate` is dropped, doubled or swapped with the next.
 
-    Contexts and answers stay. A function of (seed, id), so that all models are asked the same.
+    Contexts and answers stay. A function of (seed, id), so that all models are asked the same. Raises InputError for a
+    task whose examples have no question.
     """
+    if not isinstance(examples, list) or not all("question" in example for example in examples):
+        raise InputError(
+            f"question_noise: task {task!r} has no questions; it is for XQuAD, MLQA, TyDiQA and their like"
+        )
     return [
         {**example, "question": _with_noise(example["question"], rate, f"{seed}/{example['id']}")}
         for example in examples

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from jxstilts.report import collapse, contents, figures, languages, pairs, sheet, strata, table, transfer
+from jxstilts.report import collapse, contents, figures, languages, pairs, robustness, sheet, strata, table, transfer
 from jxstilts.report.comparisons import DRAWS
 from jxstilts.report.contents import Study
 from jxstilts.report.figures import Figure
@@ -98,6 +98,8 @@ def sections(it: Study, drawn: dict[str, Figure], draws: int) -> list[tuple[str,
         add("comparisons", "Comparisons with the baseline", compared, contents.seeds(it))
         add("transfer", "Transfer", transfer.transfer(it), transfer.distance(it) or _no_distance(it))
         add("strata", "Strata of languages", strata.strata(it) or "There are no strata of these languages to show.")
+        if even := robustness.robustness(it):
+            add("robustness", "Robustness over languages", even)
         by_language = [
             block
             for target in folder.targets

@@ -21,7 +21,7 @@ from jxstilts.train import phase as phases
 
 OPTIONS = {  # the least that an evaluation's numbers can be
     "max_length": 0, "doc_stride": 1, "max_query_length": 1, "max_answer_length": 1, "n_best": 1, "tokens_per_batch": 0,
-    "max_features": 0, "query_length": 0, "beams": 1,
+    "max_features": 0, "query_length": 0, "beams": 1, "question_noise": 0,
 }  # fmt: skip
 
 
