@@ -44,6 +44,7 @@ FORMATS = [  # task, example, input, target: by hand, from tasks.py and preproce
     ("udpos", WORDS | {"tags": ["PROPN", "VERB", "PROPN", "PROPN", "PUNCT"]}, "tag: Rick met Rick Deckard .",
      "PROPN VERB PROPN PROPN PUNCT"),
     ("cosmosqa", CHOICE, "cosmosqa prompt: It rained. choice1: dry choice2: wet", "choice2"),
+    ("xcopa", CHOICE, "copa prompt: It rained. choice1: dry choice2: wet", "choice2"),
 ]  # fmt: skip
 
 
@@ -68,17 +69,14 @@ def test_formats_and_what_is_read_back(name, example, asked, said):
 
 
 def test_every_task_that_is_scored_by_a_head_has_a_text_form():
-    none = {"siqa", "copa", "xcopa", "xcopa_gmt", "multichecklist"}  # of XTREME-R, whose tasks are not asked as text
     for name in tasks.names():
         spec = tasks.get(name)
-        if name in none:
-            assert spec.text is None
-            continue
         assert (spec.text is not None) == (spec.type in ("classification", "choice", "tagging", "span")), name
-    assert tasks.get("mlqa_text").train_task == "squad_v1_text"
+    trained = {"mlqa": "squad_v1", "multichecklist": "squad_v1", "xcopa": "copa", "mnli": "mnli"}
+    assert all(tasks.get(f"{name}_text").train_task == f"{own}_text" for name, own in trained.items())
     own = tasks.get("xnli_text").train_task
     assert own == "mnli_as_xnli_text" and tasks.get(own).text == tasks.get("xnli").text
-    assert tasks.get(own).origin.name == "mnli" and tasks.get("mnli_text").train_task == "mnli_text"
+    assert tasks.get(own).origin.name == "mnli"
     with pytest.raises(InputError, match="unknown task 'nothing_text'"):
         tasks.get("nothing_text")
 

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from jxstilts.forms import texts
 from jxstilts.readers import read_lines
 from jxstilts.runtime import InputError
 from jxstilts.tasks.given_names import NAMES
@@ -276,6 +277,7 @@ MULTICHECKLIST = TaskSpec(
     metric="multichecklist",
     tokens=30,
     train_task="squad_v1",
+    text=texts.Answers(64, texts.MT5),
     description="Six tests of questions, from templates: comparisons, intensifiers, properties, professions, animals",
     url="https://github.com/google-research/xtreme/tree/master/multichecklist",
     licence="Apache-2.0 (the templates)",

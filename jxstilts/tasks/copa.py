@@ -7,6 +7,7 @@ or "What was the effect?", in English whatever the language.
 import logging
 import pathlib
 
+from jxstilts.forms import texts
 from jxstilts.readers import checked, read_json_lines
 from jxstilts.runtime import InputError
 from jxstilts.tasks.choice import RECIPE
@@ -16,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 LETTERS = ("A", "B", "C")
 ASKED = ("cause", "effect")
+AS_TEXT = texts.Choices(12, texts.OURS, "copa")  # XCOPA's, too, which is asked of a model that was trained on COPA
 
 
 def read_siqa(path: pathlib.Path) -> list[dict]:
@@ -83,6 +85,7 @@ SIQA = TaskSpec(
     sizes={"dev": 1_954, "test": 2_224},
     recipe=RECIPE,
     translated={"train": beside("xtreme-r/siqa/socialIQa_v1.4_trn.jsonl")},
+    text=texts.Choices(12, texts.OURS, "siqa"),
     description="Why people do something, and what happens then: three answers",
     url="https://maartensap.com/social-iqa/",
     licence="CC BY 4.0",
@@ -104,6 +107,7 @@ COPA = TaskSpec(
     sizes={"train": 400, "dev": 100, "test": 500},
     recipe=RECIPE,
     translated={"train": beside("xtreme-r/copa/train.en.jsonl")},
+    text=AS_TEXT,
     description="Which of two sentences is the cause, or the effect, of a third?",
     url="https://people.ict.usc.edu/~gordon/copa.html",
     licence="BSD 2-Clause; this copy (COPA-SSE) MIT",
@@ -128,6 +132,7 @@ def _xcopa(folder: str, name: str, languages: tuple[str, ...], description: str)
         choices=2,
         tokens=28,
         train_task="copa",
+        text=AS_TEXT,
         description=description,
         url="https://github.com/cambridgeltl/xcopa",
         licence="CC BY 4.0",
