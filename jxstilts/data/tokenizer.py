@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import pathlib
+import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -23,6 +24,7 @@ from jxstilts.runtime import InputError, atomic_write, sha256_file
 __all__ = ["SPECIAL", "Tokenizer", "compose", "encode", "fingerprint", "load", "save", "train"]
 
 SPECIAL = dict(zip(tokenizer_files.ROLES, tokenizer_files.USUAL["XLMRoberta"], strict=True))
+SAID = string.ascii_letters + string.digits + "_:$"  # in the targets of text forms, as "choice5", whatever the text
 CHUNK = 16_384  # texts encoded at once: the library's result objects are large
 
 
@@ -109,10 +111,12 @@ def train(
     """Trains a tokenizer with XLM-R's special tokens, ids and normalisation (NFKC, runs of blanks joined).
 
     `vocab_size` counts the special tokens; a small text gives fewer. `model`: "unigram" or "bpe". `coverage`: see
-    `vocabulary.learn`. `sentinels`: so many tokens for span corruption, which vocab_size counts, too. The same texts
-    give the same tokenizer. Raises InputError if vocab_size is too small.
+    `vocabulary.learn`. `sentinels`: so many tokens for span corruption, which vocab_size counts, too; with them there
+    is a piece for every character that a text form may say. The same texts give the same tokenizer. Raises InputError
+    if vocab_size is too small.
     """
-    learned = learn(texts, vocab_size - sentinels, model=model, coverage=coverage)
+    characters = SAID if sentinels else ""
+    learned = learn(texts, vocab_size - sentinels, model=model, coverage=coverage, characters=characters)
     return Tokenizer(tokenizer_files.finish(learned, sentinels), SPECIAL)
 
 

@@ -21,11 +21,12 @@ KEEP = 0.75  # share of the pieces that survives a round of pruning, as in Sente
 LONGEST = 16  # characters of a piece, as in SentencePiece
 
 
-def learn(texts: Iterable[str], vocab_size: int, *, model: str, coverage: float):
+def learn(texts: Iterable[str], vocab_size: int, *, model: str, coverage: float, characters: str = ""):
     """Returns a `tokenizers.Tokenizer` with at most vocab_size - 1 pieces (the mask is still to be added).
 
     `model`: "bpe" (Sennrich et al., 2016) or "unigram" (Kudo, 2018). The rarest characters, at most 1 - coverage of
-    the text, get no piece (SentencePiece's character_coverage). Holds the texts in memory.
+    the text, get no piece (SentencePiece's character_coverage). characters: these have a piece of their own, whether
+    or not they occur. Holds the texts in memory.
     """
     import tokenizers
     from tokenizers import models, normalizers, pre_tokenizers
@@ -37,9 +38,9 @@ def learn(texts: Iterable[str], vocab_size: int, *, model: str, coverage: float)
     normalizer = normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC()])
     special = re.compile("|".join(map(re.escape, (*FIRST, MASK))))
     words = _words((normalizer.normalize_str(special.sub(" ", text)) for text in texts), coverage)
-    alphabet = sorted(set().union(*words))
-    if not alphabet:
+    if not words:
         raise InputError("no text to train a tokenizer on")
+    alphabet = sorted(set(characters).union(*words))
     needed = len(alphabet) + len(FIRST) + 1
     if vocab_size < needed:
         raise InputError(
