@@ -1,6 +1,9 @@
 """Made-up examples of the benchmark's nine tasks with their gold, and the predictions that agree with it."""
 
+import pathlib
+
 from jxstilts import tasks
+from jxstilts.eval import submission
 
 SIZES = {"xnli": 6, "pawsx": 5, "udpos": 3, "panx": 3, "xquad": 4, "mlqa": 4, "tydiqa": 4, "bucc2018": 4, "tatoeba": 5,
          "xcopa": 4, "mewslix": 3, "lareqa": 3}  # fmt: skip
@@ -58,3 +61,14 @@ def perfect(task, examples):
         return {query: [*names, "xx_9_9"] for query, names in found.items()}
     field = {"tagging": "tags", "span": "answers"}.get(tasks.get(task).type, "label")
     return {row["id"]: row[field][0]["text"] if field == "answers" else row[field] for row in examples}
+
+
+def folder_of(benchmark, folder: pathlib.Path) -> pathlib.Path:
+    """Writes labels/ and predictions/ that agree with them: all tasks of a benchmark, in all their languages."""
+    for entry in benchmark.entries:
+        for language in entry.languages:
+            examples = examples_of(entry.task, language)
+            submission.write_labels(folder / "labels", entry.task, entry.split, language, examples)
+            found = perfect(entry.task, examples)
+            submission.write(folder / "predictions", entry.task, entry.split, language, examples, found)
+    return folder

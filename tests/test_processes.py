@@ -8,12 +8,14 @@ import sys
 import time
 
 import files
+import numpy as np
 import pytest
 
 from jxstilts import tracking
 
 CONFIG = """
 from jxstilts.config import complete
+from jxstilts.eval import pool
 from jxstilts.study import Study
 
 
@@ -36,13 +38,16 @@ def get_config(arg=None):
                       "options": {"max_length": 64, "doc_stride": 24, "max_query_length": 12}}}
     xnli = {"phase": "target", "model": "tiny", "intermediate": "mnli", "target": "xnli",
             "what": {"tasks": ("xnli",), "languages": ("en", "de"), "limit": 40, "options": {"max_length": 32}}}
+    lareqa = {"phase": "mnli", "model": "tiny", "intermediate": "mnli",
+              "what": {"tasks": ("lareqa",), "languages": ("en", "de"), "options": {"max_length": 64, "layer": 2}}}
+    pool.STORED = 32  # so that LAReQA's candidates are a pool on disk
     return complete(Study, {
         "study": "together", "data_dir": "",
         "model": {"preset": "tiny", "hidden_dropout": 0.1, "attention_dropout": 0.1},
         "tokenizer": {"vocab_size": 400, "model": "bpe", "languages": ("en", "de")},
         "phases": {"mnli": phase, "target": qa if arg == "qa" else phase | {"init": "mnli", "seed": 1}},
         "evaluations": {
-            "target": xquad if arg == "qa" else xnli,
+            **({"target": xquad, "lareqa": lareqa} if arg == "qa" else {"target": xnli}),
             "tatoeba": {
                 "phase": "mnli", "model": "tiny", "intermediate": "mnli",
                 "what": {"tasks": ("tatoeba",), "languages": ("de",), "limit": 40, "options": {"max_length": 32}},
@@ -58,7 +63,7 @@ def place(world, tmp_path_factory):
     folder = tmp_path_factory.mktemp("place")
     (folder / "c.py").write_text(CONFIG)
     text, nli = "text/common_voice/[de][en].txt", ("intermediate/mnli/*", "xtreme/xnli/*-[de][en].tsv")
-    qa = "xtreme/tydiqa/*/*", "xtreme/xquad/*[de][en].json"
+    qa = "xtreme/tydiqa/*/*", "xtreme/xquad/*[de][en].json", "xtreme-r/lareqa/*/[de][en].json"
     files.part(world, folder / "data", text, *nli, *qa, "xtreme/tatoeba/*.deu-*")
     return folder
 
@@ -217,7 +222,7 @@ def test_a_killed_process_ends_the_other_and_a_new_run_goes_on(place, alone, tmp
 
 @pytest.mark.slow
 def test_four_processes_come_to_the_results_of_one(place, tmp_path):
-    """Another kind of target, and one of the four is killed in between."""
+    """Another kind of target, a pool of candidates on disk, and one of the four is killed in between."""
     for name, count in (("alone", 1), ("four", 4)):
         running = start(place, tmp_path / name, count, devices=4, config="c.py:qa")
         if count > 1:
@@ -229,3 +234,6 @@ def test_four_processes_come_to_the_results_of_one(place, tmp_path):
         codes, out = ended(running)
         assert codes == [0] * count, "\n".join(out)
     same(tmp_path / "four", tmp_path / "alone")
+    stored = [np.load(path) for name in ("four", "alone") for path in (tmp_path / name).glob("cache/pools/*.npy")]
+    assert len(stored) == 2 and len(stored[0]) >= 32 and ("lareqa", "de", "map20") in values(tmp_path / "four")
+    np.testing.assert_allclose(*stored, atol=1e-3)  # half precision

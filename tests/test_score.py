@@ -10,7 +10,7 @@ import sys
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from perfect import SIZES, examples_of, perfect
+from perfect import SIZES, examples_of, folder_of, perfect
 
 from jxstilts import cli, tasks
 from jxstilts.eval import scoring, submission
@@ -29,14 +29,7 @@ METRICS = {
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """Labels and perfect predictions of all nine tasks in all their languages."""
-    folder = tmp_path_factory.mktemp("whole")
-    for entry in XTREME.entries:
-        for language in entry.languages:
-            examples = examples_of(entry.task, language)
-            submission.write_labels(folder / "labels", entry.task, entry.split, language, examples)
-            found = perfect(entry.task, examples)
-            submission.write(folder / "predictions", entry.task, entry.split, language, examples, found)
-    return folder
+    return folder_of(XTREME, tmp_path_factory.mktemp("whole"))
 
 
 @pytest.fixture

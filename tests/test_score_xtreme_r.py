@@ -4,10 +4,10 @@ import json
 import shutil
 
 import pytest
-from perfect import examples_of, perfect
+from perfect import folder_of
 
 from jxstilts import cli
-from jxstilts.eval import benchmarks, submission
+from jxstilts.eval import benchmarks
 
 XTREME_R = benchmarks.get("xtreme-r")
 
@@ -15,14 +15,7 @@ XTREME_R = benchmarks.get("xtreme-r")
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """Labels and perfect predictions of all ten tasks in all their languages."""
-    folder = tmp_path_factory.mktemp("whole")
-    for entry in XTREME_R.entries:
-        for language in entry.languages:
-            examples = examples_of(entry.task, language)
-            submission.write_labels(folder / "labels", entry.task, entry.split, language, examples)
-            found = perfect(entry.task, examples)
-            submission.write(folder / "predictions", entry.task, entry.split, language, examples, found)
-    return folder
+    return folder_of(XTREME_R, tmp_path_factory.mktemp("whole"))
 
 
 @pytest.fixture

@@ -171,8 +171,8 @@ def add(
         for number, (result, examples) in enumerate(found, start=1):
             if processes.first():
                 _keep_one(folder, name, task, result, examples, mine)
-                if result.notes:
-                    progress.note(f"{result.language}: {in_words(result.notes, request.options.unknown_tags)}")
+                if said := in_words(result.notes, request.options.unknown_tags):
+                    progress.note(f"{result.language}: {said}")
                 more = {
                     **labels,
                     **mine,
