@@ -17,7 +17,7 @@ import sys
 import traceback
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Annotated, Any
 
 from jxstilts.runtime import InputError, suggest
@@ -41,16 +41,37 @@ class New(dict):
     """What the command line gives of something that the config file does not have."""
 
 
+def setting(default: Any, meaning: str, *, least: float | None = None, allowed: Collection[Any] = ()) -> Any:
+    """Returns the dataclass field of a key of a config; `jxstilts config` and docs/config.md print what stands here.
+
+    Args:
+        default: ... where the key has to be given; a function or a type: makes the default.
+        meaning: what the key decides, in what unit, and what special values stand for.
+        least: the least that a number can be; `at_least` refuses less.
+        allowed: the values that a text can be, for those who read about it; the dataclass itself refuses others.
+    """
+    about = {"meaning": meaning, "least": least, "allowed": tuple(allowed)}
+    if default is ...:
+        return dataclasses.field(metadata=about)
+    if callable(default):
+        return dataclasses.field(default_factory=default, metadata=about)
+    return dataclasses.field(default=default, metadata=about)
+
+
 @dataclasses.dataclass(frozen=True)
 class Keys:
-    """Annotates a dict whose keys are some of `hints`, which gives {key: type} for the dict's own values."""
+    """Annotates a dict whose keys are some of `hints`, which gives {key: type} for the dict's own values.
+
+    kind: the dataclass whose keys they are, where they are those of one.
+    """
 
     hints: Callable[[Mapping[str, Any]], dict[str, Any]]
+    kind: type | None = None
 
 
 def some_of(kind: type) -> Any:
     """Returns the type of a dict that holds some of a dataclass's keys, of those inside it too."""
-    return Annotated[dict[str, Any], Keys(lambda values: _hints(kind))]
+    return Annotated[dict[str, Any], Keys(lambda values: hints(kind), kind)]
 
 
 def parse_arg(arg: str | None, **defaults: Any) -> types.SimpleNamespace:
@@ -199,30 +220,35 @@ def build(kind: type, values: Mapping[str, Any], where: str) -> Any:
 
     Nested dataclass fields and tuples are built too. Raises InputError for unknown, missing or mistyped keys.
     """
-    hints = _hints(kind)
+    kinds = hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind)}
     made = {}
     for key, value in _checked(values, where).items():
         if key not in fields:
             raise InputError(f"{where}: {suggest('key', key, fields)}")
-        if isinstance(value, New) and typing.get_origin(hints[key]) is dict:  # beside what is there by default
+        if isinstance(value, New) and typing.get_origin(kinds[key]) is dict:  # beside what is there by default
             value = {**fields[key].default_factory(), **value} if _has_default(fields[key]) else value
-        made[key] = _convert(hints[key], value, f"{where}.{key}")
+        made[key] = _convert(kinds[key], value, f"{where}.{key}")
     missing = [name for name, field in fields.items() if name not in values and not _has_default(field)]
     if missing:
         raise InputError(f"{where}: no value for {', '.join(missing)}")
     return kind(**made)
 
 
-def at_least(where: str, values: Any, **least: int) -> None:
-    """Raises InputError where a field of a dataclass is below the least that it can be; None is never."""
-    for field, low in least.items():
-        value = getattr(values, field)
-        if value is not None and value < low:
-            raise InputError(f"{where}{field}={value}: expected {low} or more")
+def at_least(where: str, values: Any) -> None:
+    """Raises InputError where a number of a dataclass, or of one inside it, is below its `least`; None is never."""
+    for field in dataclasses.fields(values):
+        value, low = getattr(values, field.name), field.metadata.get("least")
+        if low is not None and value is not None and value < low:
+            raise InputError(f"{where}.{field.name}={value}: expected {low} or more")
+        inside = value if isinstance(value, dict) else {"": value}
+        for name, one in inside.items():
+            if dataclasses.is_dataclass(one):
+                at_least(f"{where}.{field.name}{name and '.'}{name}", one)
 
 
-def _hints(kind: type) -> dict[str, Any]:
+def hints(kind: type) -> dict[str, Any]:
+    """Returns {key: type} of a dataclass."""
     return typing.get_type_hints(kind, include_extras=True)
 
 

@@ -455,7 +455,6 @@ def test_a_new_phase_and_its_evaluation(tmp_path):
         ("phases.own.save_every=0", "config.phases.own.save_every=0: expected 1 or more"),
         ("phases.own.log_every=0", "config.phases.own.log_every=0: expected 1 or more"),
         ("phases.own.seed=-1", "config.phases.own.seed=-1: expected 0 or more"),
-        ("seed=-1", "config.seed=-1: expected 0 or more"),
         ("tokenizer.vocab_size=0", "config.tokenizer.vocab_size=0: expected 1 or more"),
         ("phases.own.tasks.mnli.doc_stride=0", "tasks.mnli.doc_stride=0: expected 1 or more"),
         ("phases.own.tasks.mnli.limit=-1", "limit"),
