@@ -38,10 +38,12 @@ class Request:
 
     tasks: tuple[str, ...] = setting((), "names of `jxstilts tasks`")
     benchmark: str = setting(
-        "", "its tasks (those among `tasks`, if there are any) in its languages", allowed=benchmarks.BENCHMARKS
+        "",
+        "a benchmark: its tasks (those among `tasks`, if there are any) in its languages",
+        allowed=benchmarks.BENCHMARKS,
     )
-    languages: tuple[str, ...] = setting((), "() = every language of each task, or those of the benchmark")
-    split: str = setting("", '"" = dev where a task has one, else test')
+    languages: tuple[str, ...] = setting((), "languages; () = every language of each task, or those of the benchmark")
+    split: str = setting("", 'the split; "" = dev where a task has one, else test')
     source: str = setting(
         "auto", "files of data_dir, what TFDS has prepared, or files where they are there and else TFDS",
         allowed=SOURCES,

@@ -24,10 +24,12 @@ REMAT = {
 class Compute:
     """How the model is computed; changes speed, memory and rounding, never the parameters' shapes."""
 
-    dtype: str = setting("float32", "of activations and matrix products", allowed=DTYPES)
-    param_dtype: str = setting("float32", "of the parameters and the optimizer's moments", allowed=DTYPES)
+    dtype: str = setting("float32", "precision of activations and matrix products", allowed=DTYPES)
+    param_dtype: str = setting("float32", "precision of the parameters and the optimizer's moments", allowed=DTYPES)
     attention: str = setting(
-        "xla", "who computes it: cudnn on NVIDIA GPUs in half precision, splash on TPUs, auto as suits", allowed=NAMES
+        "xla",
+        "which program computes it: cudnn on NVIDIA GPUs in half precision, splash on TPUs, auto chooses",
+        allowed=NAMES,
     )
     remat: str = setting(
         "none", "what the backward pass computes again to save memory: all (full), or all but matrix products (dots)",

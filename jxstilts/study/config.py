@@ -42,7 +42,9 @@ class TokenizerConfig:
     )
     model: str = setting("unigram", "the kind of vocabulary that is trained", allowed=("unigram", "bpe"))
     vocab_size: int = setting(16000, "tokens of the vocabulary that is trained, special ones included", least=1)
-    languages: tuple[str, ...] = setting((), "whose running text (the task `text`) the vocabulary is trained on")
+    languages: tuple[str, ...] = setting(
+        (), "languages whose running text (the task `text`) the vocabulary is trained on"
+    )
     characters: int = setting(12_000_000, "characters of text to train it on, all languages together", least=1)
     sampling_exponent: float = setting(
         0.3, "a language gives characters with p ~ its size ** this; 1 = as there are, 0 = all alike", least=0

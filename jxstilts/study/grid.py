@@ -41,9 +41,11 @@ class Grid:
         dict, "task -> keys of its evaluations; {} = dev where there is one, in the benchmark's languages"
     )
     seeds: tuple[int, ...] = setting((0,), "the numbers themselves, not how many: a run of every phase for each")
-    protocol: str = setting("authors", "of every phase and evaluation", allowed=protocols.PROTOCOLS)
+    protocol: str = setting("authors", "protocol of every phase and evaluation", allowed=protocols.PROTOCOLS)
     benchmark: str = setting(
-        "xtreme", 'whose languages a target is evaluated in; "" = all that the task has', allowed=benchmarks.BENCHMARKS
+        "xtreme",
+        'the benchmark in whose languages a target is evaluated; "" = all that the task has',
+        allowed=benchmarks.BENCHMARKS,
     )
     phase: some_of(phases.Phase) = setting(
         dict, "keys of every phase; heads are new ones, as in the study, unless keep_heads says otherwise"

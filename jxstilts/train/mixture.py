@@ -23,9 +23,11 @@ class Stream(Reading):
     """One task of a phase. batch_size and max_length 0: as in the protocol's recipe (see `jxstilts tasks`)."""
 
     task: str = setting("", 'a task of `jxstilts tasks`; "" = the stream\'s own name')
-    objective: str = setting("task", "what is minimised: task is the task's own loss; others are listed at the end")
+    objective: str = setting(
+        "task", "what is minimised: task is the task's own loss; the others are those of its `options`"
+    )
     languages: tuple[str, ...] = setting(
-        ("en",), "of the training rows; others than en: machine-translated copies, or the task's own data"
+        ("en",), "languages of the training rows; others than en: machine-translated copies, or the task's own data"
     )
     source: str = setting(
         "auto", "files of data_dir, what TFDS has prepared, or files where they are there and else TFDS",
@@ -61,7 +63,7 @@ class Stream(Reading):
         "beside the drawn task in every step",
         allowed=MODES,
     )
-    options: dict[str, Any] = setting(dict, "of the objective: see the end of this list")
+    options: dict[str, Any] = setting(dict, "keys of the objective")
     amount: float = setting(0.0, "alternate: share of the steps; mixed: weight of the loss", least=0)
 
     @property

@@ -23,10 +23,12 @@ class Optimizer:
     schedule: str = setting(
         "linear", "the rate after the warm-up: linear to 0 at the last step, or constant", allowed=SCHEDULES
     )
-    learning_rate: float | None = setting(None, "the highest; None = as in the recipe of the phase's tasks", least=0)
+    learning_rate: float | None = setting(
+        None, "the highest learning rate; None = as in the recipe of the phase's tasks", least=0
+    )
     warmup: float | None = setting(
         None,
-        "in which the rate rises from 0: below 1 a share of all steps, from 1 up their number; None = recipe",
+        "steps in which the rate rises from 0: below 1 a share of all, from 1 up their number; None = as in the recipe",
         least=0,
     )
     weight_decay: float | None = setting(

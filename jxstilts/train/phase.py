@@ -28,7 +28,7 @@ from jxstilts.train.optimizer import Optimizer
 
 @dataclasses.dataclass(frozen=True)
 class Select:
-    """How a phase ends: with its best weights on English dev rows (protocol 3.3), or metric="", those of its last step.
+    """How a phase ends: with its best weights on English dev rows, or those of its last step.
 
     Another language than English chooses only where the config says so, or where nothing is trained in English.
     """
@@ -42,7 +42,7 @@ class Select:
     rows: int = setting(500, "the first rows (questions: windows) of each task's dev split", least=1)
     every: int = setting(1000, "steps between two evaluations on them", least=1)
     languages: tuple[str, ...] = setting(
-        (), "of the dev rows; () = English, or where a task is not trained in it, its languages"
+        (), "languages of the dev rows; () = English, or where a task is not trained in it, its languages"
     )
     patience: int = setting(30, "evaluations without improvement before the phase stops early", least=1)
 
@@ -78,7 +78,7 @@ class Phase:
     freeze: tuple[str, ...] = setting(
         (), "parameters that stay as they are, by path or its beginning: embeddings, layers/*/bias, heads/NAME"
     )
-    dropout: float | None = setting(None, "in place of the model's hidden and attention dropout", least=0)
+    dropout: float | None = setting(None, "dropout in place of the model's hidden and attention dropout", least=0)
     epochs: float = setting(
         0.0, "passes over the sampled tasks; 0 = as `steps`, or the recipe of the only task says", least=0
     )
@@ -96,7 +96,7 @@ class Phase:
         "are logged; one more stops the phase",
         least=0,
     )
-    seed: int = setting(0, "of new parameters, data order, dropout and masks", least=0)
+    seed: int = setting(0, "seed of new parameters, data order, dropout and masks", least=0)
 
     def __post_init__(self):
         if self.vocabulary not in vocabulary.CHOICES:

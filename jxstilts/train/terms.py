@@ -21,14 +21,14 @@ class Further:
     """An objective beside those of the streams: an entry of a phase's `objectives`."""
 
     streams: tuple[str, ...] = setting(
-        (), "of the phase's tasks, one at least; it takes part in every step that takes one of them"
+        (), "streams of the phase, one at least; the objective takes part in every step that takes one of them"
     )
     objective: str = setting("", 'the name of the objective; "" = the entry\'s own name')
-    weight: float = setting(1.0, "of its mean loss; 0 = as if the entry were not there", least=0)
-    options: dict[str, Any] = setting(dict, "of the objective: see the end of this list")
+    weight: float = setting(1.0, "weight of its mean loss; 0 = as if the entry were not there", least=0)
+    options: dict[str, Any] = setting(dict, "keys of the objective")
     optimizer: Optimizer = setting(
         Optimizer,
-        "of the parameters that the objective adds; rate, warm-up and weight decay that are None: the phase's",
+        "how the parameters learn that the objective adds; rate, warm-up and weight decay that are None: the phase's",
     )
 
     def __post_init__(self):

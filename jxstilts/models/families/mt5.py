@@ -24,20 +24,22 @@ class Config:
     """The architecture."""
 
     vocab_size: int = setting(..., "rows of the token embeddings, as many as the tokenizer has ids or more")
-    width: int = setting(..., "of a hidden state")
-    layers: int = setting(..., "of the encoder")
-    heads: int = setting(..., "of a layer's attention")
+    width: int = setting(..., "width of a hidden state")
+    layers: int = setting(..., "layers of the encoder")
+    heads: int = setting(..., "heads of a layer's attention")
     mlp: int = setting(..., "width inside a feed-forward layer")
-    decoder_layers: int = setting(..., "of the decoder")
-    head_width: int = setting(64, "of a head of attention; heads * head_width need not be the width")
+    decoder_layers: int = setting(..., "layers of the decoder")
+    head_width: int = setting(64, "width of a head of attention; heads * head_width need not be the width")
     relative_buckets: int = setting(32, "rows of the tables of distances, a multiple of 4")
     relative_distance: int = setting(128, "tokens from which on all distances share a row; above relative_buckets / 2")
     max_positions: int = setting(8192, "tokens of the longest input that is taken; there is no table of positions")
-    pad_id: int = setting(0, "of the padding token, which begins a target")
-    eos_id: int = setting(1, "of the token that ends an input and a target")
+    pad_id: int = setting(0, "id of the padding token, which begins a target")
+    eos_id: int = setting(1, "id of the token that ends an input and a target")
     norm_eps: float = setting(1e-6, "epsilon of the norms")
-    hidden_dropout: float = setting(0.1, "of embeddings, in feed-forward layers, and of what a layer's parts add")
-    attention_dropout: float = setting(0.1, "of attention weights")
+    hidden_dropout: float = setting(
+        0.1, "dropout of embeddings, in feed-forward layers, and of what a layer's parts add"
+    )
+    attention_dropout: float = setting(0.1, "dropout of attention weights")
     init_std: float = setting(1.0, "a factor on T5's own standard deviations of new parameters")
     tied: bool = setting(False, "whether the decoder's words are the table that embeds them")
     first_position: ClassVar[int] = 0
