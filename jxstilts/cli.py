@@ -111,6 +111,12 @@ def _config(options) -> None:
     )
 
 
+def _new(options) -> None:
+    from jxstilts import new
+
+    print(new.write(options.kind, options.name))
+
+
 def _evaluate(options) -> None:
     from jxstilts import mesh, runtime, tracking
     from jxstilts.eval import benchmarks, evaluator, results
@@ -296,7 +302,7 @@ def _models(options) -> None:
 
 TAKE_CONFIG = ("run", "plan", "check")
 COMMANDS = {
-    "run": _run, "plan": _plan, "check": _check, "config": _config, "evaluate": _evaluate, "import": _import,
-    "trim": _trim, "export": _export, "score": _score, "report": _report, "world": _world, "tasks": _tasks,
-    "languages": _languages, "models": _models,
+    "run": _run, "plan": _plan, "check": _check, "config": _config, "new": _new, "evaluate": _evaluate,
+    "import": _import, "trim": _trim, "export": _export, "score": _score, "report": _report, "world": _world,
+    "tasks": _tasks, "languages": _languages, "models": _models,
 }  # fmt: skip
