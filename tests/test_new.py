@@ -16,10 +16,8 @@ def get_config():
     stream = {"batch_size": 8, "max_length": 16, "buckets": 1}
     phase = {"init": "random", "tasks": {"mood": stream}, "objectives": {"steady": {"streams": ("mood",)}},
              "epochs": 0, "steps": 4, "log_every": 1, "optimizer": {"learning_rate": 1e-3}, "select": {"metric": ""}}
-    what = {"tasks": ("mood",), "languages": ("en", "de"), "options": {"max_length": 16}}
     return {"study": "s", "data_dir": "data", "model": {"family": "plain", "preset": "tiny", "vocab_size": 6000},
-            "tokenizer": {"path": TOKENIZER}, "phases": {"one": phase},
-            "evaluations": {"one": {"phase": "one", "model": "plain", "intermediate": "none", "what": what}}}
+            "tokenizer": {"path": TOKENIZER}, "phases": {"one": phase}, "evaluations": {}}
 """
 
 
@@ -59,13 +57,11 @@ def test_a_task_a_family_and_an_objective_run_as_they_are(run, tmp_path, monkeyp
         monkeypatch.setenv(variable, f"{name}.py")
     example = [line.strip() for line in (tmp_path / "mood.py").read_text().splitlines() if "<TAB>" in line]
     assert len(example) == 2
-    for split, language in (("train", "en"), ("dev", "en"), ("dev", "de")):
-        text = "".join(line.replace("<TAB>", "\t") + "\n" for line in example * 8)
-        files.write(tmp_path, f"data/mood/{split}-{language}.tsv", text)
+    files.write(tmp_path, "data/mood/train-en.tsv", "".join(f"{line}\n" for line in example * 8).replace("<TAB>", "\t"))
     assert "mood: Is the text positive or negative?" in run("tasks") and "plain tiny" in run("models")
     assert "root mean square" in run("config", "phases.one.objectives.steady.options")
     files.write(tmp_path, "c.py", CONFIG)
-    assert "mood (2) accuracy" in run("run", "--config=c.py", "--workdir=w")
+    run("run", "--config=c.py", "--workdir=w")
     logged = [json.loads(line) for line in (tmp_path / "w/phases/one/metrics.jsonl").read_text().splitlines()]
     assert all(row["steady/size"] > 0 for row in logged if row["kind"] == "train")
 
