@@ -10,7 +10,9 @@ TRIM = (
     "text. It pays for a few languages only: in all of a benchmark's nearly every piece occurs"
 )
 CONFIG = "--config=configs/X.py[:args] [--config.KEY=VALUE ...]"
+TAKE_CONFIG = ("run", "plan", "check")
 KEYS = "Keys of a config: `jxstilts config [KEY]`. A first config: `jxstilts new study NAME`."
+KINDS = ("study", "task", "family", "objective")  # of starting files
 HELP = {
     "run": f"run a study, or go on with one: {CONFIG}",
     "plan": f"what a study comes to, without running it: {CONFIG}",
@@ -37,8 +39,7 @@ def parser() -> argparse.ArgumentParser:
     whole.add_argument("--version", action="version", version=f"jxstilts {__version__}")
     commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in HELP.items():
-        takes_config = CONFIG in text
-        sub = commands.add_parser(name, help=text, description=text, epilog=KEYS if takes_config else None)
+        sub = commands.add_parser(name, help=text, description=text, epilog=KEYS if name in TAKE_CONFIG else None)
         if name in OPTIONS:
             OPTIONS[name](sub)
     return whole
@@ -73,7 +74,7 @@ def _config(parser: argparse.ArgumentParser) -> None:
 
 
 def _new(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("kind", help="study, task, family or objective")
+    parser.add_argument("kind", help=f"{', '.join(KINDS[:-1])} or {KINDS[-1]}")
     parser.add_argument("name", help="writes NAME.py; an existing file is never overwritten")
 
 

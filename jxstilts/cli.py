@@ -27,7 +27,7 @@ def _main(argv: list[str]) -> int:
         with explained():
             options, rest = arguments.parser().parse_known_args(argv)
             command = options.command
-            if rest and command not in TAKE_CONFIG:
+            if rest and command not in arguments.TAKE_CONFIG:
                 raise InputError(f"unknown option {rest[0]!r}; see `jxstilts {command} --help`")
             options.rest = rest
             code = COMMANDS[command](options) or 0
@@ -300,9 +300,14 @@ def _models(options) -> None:
             print(f"{family} {preset:<12} {json.dumps(fields)}")
 
 
-TAKE_CONFIG = ("run", "plan", "check")
+def _completion(options) -> None:
+    from jxstilts import completion
+
+    print(completion.script(options.shell), end="")
+
+
 COMMANDS = {
     "run": _run, "plan": _plan, "check": _check, "config": _config, "new": _new, "evaluate": _evaluate,
     "import": _import, "trim": _trim, "export": _export, "score": _score, "report": _report, "world": _world,
-    "tasks": _tasks, "languages": _languages, "models": _models,
+    "tasks": _tasks, "languages": _languages, "models": _models, "completion": _completion,
 }  # fmt: skip

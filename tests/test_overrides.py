@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_config import Inner, Outer, read
 
-from jxstilts import config
+from jxstilts import config, overrides
 from jxstilts.runtime import InputError
 
 
@@ -144,7 +144,7 @@ def test_bad_overrides(every, override, text):
 def test_what_python_prints_is_read_back(values):
     """Any value of any type, as Python writes it, comes back the same; text as it is."""
     fields = {field.name: getattr(values, field.name) for field in dataclasses.fields(Every)}
-    given_ = {key: config.Given(each if type(each) is str else repr(each)) for key, each in fields.items()
+    given_ = {key: overrides.Given(each if type(each) is str else repr(each)) for key, each in fields.items()
               if key in ("whole", "number", "yes", "text", "maybe", "perhaps", "numbers", "words")}  # fmt: skip
     assert config.build(Every, given_, "config") == values
 

@@ -7,11 +7,11 @@ import importlib.resources
 import pathlib
 
 from jxstilts import runtime, tasks
+from jxstilts.arguments import KINDS
 from jxstilts.models.families import ROOM
 from jxstilts.runtime import InputError, suggest
 from jxstilts.train import objectives
 
-KINDS = ("study", "task", "family", "objective")
 NEXT = {  # what to do with it
     "study": """jxstilts world data --size=tiny            # data in the benchmark's formats; yours: docs/data.md
 jxstilts plan --config={path}
