@@ -23,7 +23,8 @@ setup(
     long_description=(HERE / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=find_packages(include=["jxstilts", "jxstilts.*"]),
+    packages=[*find_packages(include=["jxstilts", "jxstilts.*"]), "jxstilts.configs"],
+    package_dir={"jxstilts.configs": "configs"},  # --config=configs/X.py is found there where there is no checkout
     package_data={"jxstilts.miniworld": ["micro/**/*"]},
     python_requires=">=3.11",
     install_requires=[
@@ -54,5 +55,8 @@ setup(
         "dev": [*TEST, "ruff>=0.14"],
     },
     entry_points={"console_scripts": ["jxstilts=jxstilts.__main__:main"]},
-    classifiers=["License :: OSI Approved :: Apache Software License", "Programming Language :: Python :: 3"],
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in (11, 12, 13)),
+    ],
 )

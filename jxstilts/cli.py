@@ -1,7 +1,6 @@
 """The command line. Exit codes: 0 done; 2 bad input, or a full disk or memory (one line); 75 interrupted but saved (run
 the same command again to go on)."""
 
-import argparse
 import dataclasses
 import gc
 import json
@@ -10,13 +9,8 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from jxstilts import __version__, processes
+from jxstilts import arguments, processes
 from jxstilts.runtime import EXIT_BAD_INPUT, EXIT_INTERRUPTED, InputError, Interrupted, explained, writing
-
-TRIM = (
-    "a model for some tasks and languages: fewer pieces and rows of embeddings, the same outputs on the data folder's "
-    "text. It pays for a few languages only: in all of a benchmark's nearly every piece occurs"
-)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,12 +25,12 @@ def _main(argv: list[str]) -> int:
     command = None
     try:
         with explained():
-            options, rest = _parser().parse_known_args(argv)
+            options, rest = arguments.parser().parse_known_args(argv)
             command = options.command
-            if rest and command not in (_run, _plan, _check):
-                raise InputError(f"unknown option {rest[0]!r}; see `jxstilts {argv[0]} --help`")
+            if rest and command not in arguments.TAKE_CONFIG:
+                raise InputError(f"unknown option {rest[0]!r}; see `jxstilts {command} --help`")
             options.rest = rest
-            code = command(options) or 0
+            code = COMMANDS[command](options) or 0
             with writing("standard output"):
                 sys.stdout.flush()
         return code
@@ -45,7 +39,7 @@ def _main(argv: list[str]) -> int:
     except Interrupted as error:
         return _end(f"jxstilts: {error}. Run the same command again to go on.", EXIT_INTERRUPTED)
     except BrokenPipeError:  # the reader of our output is gone
-        if command in (_run, _evaluate):
+        if command in ("run", "evaluate"):
             return _end("jxstilts: the output was closed. Run the same command again to go on.", EXIT_INTERRUPTED)
         return _end("", 0)  # say `head`: it has what it wanted
 
@@ -58,134 +52,6 @@ def _end(text: str, code: int) -> int:
         except OSError:  # a full disk, a closed pipe: Python would fail again at the exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     return code
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="jxstilts", description=sys.modules["jxstilts"].__doc__)
-    parser.add_argument("--version", action="version", version=f"jxstilts {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    def add(name: str, command, text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text)
-        sub.set_defaults(command=command)
-        return sub
-
-    run = add("run", _run, "run a study, or go on with one: --config=configs/X.py[:args] [--config.KEY=VALUE ...]")
-    run.add_argument("--workdir", required=True, help="the study's folder")
-    run.add_argument("--only", default="", help="comma-separated globs: phases and evaluations, and what they need")
-    run.add_argument("--shard", default="", help="i/n: one of n workers, on any machines, that share the folder")
-    _add_processes(run)
-
-    plan = add("plan", _plan, "what a study comes to, without running it: --config=configs/X.py[:args] [...]")
-    plan.add_argument("--workdir", default="", help="the study's folder: what is done, and how fast it was")
-    plan.add_argument("--only", default="", help="as for run")
-    plan.add_argument("--tokens_per_second", type=float, default=0.0, help="speed of training; default: as measured")
-    plan.add_argument("--json", action="store_true", help="print one JSON object")
-
-    check = add("check", _check, "compile every training step without running it: --config=configs/X.py[:args] [...]")
-    check.add_argument("--topology", default="", help="a TPU slice that need not be here, such as v5e:4x8")
-    check.add_argument("--device_memory", default="", help="24GiB, or a device such as l4; default: what is here")
-    check.add_argument("--only", default="", help="as for run")
-    check.add_argument("--json", action="store_true", help="print one JSON object")
-
-    evaluate = add("evaluate", _evaluate, "evaluate a bundle or a Hugging Face model, zero-shot")
-    evaluate.add_argument("--model", required=True, help="a bundle, a Hugging Face folder or a hub id")
-    evaluate.add_argument(
-        "--tasks", required=True, help="comma-separated names, see `jxstilts tasks`; or xtreme, xtreme-r"
-    )
-    evaluate.add_argument(
-        "--languages", default="", help="comma-separated; default: all of each task; pairs: all pairs of languages, a-b"
-    )
-    evaluate.add_argument("--data_dir", required=True)
-    evaluate.add_argument("--out", required=True, help="folder for results.jsonl and predictions/")
-    evaluate.add_argument("--head", help="name of the head, where the model has several")
-    evaluate.add_argument("--split", default="", help="default: dev where a task has one, else test")
-    evaluate.add_argument("--limit", type=int, default=0, help="rows per language; 0 = all")
-    evaluate.add_argument("--protocol", default="authors", help="lengths, layers, ...: authors, xtreme or xtreme_r")
-    evaluate.add_argument("--max_length", type=int, default=0, help="tokens; 0 = by the protocol")
-    evaluate.add_argument(
-        "--layer",
-        default="",
-        help="retrieval: hidden state (0 = embeddings, -1 = last), or all for a curve; default: by protocol",
-    )
-    evaluate.add_argument(
-        "--sentence", default="", help='retrieval: "protocol" takes its hidden state of an embedding model too'
-    )
-    evaluate.add_argument(
-        "--unknown_tags",
-        default="miss",
-        help="tagging: words whose gold tag the head cannot predict: miss or leave_out",
-    )
-    evaluate.add_argument("--prefix", help="retrieval: text before each sentence; default: by the model's recipe")
-    evaluate.add_argument(
-        "--lower_case",
-        action="store_true",
-        help="LAReQA, Mewsli-X: texts in lower case, as XTREME-R's release for XLM-R",
-    )
-    evaluate.add_argument("--question_noise", type=float, default=0.0, help="questions: share of letters to change")
-    evaluate.add_argument("--pooling", default="", help="retrieval: mean, mean_without_specials or first")
-    evaluate.add_argument(
-        "--subtract_means", action="store_true", help="retrieval: take from each side the mean of its embeddings first"
-    )
-    evaluate.add_argument("--tokens_per_batch", type=int, default=0, help="0 = as suits the device")
-    evaluate.add_argument("--dtype", default="float32", help="float32 or bfloat16")
-    _add_processes(evaluate)
-
-    load = add("import", _import, "a Hugging Face folder or hub id -> a bundle")
-    load.add_argument("source", help="folder, or hub id owner/name[@revision]")
-    load.add_argument("target")
-    load.add_argument("--force", action="store_true", help="replace the bundle that the target holds")
-    load.add_argument("--prefix", help='of an embedding model: text before each sentence, such as "query: "')
-
-    trim = add("trim", _trim, TRIM)
-    trim.add_argument("model", help="a bundle, a Hugging Face folder or a hub id")
-    trim.add_argument("target")
-    trim.add_argument("--data_dir", required=True)
-    trim.add_argument("--tasks", required=True, help="comma-separated, those of training too; or xtreme: all splits")
-    trim.add_argument("--languages", default="", help="comma-separated; default: all of each task")
-    trim.add_argument("--force", action="store_true", help="replace the bundle that the target holds")
-
-    export = add("export", _export, "a bundle -> a folder that Hugging Face's AutoModelFor... loads")
-    export.add_argument("bundle")
-    export.add_argument("target")
-    export.add_argument("--head", help="name of the head to export; default: the only one")
-    export.add_argument("--encoder_only", action="store_true", help="leave all heads out")
-
-    score = add("score", _score, "score a folder of predictions in XTREME's layout by the official rules")
-    score.add_argument("--predictions", required=True, help="folder of TASK/test-XX.tsv or .json")
-    score.add_argument("--labels", required=True, help="folder of the same; questions also as SQuAD-format JSON")
-    score.add_argument("--tasks", default="", help="comma-separated; default: all that have a folder in both")
-    score.add_argument("--languages", default="", help="comma-separated; default: all of each task")
-    score.add_argument("--split", default="test", help="test, or dev (dev-XX files; tasks without a dev set: test)")
-    score.add_argument("--benchmark", default="xtreme")
-    score.add_argument("--json", action="store_true", help="print one JSON object")
-
-    report = add("report", _report, "print the tables of a study folder and write its report: a page, tables, figures")
-    report.add_argument("workdir")
-    report.add_argument("--draws", type=int, help="resamples of each interval; default: 10,000")
-
-    world = add("world", _world, "write the miniature multilingual world: a data_dir of every task, in seconds")
-    world.add_argument("folder", help="new or empty")
-    world.add_argument("--size", default="small", help="tiny (for tests) or small")
-    world.add_argument("--seed", default="0", help="a whole number")
-    world.add_argument(
-        "--vary", action="extend", nargs="+", default=[], metavar="KEY=VALUE",
-        help="change a language, such as de.word_order=SOV; without a code, all that are invented",
-    )  # fmt: skip
-    world.add_argument("--force", action="store_true", help="replace the world that the folder holds")
-
-    add("tasks", _tasks, "list the tasks")
-    add("languages", _languages, "list the languages")
-    add("models", _models, "list model families and their presets")
-    return parser
-
-
-def _add_processes(parser: argparse.ArgumentParser) -> None:
-    """Options of a command that several processes run together; also JXSTILTS_PROCESSES etc. in the environment."""
-    parser.add_argument("--processes", default="", help="how many run this together, or slurm, or tpu (docs/launch.md)")
-    parser.add_argument("--process", default="", help="which of them this is, from 0")
-    parser.add_argument("--coordinator", default="", help="HOST:PORT, where the others find process 0")
-    parser.add_argument("--process_timeout", default="", help="seconds to wait for one of them; default: 1800")
 
 
 def _processes(options) -> processes.Settings | None:
@@ -235,6 +101,20 @@ def _check(options) -> None:
     from jxstilts import check
 
     check.run(options.rest, options.topology, options.device_memory, options.only, options.json)
+
+
+def _config(options) -> None:
+    from jxstilts.study import reference
+
+    print(
+        reference.markdown() if options.markdown else reference.text(options.key), end="" if options.markdown else "\n"
+    )
+
+
+def _new(options) -> None:
+    from jxstilts import new
+
+    print(new.write(options.kind, options.name))
 
 
 def _evaluate(options) -> None:
@@ -418,3 +298,16 @@ def _models(options) -> None:
     for family in model.families():
         for preset, fields in model.family_module(family).PRESETS.items():
             print(f"{family} {preset:<12} {json.dumps(fields)}")
+
+
+def _completion(options) -> None:
+    from jxstilts import completion
+
+    print(completion.script(options.shell), end="")
+
+
+COMMANDS = {
+    "run": _run, "plan": _plan, "check": _check, "config": _config, "new": _new, "evaluate": _evaluate,
+    "import": _import, "trim": _trim, "export": _export, "score": _score, "report": _report, "world": _world,
+    "tasks": _tasks, "languages": _languages, "models": _models, "completion": _completion,
+}  # fmt: skip

@@ -6,51 +6,64 @@ wrong types. What the command line gives is text until `build` reads it by its k
 dataclasses can be given there, also one that the file leaves out. (ml_collections' flags only know those of the file.)
 """
 
-import ast
 import dataclasses
 import hashlib
 import json
 import pathlib
-import re
 import runpy
 import sys
 import traceback
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Annotated, Any
 
-from jxstilts.runtime import InputError, suggest
+from jxstilts.overrides import Given, items, mapping, read
+from jxstilts.runtime import InputError, shown, suggest
 
 # What a config file may raise: it is a Python program.
 FAILURES = (
     ArithmeticError, AssertionError, AttributeError, ImportError, KeyError, IndexError, MemoryError, NameError, OSError,
     RecursionError, SyntaxError, TypeError, ValueError,
 )  # fmt: skip
-UNREADABLE = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)  # what `ast.literal_eval` raises
-WHOLE = re.compile(r"[+-]?[0-9]+")
-NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 LARGEST = 2**63 - 1
-
-
-class Given(str):
-    """Text from the command line: what it means depends on the type of the key that it is for."""
 
 
 class New(dict):
     """What the command line gives of something that the config file does not have."""
 
 
+def setting(default: Any, meaning: str, *, least: float | None = None, allowed: Collection[Any] = ()) -> Any:
+    """Returns the dataclass field of a key of a config; `jxstilts config` and docs/config.md print what stands here.
+
+    Args:
+        default: ... where the key has to be given; a function or a type: makes the default.
+        meaning: what the key decides, in what unit, and what special values stand for.
+        least: the least that a number can be; `at_least` refuses less.
+        allowed: the values that a text can be, for those who read about it; the dataclass itself refuses others.
+    """
+    about = {"meaning": meaning, "least": least, "allowed": tuple(allowed)}
+    if default is ...:
+        return dataclasses.field(metadata=about)
+    if callable(default):
+        return dataclasses.field(default_factory=default, metadata=about)
+    return dataclasses.field(default=default, metadata=about)
+
+
 @dataclasses.dataclass(frozen=True)
 class Keys:
-    """Annotates a dict whose keys are some of `hints`, which gives {key: type} for the dict's own values."""
+    """Annotates a dict whose keys are some of `hints`, which gives {key: type} for the dict's own values.
+
+    kind: the dataclass whose keys they are, where they are those of one.
+    """
 
     hints: Callable[[Mapping[str, Any]], dict[str, Any]]
+    kind: type | None = None
 
 
 def some_of(kind: type) -> Any:
     """Returns the type of a dict that holds some of a dataclass's keys, of those inside it too."""
-    return Annotated[dict[str, Any], Keys(lambda values: _hints(kind))]
+    return Annotated[dict[str, Any], Keys(lambda values: hints(kind), kind)]
 
 
 def parse_arg(arg: str | None, **defaults: Any) -> types.SimpleNamespace:
@@ -66,7 +79,7 @@ def parse_arg(arg: str | None, **defaults: Any) -> types.SimpleNamespace:
         if key in given:
             raise InputError(f"config argument {item!r}: {key} is given twice")
         kind = type(defaults[key])
-        value = True if kind is bool and not equals else _read(kind, text)
+        value = True if kind is bool and not equals else read(kind, text)
         try:
             given[key] = _convert(kind, value, key)
         except InputError as error:
@@ -108,15 +121,8 @@ def load(argv: Sequence[str]) -> dict[str, Any]:
 
 def _run(file: str) -> dict[str, Any]:
     """Returns what the get_config of FILE[:args] returns, as nested dicts."""
-    path, colon, arg = file.partition(":")
-    try:
-        there = pathlib.Path(path).is_file()
-        near = [] if there else sorted(map(str, pathlib.Path(path).parent.glob("*.py")))
-    except (OSError, ValueError):  # too long for a name, or a zero in it
-        there, near = False, []
-    if not there:
-        some = ", ".join(near[:20]) or "no config files"
-        raise InputError(f"--config={shown(file)}: no file {path!r:.300}; beside it: {some}")
+    given, colon, arg = file.partition(":")
+    path = _find(given, f"--config={shown(file)}")
     where = f"--config={shown(file)}"
     try:
         get_config = runpy.run_path(path, run_name="jxstilts_config").get("get_config")
@@ -137,6 +143,22 @@ def _run(file: str) -> dict[str, Any]:
         raise InputError(f"{where}: {at}{shown(f'{type(error).__name__}: {_line(error)}')}") from error
 
 
+def _find(given: str, where: str) -> str:
+    """Returns the path of a config file: as given, or of one that comes with jxstilts (configs/X.py) where it lies."""
+    package = pathlib.Path(__file__).parent
+    own = [package / given, package.parent / given] if given.startswith("configs/") else []
+    places = [pathlib.Path(given), *own]
+    try:
+        there = [path for path in places if path.is_file()]
+        near = [] if there else [sorted(map(str, path.parent.glob("*.py"))) for path in places]
+    except (OSError, ValueError):  # too long for a name, or a zero in it
+        there, near = [], []
+    if not there:
+        some = ", ".join(next(filter(None, near), [])[:20]) or "no config files"
+        raise InputError(f"{where}: no file {given!r:.300}; beside it: {some}")
+    return str(there[0])
+
+
 def _opened(value: Any) -> Any:
     return {key: _opened(item) for key, item in value.items()} if hasattr(value, "items") else value
 
@@ -150,7 +172,7 @@ def _put(values: dict[str, Any], key: str, text: str) -> None:
         if inside is None:
             inside = New()
         elif isinstance(inside, Given):
-            inside = New(_mapping(inside, f"{where}.{part}"))
+            inside = New(mapping(inside, f"{where}.{part}"))
         elif not isinstance(inside, dict):
             raise InputError(f"--{shown(key, 300)}: {shown(where, 300)}.{part} is {inside!r:.60}, it has no keys")
         node[part] = inside
@@ -199,30 +221,35 @@ def build(kind: type, values: Mapping[str, Any], where: str) -> Any:
 
     Nested dataclass fields and tuples are built too. Raises InputError for unknown, missing or mistyped keys.
     """
-    hints = _hints(kind)
+    kinds = hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind)}
     made = {}
     for key, value in _checked(values, where).items():
         if key not in fields:
             raise InputError(f"{where}: {suggest('key', key, fields)}")
-        if isinstance(value, New) and typing.get_origin(hints[key]) is dict:  # beside what is there by default
+        if isinstance(value, New) and typing.get_origin(kinds[key]) is dict:  # beside what is there by default
             value = {**fields[key].default_factory(), **value} if _has_default(fields[key]) else value
-        made[key] = _convert(hints[key], value, f"{where}.{key}")
+        made[key] = _convert(kinds[key], value, f"{where}.{key}")
     missing = [name for name, field in fields.items() if name not in values and not _has_default(field)]
     if missing:
         raise InputError(f"{where}: no value for {', '.join(missing)}")
     return kind(**made)
 
 
-def at_least(where: str, values: Any, **least: int) -> None:
-    """Raises InputError where a field of a dataclass is below the least that it can be; None is never."""
-    for field, low in least.items():
-        value = getattr(values, field)
-        if value is not None and value < low:
-            raise InputError(f"{where}{field}={value}: expected {low} or more")
+def at_least(where: str, values: Any) -> None:
+    """Raises InputError where a number of a dataclass, or of one inside it, is below its `least`; None is never."""
+    for field in dataclasses.fields(values):
+        value, low = getattr(values, field.name), field.metadata.get("least")
+        if low is not None and value is not None and value < low:
+            raise InputError(f"{where}.{field.name}={value}: expected {low} or more")
+        inside = value if isinstance(value, dict) else {"": value}
+        for name, one in inside.items():
+            if dataclasses.is_dataclass(one):
+                at_least(f"{where}.{field.name}{name and '.'}{name}", one)
 
 
-def _hints(kind: type) -> dict[str, Any]:
+def hints(kind: type) -> dict[str, Any]:
+    """Returns {key: type} of a dataclass."""
     return typing.get_type_hints(kind, include_extras=True)
 
 
@@ -244,18 +271,18 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     """Returns a value as its type wants it. Raises InputError that names the type."""
     if typing.get_origin(hint) is Annotated:
         hint, keys = typing.get_args(hint)[:2]
-        return _some(keys, _mapping(value, where) if isinstance(value, Given) else value, where)
+        return _some(keys, mapping(value, where) if isinstance(value, Given) else value, where)
     options = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
     hint = next(option for option in options if option is not type(None))
     text, origin = isinstance(value, Given), typing.get_origin(hint)
     if text and value.lower() == "none" and type(None) in options:
         value = None
     elif text and (origin is dict or dataclasses.is_dataclass(hint)):
-        value = _mapping(value, where)
+        value = mapping(value, where)
     elif text and origin is tuple:
-        value = _items(value, typing.get_args(hint)[0], where)
+        value = items(value, typing.get_args(hint)[0], where)
     elif text:
-        value = _read(hint, value)
+        value = read(hint, value)
     if value is None and type(None) in options:
         return None
     if dataclasses.is_dataclass(hint):
@@ -307,57 +334,6 @@ def _expected(hint: Any, value: Any) -> str:
     return f"a list of {getattr(item, '__name__', item)}, an empty one as ()"
 
 
-def _read(hint: Any, text: str) -> Any:
-    """Returns the value that a text stands for as a bool, int, float or Any; the text where it stands for none."""
-    if hint is bool:
-        return {"true": True, "false": False}.get(text.lower(), str(text))
-    if hint is int and WHOLE.fullmatch(text) and len(text) < 100:
-        return int(text)
-    if hint is float and NUMBER.fullmatch(text) and len(text) < 1000:
-        return float(text)
-    if hint is Any:
-        return _literal(text, str(text))
-    return str(text)
-
-
-def _literal(text: str, other: Any = None) -> Any:
-    """Returns the Python value that a text is, `other` where it is none."""
-    try:
-        return ast.literal_eval(text.strip())
-    except UNREADABLE:
-        return other
-
-
-def _mapping(text: str, where: str) -> dict[str, Any]:
-    found = _literal(text)
-    if not isinstance(found, dict):
-        raise InputError(f"{where}={shown(repr(str(text))):.200}: expected keys, written {{'KEY': VALUE}}")
-    return found
-
-
-def _items(text: str, item: Any, where: str) -> list[Any]:
-    """Reads a list: (1,2), [1,2] or 1,2; also words without quotes, and one word alone.
-
-    A number alone is refused: some mean so many by it (as `:seeds=3` does), and others the number itself.
-    """
-    found = _literal(text)
-    if isinstance(found, (list, tuple)):
-        return list(found)
-    inside = text.strip()
-    bracketed = inside[:1] + inside[-1:] in ("()", "[]")
-    parts = [part.strip() for part in (inside[1:-1] if bracketed else inside).removesuffix(",").split(",")]
-    alone = len(parts) == 1 and not bracketed and not inside.endswith(",")
-    if alone and item is not str and _read(item, parts[0]) != parts[0]:
-        one = parts[0]
-        raise InputError(f"{where}={one}: a list is expected: ({one},) is {one} alone, (0,1,2) are three numbers")
-    if isinstance(found, str):  # a word with quotes
-        return [found]
-    no_list = alone and parts[0] in ("None", "True", "False")
-    if no_list or not all(parts) or any(set(part) & set("()[]{}'\"") for part in parts):
-        raise InputError(f"{where}={shown(repr(str(text))):.200}: expected a list, as (a,b), an empty one as ()")
-    return [Given(part) for part in parts]
-
-
 def plain(value: Any) -> Any:
     """Turns dataclasses, ConfigDicts and tuples into JSON values."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -384,8 +360,3 @@ def differences(old: Any, new: Any, where: str = "") -> list[str]:
 
 def _line(error: BaseException) -> str:
     return " ".join(str(error).split())
-
-
-def shown(text: str, longest: int = 1000) -> str:
-    """The text as one line that any terminal shows as it is, and not longer than a message should be."""
-    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text[:longest])

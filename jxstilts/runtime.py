@@ -53,6 +53,11 @@ def suggest(what: str, name: object, known: Iterable[str]) -> str:
     return f"unknown {what} {str(name)!r:.80}{hint} Known: {', '.join(known) or 'none'}"
 
 
+def shown(text: str, longest: int = 1000) -> str:
+    """The text as one line that any terminal shows as it is, and not longer than a message should be."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text[:longest])
+
+
 def shown_list(names: Iterable[str], most: int = 20) -> str:
     """Returns names for an error message, the first `most` of them."""
     names = [f"{name!r:.60}" for name in names]

@@ -6,14 +6,14 @@ import pathlib
 
 PACKAGE = pathlib.Path(__file__).parent.parent / "jxstilts"
 FLOORS = {  # of a room, or of a part of one; the longest name that fits counts
-    "runtime": 0, "pages": 0, "config": 0, "rooms": 0, "roll": 0, "processes": 0,
-    "mesh": 1, "checkpoint": 1, "tracking": 1, "lease": 1, "hlo": 1,
+    "runtime": 0, "pages": 0, "config": 0, "rooms": 0, "roll": 0, "processes": 0, "overrides": 0, "arguments": 0,
+    "mesh": 1, "checkpoint": 1, "tracking": 1, "lease": 1, "hlo": 1, "completion": 1,
     "readers": 1, "data": 2, "forms": 2.2, "tasks": 2.3, "models": 2.5,
     "models.attention": 2.1, "models.initial": 2.1, "models.layers": 2.1, "models.words": 2.1, "models.generation": 2.1,
     "models.heads": 2.1,
     "train": 3, "eval": 3,
     "study": 4, "report": 4,
-    "check": 5,
+    "check": 5, "new": 5,
     "cli": 6,
     "miniworld": 1,
 }  # fmt: skip
@@ -22,6 +22,8 @@ FLOORS = {  # of a room, or of a part of one; the longest name that fits counts
 # on floor 1 checkpoint, hlo, lease, mesh and tracking stand alone; what models are made of stands one on the other.
 ALLOWED = {
     ("config", "runtime"),
+    ("config", "overrides"),
+    ("overrides", "runtime"),
     ("rooms", "runtime"),
     ("roll", "runtime"),
     ("processes", "runtime"),

@@ -4,8 +4,9 @@ import dataclasses
 
 import jax
 
+from jxstilts.config import setting
 from jxstilts.forms import Form, Reading
-from jxstilts.models.heads.embedding import Recipe
+from jxstilts.models.heads.embedding import POOLINGS, Recipe
 from jxstilts.models.model import Model
 from jxstilts.runtime import InputError, suggest
 from jxstilts.tasks import TaskSpec, protocols
@@ -20,21 +21,35 @@ TOKENS = {"cpu": 1152}
 class Options(Reading):
     """What is left at 0, "" or None is decided by the protocol, "authors" or "xtreme" (see `tasks.protocols`)."""
 
-    protocol: str = "authors"
-    max_answer_length: int = 30  # tokens
-    n_best: int = 20
-    tokens_per_batch: int = 0  # rows times their length; 0 = as suits the device
-    layer: int | None = None  # retrieval: which hidden state, 0 = embeddings, -1 = last
-    # retrieval: "mean" (special tokens included), "mean_without_specials", "first" (token); "" = as the model says
-    pooling: str = ""
-    sentence: str = ""  # retrieval: "" = an embedding model's own recipe, "protocol" = the protocol's hidden state
-    prefix: str | None = None  # retrieval: text before each sentence; None = by the model's own recipe
-    unknown_tags: str = "miss"  # tagging: a gold tag that the head cannot predict is a miss, or "leave_out" its word
-    subtract_means: bool = False  # retrieval: take from each side its mean, what all sentences of a language share
-    # questions: this share of their letters is dropped, doubled or swapped with the next (`eval.robustness.noisy`)
-    question_noise: float = 0.0
-    beams: int = 1  # text to text: texts that are followed side by side; 1 = the likeliest token each time
-    max_features: int = 0  # only the first N rows, windows, questions or sentences (dev selection: 500); 0 = all
+    protocol: str = setting("authors", "whose lengths, layers and rules are the defaults", allowed=protocols.PROTOCOLS)
+    max_answer_length: int = setting(30, "span: tokens of an answer, at most", least=1)
+    n_best: int = setting(20, "span: beginnings, and ends, that an answer is looked for among", least=1)
+    tokens_per_batch: int = setting(0, "rows times their length; 0 = as suits the device", least=0)
+    layer: int | None = setting(
+        None, "retrieval: the hidden state that is pooled, 0 = embeddings, -1 = last; None = recipe or protocol"
+    )
+    pooling: str = setting(
+        "", 'retrieval: how tokens become a vector, mean with special tokens; "" = as the model says', allowed=POOLINGS
+    )
+    sentence: str = setting(
+        "",
+        "retrieval: \"\" = an embedding model's own recipe, protocol = the protocol's hidden state",
+        allowed=SENTENCES,
+    )
+    prefix: str | None = setting(None, "retrieval: text before each sentence; None = by the model's own recipe")
+    unknown_tags: str = setting(
+        "miss", "tagging: a word whose gold tag the head cannot predict is a miss, or is left out", allowed=UNKNOWN_TAGS
+    )
+    subtract_means: bool = setting(
+        False, "retrieval: the mean of each side, which all sentences of a language share, is taken from its vectors"
+    )
+    question_noise: float = setting(
+        0.0, "questions: share of the letters that are dropped, doubled or swapped with the next; below 1", least=0
+    )
+    beams: int = setting(
+        1, "text to text: texts that are followed side by side; 1 = the likeliest token each time", least=1
+    )
+    max_features: int = setting(0, "only the first so many rows, windows, questions or sentences; 0 = all", least=0)
 
     def fit(self, form: Form, model: Model) -> "Options":
         """Returns the options with max_length and tokens_per_batch decided.

@@ -16,10 +16,12 @@ from jax.sharding import Mesh
 
 import jxstilts
 from jxstilts import config, lease, processes, runtime, tasks, tracking
+from jxstilts.config import setting
 from jxstilts.data import tokenizer as tokenizers
 from jxstilts.eval import benchmarks, evaluator, items, metrics, result_rows, submission
 from jxstilts.models import bundle
 from jxstilts.runtime import InputError, suggest
+from jxstilts.tasks import SOURCES
 from jxstilts.tasks.digests import digests
 
 # Options that there have not always been, and what was done without them: there they are not recorded, so that
@@ -32,17 +34,24 @@ ADDED = {
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What to evaluate. languages=() means every language of each task, or those of the benchmark."""
+    """What to evaluate."""
 
-    tasks: tuple[str, ...] = ()
-    benchmark: str = ""  # "xtreme": its tasks (those among `tasks`, if there are any) in its languages
-    languages: tuple[str, ...] = ()
-    split: str = ""  # "" = dev where a task has one, else test
-    source: str = "auto"
-    limit: int = 0  # rows per language; 0 = all
-    head: str = ""  # "" = the model's head of the task's type
-    all_layers: bool = False  # retrieval: score every hidden state, as METRIC@LAYER
-    options: evaluator.Options = dataclasses.field(default_factory=evaluator.Options)
+    tasks: tuple[str, ...] = setting((), "names of `jxstilts tasks`")
+    benchmark: str = setting(
+        "",
+        "a benchmark: its tasks (those among `tasks`, if there are any) in its languages",
+        allowed=benchmarks.BENCHMARKS,
+    )
+    languages: tuple[str, ...] = setting((), "languages; () = every language of each task, or those of the benchmark")
+    split: str = setting("", 'the split; "" = dev where a task has one, else test')
+    source: str = setting(
+        "auto", "files of data_dir, what TFDS has prepared, or files where they are there and else TFDS",
+        allowed=SOURCES,
+    )  # fmt: skip
+    limit: int = setting(0, "rows per language, the first ones; 0 = all", least=0)
+    head: str = setting("", "the name of the head; \"\" = the model's head of the task's type")
+    all_layers: bool = setting(False, "retrieval: every hidden state is scored, as METRIC@LAYER")
+    options: evaluator.Options = setting(evaluator.Options, "how examples become batches and answers")
 
     def names(self) -> tuple[str, ...]:
         """The tasks, in order."""

@@ -10,22 +10,34 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from jxstilts.config import setting
 from jxstilts.data.features import Features, Field
 from jxstilts.data.template import Template
 from jxstilts.forms import files
 from jxstilts.runtime import InputError, atomic_write
 
+LONG_SENTENCES = ("split", "truncate")
+
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """How examples become inputs, in training and in evaluation alike. 0 and "": as the protocol says."""
+    """How examples become inputs, in training and in evaluation alike."""
 
-    max_length: int = 0  # tokens of a row, special ones included; at most as many as the model reaches
-    doc_stride: int = 128  # span: tokens from the beginning of one window to that of the next
-    max_query_length: int = 64  # span: tokens of a question
-    long_sentences: str = ""  # tagging: "truncate" (cut words get no tag) or "split" into several rows
-    query_length: int = 0  # embedding: tokens of a query; of a candidate: max_length
-    lower_case: bool = False  # embedding: texts in lower case, as XTREME-R's release reads them for XLM-R
+    max_length: int = setting(
+        0,
+        "tokens of a row, special ones included; at most as many as the model reaches; 0 = as the protocol says",
+        least=0,
+    )
+    doc_stride: int = setting(128, "span: tokens from the beginning of one window to that of the next", least=1)
+    max_query_length: int = setting(64, "span: tokens of a question", least=1)
+    long_sentences: str = setting(
+        "", 'tagging: truncate (cut words get no tag) or split into several rows; "" = as the protocol says',
+        allowed=LONG_SENTENCES,
+    )  # fmt: skip
+    query_length: int = setting(
+        0, "embedding: tokens of a query; of a candidate: max_length; 0 = as the protocol or the recipe says", least=0
+    )
+    lower_case: bool = setting(False, "embedding: texts in lower case, as XTREME-R's release reads them for XLM-R")
 
     @property
     def reading(self) -> dict[str, Any]:

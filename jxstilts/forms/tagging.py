@@ -13,7 +13,6 @@ from jxstilts.forms import base, files
 from jxstilts.forms.labels import match
 from jxstilts.runtime import InputError, suggest
 
-LONG_SENTENCES = ("split", "truncate")
 MAX_SUBWORDS = 100  # a word of more is taken for a mis-read URL and the like, and becomes one <unk> (protocol 3.5)
 
 
@@ -93,8 +92,8 @@ class Tagging(base.Form):
         where the examples have it, tag (id in `labels` where a word begins, -1 elsewhere and for a tag that `labels`
         lacks).
         """
-        if reading.long_sentences not in LONG_SENTENCES:
-            raise InputError(suggest("value of long_sentences", reading.long_sentences, LONG_SENTENCES))
+        if reading.long_sentences not in base.LONG_SENTENCES:
+            raise InputError(suggest("value of long_sentences", reading.long_sentences, base.LONG_SENTENCES))
         room = base.check_room(reading, template.specials(pair=False), 1, "words")
         tags = _tags(examples, labels)
         words = list(itertools.chain.from_iterable(example["words"] for example in examples))

@@ -23,7 +23,6 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from jxstilts import checkpoint, processes
-from jxstilts.config import shown
 from jxstilts.mesh import param_shardings
 from jxstilts.models import huggingface
 from jxstilts.models.checks import check_finite, check_labels, check_values
@@ -32,7 +31,7 @@ from jxstilts.models.huggingface import Loaded
 from jxstilts.models.layers import Compute
 from jxstilts.models.model import Model, Params, head_class, make_config
 from jxstilts.models.tensor_files import check_tokenizer, copy_tokenizer, read_json
-from jxstilts.runtime import InputError, atomic_write, sha256_file, versions
+from jxstilts.runtime import InputError, atomic_write, sha256_file, shown, versions
 
 FORMAT = 1
 META = "bundle.json"

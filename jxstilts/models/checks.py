@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jxstilts.checkpoint import leaves
-from jxstilts.config import shown
 from jxstilts.models.model import family_module
-from jxstilts.runtime import InputError
+from jxstilts.runtime import InputError, shown
 
 
 def check_values(family: str, values: Mapping[str, Any], where: str, names: Mapping[str, str] | None = None) -> None:

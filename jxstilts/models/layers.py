@@ -7,10 +7,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jxstilts.config import setting
 from jxstilts.models.attention import NAMES, drop
 from jxstilts.models.initial import matrix
 from jxstilts.runtime import InputError, suggest
 
+DTYPES = ("float32", "bfloat16", "float16")
 REMAT = {
     "none": None,
     "full": jax.checkpoint_policies.nothing_saveable,
@@ -22,10 +24,17 @@ REMAT = {
 class Compute:
     """How the model is computed; changes speed, memory and rounding, never the parameters' shapes."""
 
-    dtype: str = "float32"  # of activations and matrix products
-    param_dtype: str = "float32"  # of the parameters
-    attention: str = "xla"
-    remat: str = "none"
+    dtype: str = setting("float32", "precision of activations and matrix products", allowed=DTYPES)
+    param_dtype: str = setting("float32", "precision of the parameters and the optimizer's moments", allowed=DTYPES)
+    attention: str = setting(
+        "xla",
+        "which program computes it: cudnn on NVIDIA GPUs in half precision, splash on TPUs, auto chooses",
+        allowed=NAMES,
+    )
+    remat: str = setting(
+        "none", "what the backward pass computes again to save memory: all (full), or all but matrix products (dots)",
+        allowed=REMAT,
+    )  # fmt: skip
 
     def __post_init__(self):
         if self.attention not in NAMES:
@@ -33,8 +42,8 @@ class Compute:
         if self.remat not in REMAT:
             raise InputError(f"config.compute.remat: {suggest('remat policy', self.remat, REMAT)}")
         for key in ("dtype", "param_dtype"):
-            if getattr(self, key) not in ("float32", "bfloat16", "float16"):
-                known = suggest("dtype", getattr(self, key), ("float32", "bfloat16", "float16"))
+            if getattr(self, key) not in DTYPES:
+                known = suggest("dtype", getattr(self, key), DTYPES)
                 raise InputError(f"config.compute.{key}: {known}")
 
     @property

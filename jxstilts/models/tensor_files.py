@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from jxstilts.config import shown
-from jxstilts.runtime import InputError, sha256_file
+from jxstilts.runtime import InputError, sha256_file, shown
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from jxstilts import config as configs
 from jxstilts import tasks
+from jxstilts.config import setting
 from jxstilts.eval import results
 from jxstilts.mesh import AXES
 from jxstilts.models.checks import check_values
@@ -17,63 +18,85 @@ from jxstilts.models.model import family_module
 from jxstilts.runtime import InputError, suggest
 from jxstilts.study import grid as grids
 from jxstilts.study.paths import model_path
-from jxstilts.train import phase as phases
-
-OPTIONS = {  # the least that an evaluation's numbers can be
-    "max_length": 0, "doc_stride": 1, "max_query_length": 1, "max_answer_length": 1, "n_best": 1, "tokens_per_batch": 0,
-    "max_features": 0, "query_length": 0, "beams": 1, "question_noise": 0,
-}  # fmt: skip
+from jxstilts.train.phase import Phase
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
     """Zero-shot evaluation of one phase. model and intermediate are its row in the tables."""
 
-    phase: str
-    model: str
-    intermediate: str
-    what: results.Request
-    target: str = ""  # the target task of the phase; "" = none (retrieval)
+    phase: str = setting(..., "the phase whose best checkpoint is evaluated")
+    model: str = setting(..., "the model's name in the tables")
+    intermediate: str = setting(..., "the intermediate task's name in the tables; none: there was none")
+    what: results.Request = setting(..., "what it is evaluated on")
+    target: str = setting("", 'the target task of the phase; "" = none (retrieval)')
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerConfig:
-    """`path`: a folder or SentencePiece model to load; otherwise a vocabulary is trained on text of `languages`."""
+    """The tokenizer of a random start; any other start has its own."""
 
-    path: str = ""
-    model: str = "unigram"
-    vocab_size: int = 16000
-    languages: tuple[str, ...] = ()
-    characters: int = 12_000_000  # of text to train on, all languages together
-    sampling_exponent: float = 0.3
-    coverage: float = 0.9995  # share of the characters that get a piece of their own
-    sentinels: int = 0  # tokens for span corruption (T5: 100); vocab_size counts them
+    path: str = setting(
+        "",
+        'a tokenizer\'s folder, or a SentencePiece model, to load; "" = a vocabulary is trained on text of `languages`',
+    )
+    model: str = setting("unigram", "the kind of vocabulary that is trained", allowed=("unigram", "bpe"))
+    vocab_size: int = setting(16000, "tokens of the vocabulary that is trained, special ones included", least=1)
+    languages: tuple[str, ...] = setting(
+        (), "languages whose running text (the task `text`) the vocabulary is trained on"
+    )
+    characters: int = setting(12_000_000, "characters of text to train it on, all languages together", least=1)
+    sampling_exponent: float = setting(
+        0.3, "a language gives characters with p ~ its size ** this; 1 = as there are, 0 = all alike", least=0
+    )
+    coverage: float = setting(
+        0.9995, "share of the characters of the text that get a piece of their own; above 0, at most 1", least=0
+    )
+    sentinels: int = setting(
+        0, "tokens that stand for what span corruption cuts out (T5: 100); vocab_size counts them", least=0
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The model of a random start; any other start has its own. Beside these, the keys of the family's Config."""
+
+    family: str | None = setting(None, "the architecture, of `jxstilts models`; None = xlmr")
+    preset: str | None = setting(
+        None, "a named size of the family, of `jxstilts models`; the family's keys go before what it says"
+    )
 
 
 def _model_keys(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns {key: type} of a model: family, preset and the fields of the family's Config; None = as the preset."""
+    """Returns {key: type} of a model: its own and the fields of the family's Config; None = as the preset."""
     kind = family_module(values.get("family") or "xlmr").Config
     hints = typing.get_type_hints(kind)
     own = {field.name: hints[field.name] | None for field in dataclasses.fields(kind)}
-    return {"family": str | None, "preset": str | None, **own}
+    return configs.hints(ModelConfig) | own
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
     """The whole config, checked. After `from_config` the grid's phases and evaluations stand beside the others."""
 
-    study: str
-    data_dir: str
-    model: Annotated[dict[str, Any], configs.Keys(_model_keys)]
-    phases: dict[str, phases.Phase]
-    evaluations: dict[str, Evaluation]
-    grid: grids.Grid = dataclasses.field(default_factory=grids.Grid)
-    tokenizer: TokenizerConfig = dataclasses.field(default_factory=TokenizerConfig)
-    compute: Compute = dataclasses.field(default_factory=Compute)
-    mesh: dict[str, int] = dataclasses.field(default_factory=lambda: {"data": -1, "fsdp": 1, "tensor": 1})
-    cache_dir: str = ""  # "" = WORKDIR/cache
-    compile_cache: str = ""  # "" = CACHE_DIR/compile
-    seed: int = 0
+    study: str = setting(..., "the study's name, which its tables have as their title")
+    data_dir: str = setting(..., "folder of the data sets in their public layouts (docs/data.md)")
+    model: Annotated[dict[str, Any], configs.Keys(_model_keys)] = setting(..., "the model of a random start")
+    phases: dict[str, Phase] = setting(..., "training runs by name")
+    evaluations: dict[str, Evaluation] = setting(..., "zero-shot evaluations of phases by name")
+    grid: grids.Grid = setting(grids.Grid, "models x intermediate tasks x targets x seeds, made into further ones")
+    tokenizer: TokenizerConfig = setting(TokenizerConfig, "the tokenizer of a random start")
+    compute: Compute = setting(Compute, "how every model is computed: precision, attention, memory")
+    mesh: dict[str, int] = setting(
+        lambda: {"data": -1, "fsdp": 1, "tensor": 1},
+        "devices along each axis: data splits the batch, fsdp the batch and the parameters, tensor heads, feed-forward "
+        "layers and vocabulary; one of them may be -1: what is left",
+        allowed=AXES,
+    )
+    cache_dir: str = setting("", 'folder of tokenised data, which studies may share; "" = WORKDIR/cache')
+    compile_cache: str = setting(
+        "", 'folder of compiled steps; "" = CACHE_DIR/compile. Who can write there can run code'
+    )
 
 
 def from_config(config: Any, to_run: bool = True) -> Study:
@@ -97,7 +120,10 @@ def from_config(config: Any, to_run: bool = True) -> Study:
     study = _with_grid(study)
     resolved = {name: phase.resolve(f"config.phases.{name}") for name, phase in study.phases.items()}
     study = dataclasses.replace(study, phases=resolved)
-    _check_numbers(study)
+    configs.at_least("config", study)
+    for axis in study.mesh:
+        if axis not in AXES:
+            raise InputError(f"config.mesh: {suggest('mesh axis', axis, AXES)}")
     for name, phase in study.phases.items():
         known = ("random", *study.phases)
         if phase.init not in known and "/" not in phase.init and not _there(phase.init, pathlib.Path.exists):
@@ -138,25 +164,6 @@ def _check_new(config: Mapping[str, Any]) -> None:
                 raise InputError(f"config.{key}: {what}")
 
 
-def _check_numbers(study: Study) -> None:
-    """Raises InputError for a number below the least that its key can be."""
-    configs.at_least("config.", study, seed=0)
-    configs.at_least("config.tokenizer.", study.tokenizer, vocab_size=1, characters=1, sampling_exponent=0, coverage=0)
-    for axis in study.mesh:
-        if axis not in AXES:
-            raise InputError(f"config.mesh: {suggest('mesh axis', axis, AXES)}")
-    for name, phase in study.phases.items():
-        where = f"config.phases.{name}."
-        configs.at_least(where, phase, epochs=0, steps=0, save_every=1, log_every=1, seed=0, dropout=0)
-        configs.at_least(f"{where}optimizer.", phase.optimizer, clip=0, beta1=0, beta2=0, eps=0)
-        for key, stream in phase.tasks.items():
-            configs.at_least(f"{where}tasks.{key}.", stream, doc_stride=1, max_query_length=1, sampling_exponent=0)
-    for name, evaluation in study.evaluations.items():
-        where = f"config.evaluations.{name}.what."
-        configs.at_least(where, evaluation.what, limit=0)
-        configs.at_least(f"{where}options.", evaluation.what.options, **OPTIONS)
-
-
 def _there(path: str, test: Callable[[pathlib.Path], bool]) -> bool:
     try:
         return test(pathlib.Path(path))
@@ -172,7 +179,7 @@ def _with_grid(study: Study) -> Study:
     except InputError as error:
         raise InputError(str(error) if str(error).startswith("config.") else f"config.grid: {error}") from error
     both = {}
-    for key, kind, new in zip(("phases", "evaluations"), (phases.Phase, Evaluation), made, strict=True):
+    for key, kind, new in zip(("phases", "evaluations"), (Phase, Evaluation), made, strict=True):
         given = getattr(study, key)
         for name in new:
             if name in given:

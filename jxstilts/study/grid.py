@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from jxstilts import tasks
-from jxstilts.config import fingerprint, plain, some_of
+from jxstilts.config import fingerprint, plain, setting, some_of
 from jxstilts.eval import benchmarks, results
 from jxstilts.runtime import InputError, suggest
+from jxstilts.tasks import protocols
 from jxstilts.train import mixture
 from jxstilts.train import phase as phases
 
@@ -25,29 +26,37 @@ EXTRAS = ("mlm", "translated")
 class Grid:
     """models x intermediates x targets x seeds. No models: no grid.
 
-    models: name in the tables -> where it starts: a phase of the config, "random", a bundle, a folder or a hub id.
-    intermediates: "none", a task, "all9" (the nine together), or any key of `training`; "+mlm" adds `replay` to one,
-      "+translated" its translations, as in "mnli+mlm".
-    targets: task -> keys of its evaluation's `what`; {} = dev where there is one, in the benchmark's languages.
-    phase: keys of every phase. Its heads are new ones, as in the study, unless `keep_heads` says otherwise.
-    training: training task (or a name of your own) -> keys of the phases that train it; its `tasks` are that task alone
-      unless they are given.
-    seeds: the numbers themselves, not how many.
-    replay: keys of the text stream of "+mlm". translated: the languages of "+translated", beside English.
-    what: keys of every evaluation's `what`.
+    What is more special goes before what is more general: `training` before `phase`, `targets` before `what`.
     """
 
-    models: dict[str, str] = dataclasses.field(default_factory=dict)
-    intermediates: tuple[str, ...] = (NONE,)
-    targets: dict[str, some_of(results.Request)] = dataclasses.field(default_factory=dict)
-    seeds: tuple[int, ...] = (0,)
-    protocol: str = "authors"
-    benchmark: str = "xtreme"
-    phase: some_of(phases.Phase) = dataclasses.field(default_factory=dict)
-    training: dict[str, some_of(phases.Phase)] = dataclasses.field(default_factory=dict)
-    replay: some_of(mixture.Stream) = dataclasses.field(default_factory=dict)
-    translated: tuple[str, ...] = ()
-    what: some_of(results.Request) = dataclasses.field(default_factory=dict)
+    models: dict[str, str] = setting(
+        dict, "name in the tables -> where it starts: a phase of the config, random, a bundle, a folder or a hub id"
+    )
+    intermediates: tuple[str, ...] = setting(
+        (NONE,),
+        "none, a task, all9 (the study's nine together), or any key of `training`; +mlm adds `replay` to it, "
+        "+translated its translations, as in mnli+mlm",
+    )
+    targets: dict[str, some_of(results.Request)] = setting(
+        dict, "task -> keys of its evaluations; {} = dev where there is one, in the benchmark's languages"
+    )
+    seeds: tuple[int, ...] = setting((0,), "the numbers themselves, not how many: a run of every phase for each")
+    protocol: str = setting("authors", "protocol of every phase and evaluation", allowed=protocols.PROTOCOLS)
+    benchmark: str = setting(
+        "xtreme",
+        'the benchmark in whose languages a target is evaluated; "" = all that the task has',
+        allowed=benchmarks.BENCHMARKS,
+    )
+    phase: some_of(phases.Phase) = setting(
+        dict, "keys of every phase; heads are new ones, as in the study, unless keep_heads says otherwise"
+    )
+    training: dict[str, some_of(phases.Phase)] = setting(
+        dict,
+        "training task, or a name of your own -> keys of the phases that train it; without `tasks`: that task alone",
+    )
+    replay: some_of(mixture.Stream) = setting(dict, "keys of the text stream that +mlm adds")
+    translated: tuple[str, ...] = setting((), "the languages that +translated adds, beside English")
+    what: some_of(results.Request) = setting(dict, "keys of every evaluation")
 
 
 def expand(grid: Grid, given: tuple[str, ...] = ()) -> tuple[dict[str, dict], dict[str, dict]]:

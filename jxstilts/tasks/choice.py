@@ -4,10 +4,9 @@ import csv
 import io
 import pathlib
 
-from jxstilts.config import shown
 from jxstilts.forms import texts
 from jxstilts.readers import checked, read_json_lines, read_text
-from jxstilts.runtime import InputError
+from jxstilts.runtime import InputError, shown
 from jxstilts.tasks.spec import Recipe, TaskSpec, Tfds, beside
 
 COSMOS_KEYS = ("id", "context", "question", "answer0", "answer1", "answer2", "answer3")

@@ -3,10 +3,9 @@
 import logging
 import pathlib
 
-from jxstilts.config import shown
 from jxstilts.forms import texts
 from jxstilts.readers import checked, class_id, read_json_lines, read_lines, rows_by_header, rows_by_place
-from jxstilts.runtime import InputError
+from jxstilts.runtime import InputError, shown
 from jxstilts.tasks import pairs
 from jxstilts.tasks.spec import Recipe, TaskSpec, Tfds, beside
 

@@ -2,9 +2,8 @@
 
 import pathlib
 
-from jxstilts.config import shown
 from jxstilts.readers import read_lines
-from jxstilts.runtime import InputError
+from jxstilts.runtime import InputError, shown
 from jxstilts.tasks import languages
 from jxstilts.tasks.spec import TaskSpec, Tfds
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jxstilts import tasks
+from jxstilts.config import setting
 from jxstilts.data.pipeline import BatchSource
 from jxstilts.forms import Reading
 from jxstilts.models.heads import POOLINGS
@@ -21,24 +22,49 @@ MODES = ("sampled", "alternate", "mixed")
 class Stream(Reading):
     """One task of a phase. batch_size and max_length 0: as in the protocol's recipe (see `jxstilts tasks`)."""
 
-    task: str = ""  # "" = the stream's own name
-    objective: str = "task"
-    languages: tuple[str, ...] = ("en",)  # others: machine-translated copies, or the task's own data
-    source: str = "auto"
-    limit: int = 0  # training rows per language; 0 = all
-    holdout: int = 0  # take the last N training rows of `own_languages` as dev, where the dev split has no labels
-    sampling_exponent: float | None = None  # languages are drawn with p ~ tokens ** this; default: text 0.3, tasks 1
-    head: str = ""  # "" = the task's name; streams that name the same head share it
-    pooling: str = ""  # what the head reads: first token, mean, or pooler as in the study's code; "" = the family's
-    batch_size: int = 0
-    packed: bool | None = None  # text: lines are joined to full rows (default: no); tasks: the examples of a batch
-    #                             share its rows (default: where that is less to compute, see inputs._planner)
-    sort_window: int = 50  # not packed: batches that are sorted by length together; 1 = purely random batches
-    buckets: int = 6  # shapes of batches, each compiled once: row lengths; packed: rows x length, and a last resort
-    negatives_per_step: int = 0  # candidates in a query's softmax; 0 = as the recipe says, or those of the whole batch
-    mode: str = "sampled"  # "alternate": `amount` of all steps, evenly spaced; "mixed": beside the task in every step
-    options: dict[str, Any] = dataclasses.field(default_factory=dict)  # of the objective
-    amount: float = 0.0  # alternate: share of the steps, mixed: weight of the loss
+    task: str = setting("", 'a task of `jxstilts tasks`; "" = the stream\'s own name')
+    objective: str = setting(
+        "task", "what is minimised: task is the task's own loss; the others are those of its `options`"
+    )
+    languages: tuple[str, ...] = setting(
+        ("en",), "languages of the training rows; others than en: machine-translated copies, or the task's own data"
+    )
+    source: str = setting(
+        "auto", "files of data_dir, what TFDS has prepared, or files where they are there and else TFDS",
+        allowed=tasks.SOURCES,
+    )  # fmt: skip
+    limit: int = setting(0, "training rows per language, the first ones; 0 = all", least=0)
+    holdout: int = setting(0, "the last so many training rows are dev rows, where the dev split has no labels", least=0)
+    sampling_exponent: float | None = setting(
+        None, "languages are drawn with p ~ tokens ** this; None = 0.3 for text, 1 for tasks", least=0
+    )
+    head: str = setting("", 'the name of its head; "" = the task\'s name; streams that name the same head share it')
+    pooling: str = setting(
+        "", 'what the head reads: the first token, the mean, or the pooler; "" = as the family does', allowed=POOLINGS
+    )
+    batch_size: int = setting(0, "examples of an update, all devices together; 0 = as in the recipe", least=0)
+    packed: bool | None = setting(
+        None,
+        "text: lines are joined to full rows; tasks: the examples of a batch share its rows; None = text: no, tasks: "
+        "where that is less to compute",
+    )
+    sort_window: int = setting(
+        50, "where rows are not packed: batches that are sorted by length together; 1 = purely random batches", least=1
+    )
+    buckets: int = setting(
+        6, "shapes of batches, each compiled once: row lengths; packed: rows x length, and a last resort", least=1
+    )
+    negatives_per_step: int = setting(
+        0, "embedding: candidates in a query's softmax; 0 = as the recipe says, or those of the whole batch", least=0
+    )
+    mode: str = setting(
+        "sampled",
+        "sampled: one of those that `sampling` draws from; alternate: in `amount` of all steps, evenly spaced; mixed: "
+        "beside the drawn task in every step",
+        allowed=MODES,
+    )
+    options: dict[str, Any] = setting(dict, "keys of the objective")
+    amount: float = setting(0.0, "alternate: share of the steps; mixed: weight of the loss", least=0)
 
     @property
     def own_languages(self) -> tuple[str, ...]:
@@ -69,9 +95,9 @@ class Stream(Reading):
 class Sampling:
     """How the task of a step is drawn among the sampled ones: p ~ min(n, cap) ** (1 / temperature), n its inputs."""
 
-    method: str = "proportional"
-    cap: int = 0  # capped, temperature; 0 = none
-    temperature: float = 1.0  # temperature only
+    method: str = setting("proportional", "uniform: all alike; the others: by the number of inputs", allowed=METHODS)
+    cap: int = setting(0, "capped, temperature: inputs that a task counts for at most; 0 = no cap", least=0)
+    temperature: float = setting(1.0, "for the method temperature only: above 1 draws small tasks more often")
 
     def __post_init__(self):
         if self.method not in METHODS:

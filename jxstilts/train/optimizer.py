@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jxstilts.config import setting
 from jxstilts.runtime import InputError, suggest
 from jxstilts.train.adafactor import scale_by_adafactor
 
@@ -18,15 +19,25 @@ NAMES, SCHEDULES = ("adamw", "adafactor"), ("linear", "constant")
 class Optimizer:
     """Hyper-parameters of one phase's optimizer. None: as in the recipe of the phase's tasks."""
 
-    name: str = "adamw"  # or "adafactor" (see there), of which beta1, beta2 and eps say nothing
-    schedule: str = "linear"  # to 0 at the last step; or "constant" after the warm-up
-    learning_rate: float | None = None
-    warmup: float | None = None  # share of all steps, below 1; from 1 up, their number
-    weight_decay: float | None = None  # not on biases and LayerNorms
-    clip: float = 1.0  # global gradient norm; 0 = off
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
+    name: str = setting("adamw", "the algorithm; beta1, beta2 and eps say nothing of adafactor", allowed=NAMES)
+    schedule: str = setting(
+        "linear", "the rate after the warm-up: linear to 0 at the last step, or constant", allowed=SCHEDULES
+    )
+    learning_rate: float | None = setting(
+        None, "the highest learning rate; None = as in the recipe of the phase's tasks", least=0
+    )
+    warmup: float | None = setting(
+        None,
+        "steps in which the rate rises from 0: below 1 a share of all, from 1 up their number; None = as in the recipe",
+        least=0,
+    )
+    weight_decay: float | None = setting(
+        None, "AdamW's, times the rate; not on biases and norms; None = as in the recipe", least=0
+    )
+    clip: float = setting(1.0, "the largest global norm of the gradient; 0 = no clipping", least=0)
+    beta1: float = setting(0.9, "decay of Adam's first moment", least=0)
+    beta2: float = setting(0.999, "decay of Adam's second moment", least=0)
+    eps: float = setting(1e-8, "Adam's epsilon, beside the root of the second moment", least=0)
 
     def __post_init__(self):
         for key, known in (("name", NAMES), ("schedule", SCHEDULES)):

@@ -15,7 +15,7 @@ from functools import partial
 from jax.sharding import Mesh
 
 from jxstilts import processes, runtime, tasks, tracking
-from jxstilts.config import fingerprint, plain
+from jxstilts.config import fingerprint, plain, setting
 from jxstilts.models import attention, bundle
 from jxstilts.models.model import Model
 from jxstilts.runtime import InputError
@@ -28,21 +28,23 @@ from jxstilts.train.optimizer import Optimizer
 
 @dataclasses.dataclass(frozen=True)
 class Select:
-    """How a phase ends: with its best weights on English dev rows (protocol 3.3), or metric="", those of its last step.
+    """How a phase ends: with its best weights on English dev rows, or those of its last step.
 
     Another language than English chooses only where the config says so, or where nothing is trained in English.
-
-    metric: "major" is the mean over the tasks of each task's major metric; or a metric's name (several tasks:
-    TASK/NAME). None: "major" where every task of the phase has dev rows, else "" (running text has none).
     """
 
-    metric: str | None = None
-    rows: int = 500  # the first rows (questions: windows) of each task's dev split
-    every: int = 1000  # steps
-    languages: tuple[
-        str, ...
-    ] = ()  # of the dev rows; () = English, or where a task is not trained in it, its languages
-    patience: int = 30  # evaluations without improvement before the phase stops early
+    metric: str | None = setting(
+        None,
+        "by which checkpoints are compared: major is the mean over the tasks of each task's major metric; or a "
+        'metric\'s name (several tasks: TASK/NAME); "" = the last step is kept; None = major where every task has dev '
+        'rows, else ""',
+    )
+    rows: int = setting(500, "the first rows (questions: windows) of each task's dev split", least=1)
+    every: int = setting(1000, "steps between two evaluations on them", least=1)
+    languages: tuple[str, ...] = setting(
+        (), "languages of the dev rows; () = English, or where a task is not trained in it, its languages"
+    )
+    patience: int = setting(30, "evaluations without improvement before the phase stops early", least=1)
 
     def __post_init__(self):
         if min(self.rows, self.every, self.patience) < 1:
@@ -60,26 +62,41 @@ class Select:
 class Phase:
     """A phase's config. epochs and steps both 0: as the recipe of its only task says; no tasks: the start itself."""
 
-    init: str = "random"  # "random", another phase, or a path or hub id of a model
-    tasks: dict[str, Stream] = dataclasses.field(default_factory=dict)
-    protocol: str = "authors"  # whose recipes are the defaults: "authors" or "xtreme"
-    sampling: Sampling = dataclasses.field(default_factory=Sampling)  # several tasks: which one a step takes
-    keep_heads: tuple[str, ...] | None = None  # of the start; None = those it trains on: same name, type and labels
-    objectives: dict[str, terms.Further] = dataclasses.field(default_factory=dict)  # beside the tasks' own ones
-    vocabulary: str = "occurring"  # token embeddings that are trained: those that occur in the data, or the "whole"
-    freeze: tuple[str, ...] = ()  # parameters that stay as they are: embeddings, layers/*/bias, heads/NAME (`frozen`)
-    dropout: float | None = None  # overrides the model's hidden and attention dropout
-    epochs: float = 0.0
-    steps: int = 0
-    accumulation: int = 1
-    optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
-    select: Select = dataclasses.field(default_factory=Select)
-    save_every: int = 500  # steps
-    log_every: int = 20  # steps
-    # So many steps in all, whose loss or gradient is not finite, change nothing (weights, moments, schedule) and are
-    # logged; one more stops the phase.
-    skip_nonfinite: int = 0
-    seed: int = 0
+    init: str = setting("random", "where it starts: random, another phase's name, or a path or hub id of a model")
+    tasks: dict[str, Stream] = setting(dict, "what it trains on: streams by name, each a task; {} = the start as it is")
+    protocol: str = setting("authors", "whose recipes are the defaults of its tasks", allowed=protocols.PROTOCOLS)
+    sampling: Sampling = setting(Sampling, "which of several tasks a step takes")
+    keep_heads: tuple[str, ...] | None = setting(
+        None, "heads of the start that go on; None = those that it trains on: same name, type and labels"
+    )
+    objectives: dict[str, terms.Further] = setting(dict, "further objectives by name, beside the streams' own ones")
+    vocabulary: str = setting(
+        "occurring",
+        "token embeddings that are trained: those that occur in its data, or all",
+        allowed=vocabulary.CHOICES,
+    )
+    freeze: tuple[str, ...] = setting(
+        (), "parameters that stay as they are, by path or its beginning: embeddings, layers/*/bias, heads/NAME"
+    )
+    dropout: float | None = setting(None, "dropout in place of the model's hidden and attention dropout", least=0)
+    epochs: float = setting(
+        0.0, "passes over the sampled tasks; 0 = as `steps`, or the recipe of the only task says", least=0
+    )
+    steps: int = setting(0, "optimizer steps, in place of `epochs`; 0 = as `epochs` says", least=0)
+    accumulation: int = setting(
+        1, "parts of a batch that are computed one after the other; same numbers, less memory", least=1
+    )
+    optimizer: Optimizer = setting(Optimizer, "how it learns")
+    select: Select = setting(Select, "which of its checkpoints is its best")
+    save_every: int = setting(500, "steps between two checkpoints, from which it goes on when interrupted", least=1)
+    log_every: int = setting(20, "steps between two rows of metrics.jsonl", least=1)
+    skip_nonfinite: int = setting(
+        0,
+        "so many steps in all, whose loss or gradient is not finite, change nothing (weights, moments, schedule) and "
+        "are logged; one more stops the phase",
+        least=0,
+    )
+    seed: int = setting(0, "seed of new parameters, data order, dropout and masks", least=0)
 
     def __post_init__(self):
         if self.vocabulary not in vocabulary.CHOICES:

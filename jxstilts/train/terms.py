@@ -7,6 +7,7 @@ from typing import Any
 
 import optax
 
+from jxstilts.config import setting
 from jxstilts.models.model import Model
 from jxstilts.runtime import InputError, suggest
 from jxstilts.train import inputs, objectives
@@ -19,12 +20,16 @@ from jxstilts.train.optimizer import Optimizer
 class Further:
     """An objective beside those of the streams: an entry of a phase's `objectives`."""
 
-    streams: tuple[str, ...] = ()  # it takes part in every step that takes one of them, with those that the step takes
-    objective: str = ""  # "" = the entry's own name
-    weight: float = 1.0  # of its mean loss; 0: as if the entry were not there
-    options: dict[str, Any] = dataclasses.field(default_factory=dict)
-    # of the objective's own parameters; rate, warm-up and weight decay that are None: the phase's
-    optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
+    streams: tuple[str, ...] = setting(
+        (), "streams of the phase, one at least; the objective takes part in every step that takes one of them"
+    )
+    objective: str = setting("", 'the name of the objective; "" = the entry\'s own name')
+    weight: float = setting(1.0, "weight of its mean loss; 0 = as if the entry were not there", least=0)
+    options: dict[str, Any] = setting(dict, "keys of the objective")
+    optimizer: Optimizer = setting(
+        Optimizer,
+        "how the parameters learn that the objective adds; rate, warm-up and weight decay that are None: the phase's",
+    )
 
     def __post_init__(self):
         if not 0 <= self.weight < math.inf:

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 
+from jxstilts.config import setting
 from jxstilts.data.template import Template
 from jxstilts.models.families.base import HuggingFace, tensors
 from jxstilts.models.heads import Layout, mlm
@@ -19,21 +20,21 @@ from jxstilts.runtime import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """The architecture. pad_id: of config.json; no rule here reads it."""
+    """The architecture."""
 
-    vocab_size: int
-    width: int
-    layers: int
-    heads: int
-    mlp: int
-    max_positions: int = 512
-    types: int = 2
-    pad_id: int = 0
-    norm_eps: float = 1e-12
-    pooler: bool = False
-    hidden_dropout: float = 0.1
-    attention_dropout: float = 0.1
-    init_std: float = 0.02
+    vocab_size: int = setting(..., "rows of the token embeddings, as many as the tokenizer has ids or more")
+    width: int = setting(..., "width of a hidden state, a multiple of heads")
+    layers: int = setting(..., "layers of the encoder")
+    heads: int = setting(..., "heads of a layer's attention")
+    mlp: int = setting(..., "width inside a feed-forward layer")
+    max_positions: int = setting(512, "tokens of the longest text")
+    types: int = setting(2, "token types: the first text of a pair, the second")
+    pad_id: int = setting(0, "id of the padding token in config.json; no rule here reads it")
+    norm_eps: float = setting(1e-12, "epsilon of LayerNorms")
+    pooler: bool = setting(False, "whether the encoder has a pooler: a dense layer on the first token")
+    hidden_dropout: float = setting(0.1, "dropout of embeddings, of what a layer's parts add, and in heads")
+    attention_dropout: float = setting(0.1, "dropout of attention weights")
+    init_std: float = setting(0.02, "standard deviation of new matrices and embeddings")
     prenorm: ClassVar[bool] = False
     first_position: ClassVar[int] = 0
     windowed: ClassVar[bool] = False

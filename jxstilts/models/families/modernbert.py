@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
+from jxstilts.config import setting
 from jxstilts.data.template import Template
 from jxstilts.mesh import constrain_rows
 from jxstilts.models.attention import attend, drop
@@ -26,30 +27,26 @@ from jxstilts.runtime import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """The architecture. pad_id: of config.json; no rule here reads it. hidden_dropout: inside feed-forward layers.
+    """The architecture."""
 
-    local_attention: tokens of a local layer's window. pooling: what a classification head reads, the first token or the
-    mean of all.
-    """
-
-    vocab_size: int
-    width: int
-    layers: int
-    heads: int
-    mlp: int
-    max_positions: int = 8192
-    local_attention: int = 128
-    global_every: int = 3
-    global_theta: float = 160000.0
-    local_theta: float = 10000.0
-    pad_id: int = 0
-    norm_eps: float = 1e-5
-    pooling: Literal["cls", "mean"] = "cls"
-    embedding_dropout: float = 0.0
-    hidden_dropout: float = 0.0
-    attention_dropout: float = 0.0
-    classifier_dropout: float = 0.0
-    init_std: float = 0.02
+    vocab_size: int = setting(..., "rows of the token embeddings, as many as the tokenizer has ids or more")
+    width: int = setting(..., "width of a hidden state, a multiple of twice heads")
+    layers: int = setting(..., "layers of the encoder")
+    heads: int = setting(..., "heads of a layer's attention")
+    mlp: int = setting(..., "width inside a feed-forward layer")
+    max_positions: int = setting(8192, "tokens of the longest text that is taken")
+    local_attention: int = setting(128, "tokens of a local layer's window")
+    global_every: int = setting(3, "one layer in so many attends to all tokens, the others to their window")
+    global_theta: float = setting(160000.0, "base of the rotary positions of layers that attend to all tokens")
+    local_theta: float = setting(10000.0, "base of the rotary positions of local layers")
+    pad_id: int = setting(0, "id of the padding token in config.json; no rule here reads it")
+    norm_eps: float = setting(1e-5, "epsilon of LayerNorms")
+    pooling: Literal["cls", "mean"] = setting("cls", "what a classification head reads: the first token or the mean")
+    embedding_dropout: float = setting(0.0, "dropout of embeddings")
+    hidden_dropout: float = setting(0.0, "dropout inside feed-forward layers")
+    attention_dropout: float = setting(0.0, "dropout of attention weights")
+    classifier_dropout: float = setting(0.0, "dropout before a head's last layer")
+    init_std: float = setting(0.02, "standard deviation of new matrices and embeddings")
     first_position: ClassVar[int] = 0
     windowed: ClassVar[bool] = True
     biased: ClassVar[bool] = False

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 import numpy as np
 
+from jxstilts.config import setting
 from jxstilts.data.template import Template
 from jxstilts.models.families.base import HuggingFace, tensors
 from jxstilts.models.heads import Layout, mlm
@@ -20,31 +21,27 @@ from jxstilts.runtime import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """The architecture.
+    """The architecture."""
 
-    layers, decoder_layers: of the two stacks. head_width: of a head; heads * head_width need not be the width.
-    relative_buckets, relative_distance: of the tables of distances. max_positions: tokens of the longest input that is
-    taken; the model has no table of positions. init_std: a factor on T5's own standard deviations. tied: are the
-    decoder's words the table that embeds them? eos_id: ends a target; pad_id begins it.
-    """
-
-    vocab_size: int
-    width: int
-    layers: int
-    heads: int
-    mlp: int
-    decoder_layers: int
-    head_width: int = 64
-    relative_buckets: int = 32
-    relative_distance: int = 128
-    max_positions: int = 8192
-    pad_id: int = 0
-    eos_id: int = 1
-    norm_eps: float = 1e-6
-    hidden_dropout: float = 0.1
-    attention_dropout: float = 0.1
-    init_std: float = 1.0
-    tied: bool = False
+    vocab_size: int = setting(..., "rows of the token embeddings, as many as the tokenizer has ids or more")
+    width: int = setting(..., "width of a hidden state")
+    layers: int = setting(..., "layers of the encoder")
+    heads: int = setting(..., "heads of a layer's attention")
+    mlp: int = setting(..., "width inside a feed-forward layer")
+    decoder_layers: int = setting(..., "layers of the decoder")
+    head_width: int = setting(64, "width of a head of attention; heads * head_width need not be the width")
+    relative_buckets: int = setting(32, "rows of the tables of distances, a multiple of 4")
+    relative_distance: int = setting(128, "tokens from which on all distances share a row; above relative_buckets / 2")
+    max_positions: int = setting(8192, "tokens of the longest input that is taken; there is no table of positions")
+    pad_id: int = setting(0, "id of the padding token, which begins a target")
+    eos_id: int = setting(1, "id of the token that ends an input and a target")
+    norm_eps: float = setting(1e-6, "epsilon of the norms")
+    hidden_dropout: float = setting(
+        0.1, "dropout of embeddings, in feed-forward layers, and of what a layer's parts add"
+    )
+    attention_dropout: float = setting(0.1, "dropout of attention weights")
+    init_std: float = setting(1.0, "a factor on T5's own standard deviations of new parameters")
+    tied: bool = setting(False, "whether the decoder's words are the table that embeds them")
     first_position: ClassVar[int] = 0
     windowed: ClassVar[bool] = False
     biased: ClassVar[bool] = True

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 
+from jxstilts.config import setting
 from jxstilts.data.template import Template
 from jxstilts.models.families import bert
 from jxstilts.models.families.base import HuggingFace, tensors
@@ -22,19 +23,21 @@ from jxstilts.runtime import InputError
 class Config:
     """The architecture. Stored in bundles; two models with the same Config have the same parameter shapes."""
 
-    vocab_size: int
-    width: int
-    layers: int
-    heads: int
-    mlp: int
-    max_positions: int = 512  # longest segment; the table has pad_id + 1 rows more, as in the published weights
-    pad_id: int = 1
-    norm_eps: float = 1e-5
-    prenorm: bool = False
-    pooler: bool = False
-    hidden_dropout: float = 0.1
-    attention_dropout: float = 0.1
-    init_std: float = 0.02
+    vocab_size: int = setting(..., "rows of the token embeddings, as many as the tokenizer has ids or more")
+    width: int = setting(..., "width of a hidden state, a multiple of heads")
+    layers: int = setting(..., "layers of the encoder")
+    heads: int = setting(..., "heads of a layer's attention")
+    mlp: int = setting(..., "width inside a feed-forward layer")
+    max_positions: int = setting(
+        512, "tokens of the longest text; the table has pad_id + 1 rows more, as in the published weights"
+    )
+    pad_id: int = setting(1, "id of the padding token, after which positions are counted")
+    norm_eps: float = setting(1e-5, "epsilon of LayerNorms")
+    prenorm: bool = setting(False, "norms before the layers' parts (XL and XXL), not after them")
+    pooler: bool = setting(False, "whether the encoder has a pooler: a dense layer on the first token")
+    hidden_dropout: float = setting(0.1, "dropout of embeddings, of what a layer's parts add, and in heads")
+    attention_dropout: float = setting(0.1, "dropout of attention weights")
+    init_std: float = setting(0.02, "standard deviation of new matrices and embeddings")
     types: ClassVar[int] = 1
     windowed: ClassVar[bool] = False
     biased: ClassVar[bool] = False

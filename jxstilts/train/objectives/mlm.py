@@ -6,6 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from jxstilts.config import setting
 from jxstilts.runtime import InputError
 from jxstilts.train.objectives import task
 
@@ -14,11 +15,11 @@ RATE = 0.15
 
 @dataclasses.dataclass(frozen=True)
 class Objective(task.Objective):
-    """head: of type mlm."""
+    """Trains a head of type mlm."""
 
     HEAD = "mlm"
     WHOLE_VOCABULARY = True  # random tokens in the input, and a logit for each
-    head: str = "mlm"
+    head: str = setting("mlm", "the name of its head")
 
     @classmethod
     def check(cls, tokenizer, where):

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jxstilts.config import setting
 from jxstilts.runtime import InputError
 from jxstilts.train.objectives import task
 
@@ -20,18 +21,18 @@ SENTINELS = 100  # of T5's and mT5's vocabularies
 
 @dataclasses.dataclass(frozen=True)
 class Objective(task.Objective):
-    """head: of type text_to_text. rate: share of the tokens. mean: tokens of a span.
-
-    sentinels: are they in the targets? Without them, text that is mixed in keeps a model that learns a task in English
-    from answering in English (mT5, 2021, section 6: at 1:100).
-    """
+    """Trains a head of type text_to_text."""
 
     HEAD = "text_to_text"
     WHOLE_VOCABULARY = True  # sentinels in the input, and a logit for each
-    head: str = "text_to_text"
-    rate: float = 0.15
-    mean: float = 3.0
-    sentinels: bool = True
+    head: str = setting("text_to_text", "the name of its head")
+    rate: float = setting(0.15, "share of the tokens that is cut out, between 0 and 1")
+    mean: float = setting(3.0, "tokens of a span that is cut out, in the mean", least=1)
+    sentinels: bool = setting(
+        True,
+        "whether targets have sentinels; without them, text that is mixed in keeps a model that learns a task in "
+        "English from answering in English (mT5, 2021, section 6: at 1:100)",
+    )
 
     def __post_init__(self):
         if not 0 < self.rate < 1 or self.mean < 1:

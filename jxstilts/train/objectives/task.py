@@ -2,18 +2,19 @@
 
 import dataclasses
 
+from jxstilts.config import setting
 from jxstilts.runtime import InputError
 from jxstilts.train.objectives import base
 
 
 @dataclasses.dataclass(frozen=True)
 class Objective(base.Objective):
-    """head: a head of the model. z_loss: of a head that says texts (t5x: 1e-4), see `models.words.sums`."""
+    """Trains the head of the stream's task."""
 
     HEAD = base.OWN
     WHOLE_VOCABULARY = False
-    head: str = ""
-    z_loss: float = 0.0
+    head: str = setting("", "the name of the head; a stream gives that of its own")
+    z_loss: float = setting(0.0, "text to text: weight of the square of log Z (t5x: 1e-4), see `models.words.sums`")
 
     def loss(self, model, params, batches, rng, progress):
         """The head's loss on its stream; logs: what else the head says, as accuracy."""
