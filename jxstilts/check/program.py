@@ -1,4 +1,4 @@
-"""A training step from shapes alone: compiled for any mesh, no weight allocated; the compiled program gives the figures."""
+"""A training step from shapes alone: compiled for any mesh, no weight allocated, measured from the compiled program."""
 
 import dataclasses
 import re
