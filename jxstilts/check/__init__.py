@@ -1,4 +1,4 @@
-"""`jxstilts check`: every training step of a study compiled in shapes alone, for the devices here or a TPU that is not.
+"""`jxstilts check`: compiles each training step of a study from shapes alone, for the devices here or an absent TPU.
 
 chips.py      TPU slices, sizes of memory, peak rates
 program.py    one step: shapes -> compiled -> memory, FLOPs, collectives, a predicted time

@@ -1,4 +1,4 @@
-"""Accelerators that are not here: TPU slices to compile for, sizes of memory, and what a chip can do at most.
+"""Accelerators that this machine lacks: TPU slices to compile for, sizes of memory, and a chip's peak rates.
 
 Peak rates are the vendors' figures, so a time that is predicted from them is a lower bound.
 """

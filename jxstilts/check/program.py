@@ -1,4 +1,4 @@
-"""A training step in shapes alone: compiled for any mesh, with no weight allocated, and measured from what came out."""
+"""A training step from shapes alone: compiled for any mesh, no weight allocated, measured from the compiled program."""
 
 import dataclasses
 import re

@@ -1,4 +1,4 @@
-"""Compiles the steps of a study, holds them against a device's memory, and says what would help."""
+"""Compiles the steps of a study, compares their memory with a device's, and says what would help."""
 
 import dataclasses
 import sys

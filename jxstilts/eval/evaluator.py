@@ -2,7 +2,7 @@
 
 The inputs of several languages share one stream of batches and their rows, so that next to nothing is padding and a
 shape or two serve all languages and tasks of a head. Threads tokenise what comes next and score what is done while the
-device computes. What differs between the forms of tasks, the form answers (`jxstilts.forms`).
+device computes. A task's form decides what differs between kinds of tasks (`jxstilts.forms`).
 """
 
 import bisect

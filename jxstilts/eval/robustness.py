@@ -1,6 +1,7 @@
-"""How even a model's answers are over languages, from the values of each example: of MLQA's 49 pairs, or a diagonal.
+"""How even a model's answers are over languages, from the values of each example.
 
-Examples with one id are translations of each other, so that a draw of the bootstrap takes an item in all languages.
+A value has one language, or a pair: the context's and the question's, as MLQA's 49. Examples with the same id are
+translations of each other, so a draw of the bootstrap takes an item in all languages.
 """
 
 import hashlib

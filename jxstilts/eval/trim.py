@@ -1,7 +1,7 @@
 """`jxstilts trim`: a smaller model for chosen tasks and languages, with the same ids, renumbered, and the same outputs.
 
-Every text that the forms of these tasks read is encoded, whole, and the pieces that occur stay; so it holds for any
-length, stride or protocol. Then every text is encoded again, by both tokenizers, and compared.
+Every text that the forms of these tasks read is encoded whole, and the pieces that occur stay. So the smaller model
+serves any length, stride or protocol. Then both tokenizers encode every text again, and the results are compared.
 """
 
 import dataclasses

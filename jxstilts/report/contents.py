@@ -1,4 +1,4 @@
-"""The tables of the report: the headline with differences and intervals, and what stands behind it."""
+"""The tables of the report: the headline with differences and intervals, and the tables with its details."""
 
 import dataclasses
 import functools

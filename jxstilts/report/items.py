@@ -1,7 +1,7 @@
 """What is known of each item, as sums over clusters of items, from which resampling computes values.
 
-Rows of all languages stand in one array; `languages` and `clusters` say whose they are. A value is computed as the
-tables do it: a metric in each language, the mean over languages, the mean over seeds.
+Rows of all languages lie in one array; `languages` and `clusters` say which language and cluster each row belongs to.
+A value is computed as in the tables: a metric in each language, the mean over languages, the mean over seeds.
 """
 
 import dataclasses

@@ -1,7 +1,8 @@
 """Resampling statistics of one task: paired bootstrap, hierarchical interval, approximate randomisation.
 
-Everything is a function of its arguments and `seed`. The order of items, languages and columns changes nothing; that
-of training seeds changes the draws, as another `seed` does. Temporary arrays are some tens of MB, however many draws.
+Everything is a function of its arguments and `seed`. The order of items, languages and columns changes nothing; the
+order of training seeds changes the draws, as another `seed` does. Temporary arrays are some tens of MB for any number
+of draws.
 """
 
 import dataclasses

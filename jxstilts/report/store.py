@@ -1,4 +1,4 @@
-"""Intervals and tests that were computed before: a whole study takes a while, and a running one is reported often."""
+"""Intervals and tests that an earlier report computed: resampling takes long, and a running study is reported often."""
 
 import dataclasses
 import hashlib

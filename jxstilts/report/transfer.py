@@ -1,4 +1,4 @@
-"""Tables of what reaches other languages: the transfer gap, means by resources, correlation with distance."""
+"""Tables of what carries over to other languages: the transfer gap, means by resources, correlation with distance."""
 
 from jxstilts.report import comparisons, statistics
 from jxstilts.report.contents import Study, signed

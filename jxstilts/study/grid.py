@@ -1,8 +1,9 @@
 """A grid of runs as one entry of a config, and the phases and evaluations that it stands for.
 
 Each model goes, once per seed, through each intermediate task; each result is trained on the target tasks and evaluated
-there zero-shot. Nothing is there twice: targets with the same training data share a phase, and so do an intermediate
-task and a target without one before it, where they train the same. Retrieval is evaluated without a target phase.
+there zero-shot. Nothing is trained twice. Targets with the same training data share a phase. So do an intermediate
+task and a target that no intermediate task precedes, where both train the same. Retrieval is evaluated without a
+target phase.
 """
 
 import dataclasses

@@ -1,7 +1,8 @@
 """What is wrong with answers to questions, whatever their F1: not in the context, in another script, none where asked.
 
-By script, not by language: a script is known of every character, and a model that answers in English where the context
-is Arabic, Hindi or Chinese shows in it; between languages of one script an answer that is not in the context shows.
+Scripts are compared, not languages, since the script of every character is known. A model that answers in English where
+the context is Arabic, Hindi or Chinese answers in another script. Between languages of one script, an answer in the
+wrong language is not in the context.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""The percentile bootstrap (Efron 1979): values of draws with replacement, a few draws held at a time."""
+"""The percentile bootstrap (Efron 1979): values of draws with replacement, of which a few are in memory at a time."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
