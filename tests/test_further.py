@@ -225,7 +225,7 @@ STREAMS = {"nli": mixture.Stream(task="mnli"), "text": mixture.Stream(batch_size
         ({"objective": "advresary"}, r"p\.objectives\.x\.objective: unknown objective 'advresary'; did you mean 'adv"),
         (
             {"objective": ""},
-            r"unknown objective 'x'.*Known: adversary, mlm, none, span.*, task; .* JXSTILTS_OBJECTIVES",
+            r"unknown objective 'x'.*Known: adversarial, adversary, .*mlm, .*task; .* JXSTILTS_OBJECTIVES",
         ),
         ({"streams": ("nil", "text")}, r"p\.objectives\.x\.streams: unknown stream 'nil'; did you mean 'nli'"),
         ({"streams": ()}, "name one of the phase's tasks"),

@@ -28,7 +28,9 @@ def describe(phase: Any, key: str, model: Model, tokenizer_dir: pathlib.Path, da
     """
     stream = phase.tasks[key]
     few = stream.limit or stream.batch_size * (8 if stream.packed else 1)
-    alone = dataclasses.replace(stream, mode="sampled", amount=0.0, limit=min(few, stream.batch_size * 8))
+    alone = dataclasses.replace(
+        stream, mode="sampled", amount=0.0, lengths_of="", limit=min(few, stream.batch_size * 8)
+    )
     one = dataclasses.replace(phase, tasks={key: alone}, epochs=0.0, steps=1)
     with tempfile.TemporaryDirectory() as folder:
         cache = pathlib.Path(folder)

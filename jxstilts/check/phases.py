@@ -44,9 +44,10 @@ def steps(study: Study) -> tuple[list[Step], list[str]]:
             frozen.check(model.abstract()[0], phase.freeze, f"config.phases.{name}.freeze")
         sizes, bounds = {}, {}
         for key, stream in phase.tasks.items():
-            if repr(stream) not in shapes:
-                shapes[repr(stream)] = shape(study, name, key, model)
-            sizes[key], bounds[key] = shapes[repr(stream)]
+            same = repr([stream, inputs.reads_language(phase, key)])
+            if same not in shapes:
+                shapes[same] = shape(study, name, key, model)
+            sizes[key], bounds[key] = shapes[same]
         data = repr([phase.tasks, phase.vocabulary, phase.freeze, phase.objectives, model])
         if data not in counted:
             counted[data] = embeddings(study, name, model)
@@ -92,6 +93,8 @@ def shape(study: Study, name: str, key: str, model: Model) -> tuple[BatchShape, 
     stream = study.phases[name].tasks[key]
     form = tasks.get(stream.task).form
     fields = form.batch_fields(model.template)
+    if inputs.reads_language(study.phases[name], key):
+        fields += (inputs.LANGUAGE,)
     if form.running_text:
         return BatchShape(fields, stream.batch_size, stream.max_length, inputs.MAX_SEGMENTS), ""
     if not form.grouped:

@@ -19,6 +19,7 @@ from jxstilts.runtime import InputError
 
 # What is assembled at once, at most: of batches of 32, the calls of numpy alone cost more than their work.
 BLOCK_STEPS, BLOCK_TOKENS = 8, 2**17
+LENGTHS = 16  # groups of like lengths that `like_lengths` tells apart
 
 
 class BatchSource:
@@ -165,6 +166,35 @@ def language_probabilities(token_counts: Mapping[str, int], exponent: float) -> 
     weights = np.array(list(present.values()), np.float64) ** exponent
     shares = dict(zip(present, (weights / weights.sum()).tolist(), strict=True))
     return {language: shares.get(language, 0.0) for language in token_counts}
+
+
+def like_lengths(
+    groups: Mapping[str, np.ndarray], lengths: np.ndarray, shares: Mapping[str, float], like: np.ndarray
+) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Returns (groups, shares) for `mixture_ids`, by which every language's features are about as long as `like`.
+
+    groups, shares: of the languages, of which a share is one of the features here. like: int [M], the lengths of
+    others. Each group becomes LENGTHS groups, between the quantiles of `like`, and each of these is drawn as often as
+    lengths like its own are in `like`. Features that are shorter or longer than all of `like` are left out; a group
+    without features leaves its share to the nearest one. Raises InputError for a language that has no such features.
+    """
+    lengths, like = np.asarray(lengths), np.asarray(like)
+    edges = np.unique(np.quantile(like, np.linspace(0, 1, LENGTHS + 1)[1:-1], method="inverted_cdf"))
+    wanted = np.bincount(np.searchsorted(edges, like), minlength=len(edges) + 1) / len(like)
+    found, drawn = {}, {}
+    for language, ids in groups.items():
+        inside = ids[(lengths[ids] >= like.min()) & (lengths[ids] <= like.max())]
+        place = np.searchsorted(edges, lengths[inside])
+        present = np.unique(place)
+        if not len(present):
+            raise InputError(f"{language} has no text of {like.min()} to {like.max()} tokens, as long as the others'")
+        nearest = present[np.abs(present[None] - np.arange(len(wanted))[:, None]).argmin(1)]
+        for number in present.tolist():
+            name, members = f"{language}/{number:02d}", inside[place == number]
+            found[name] = members
+            drawn[name] = shares[language] * wanted[nearest == number].sum() * float(lengths[members].mean())
+    whole = sum(drawn.values())
+    return found, {name: share / whole for name, share in drawn.items()}
 
 
 def mixture_ids(

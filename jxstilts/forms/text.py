@@ -9,7 +9,7 @@ from jxstilts.runtime import InputError
 
 
 class Text(base.Form):
-    """Example {"id": str, "text": str}. A feature per line, cut to max_length."""
+    """Example {"id": str, "text": str}. A feature per line, or per two lines, cut to max_length."""
 
     name = "text"
     keys = {"text": (str,)}  # noqa: RUF012
@@ -17,11 +17,14 @@ class Text(base.Form):
     has_head = False
     running_text = True
 
-    def tokenize(self, examples, tokenizer, template, reading, labels=(), *, joined=False) -> Features:
+    def tokenize(self, examples, tokenizer, template, reading, labels=(), *, joined=False, paired=False) -> Features:
         """joined: consecutive lines fill features up to max_length (RoBERTa's FULL-SENTENCES).
 
-        Then a line that is longer than that is cut into pieces, and nothing is lost.
+        Then a line that is longer than that is cut into pieces, and nothing is lost. paired: each line with the one
+        after it is an input of two texts, the longer one cut at its end, as a sentence-pair task's inputs are.
         """
+        if paired:
+            return _pairs(examples, tokenizer, template, reading)
         room = base.check_room(reading, template.specials(pair=False), 1, "text")
         flat, offsets = encode(tokenizer, [example["text"] for example in examples])
         starts, lengths = offsets[:-1], np.minimum(np.diff(offsets), room)
@@ -32,6 +35,16 @@ class Text(base.Form):
 
     def collector(self, given):
         raise InputError(f"task {given.spec.name!r} is raw text, which has no evaluation")
+
+
+def _pairs(examples, tokenizer, template, reading) -> Features:
+    room = base.check_room(reading, template.specials(pair=True), 2, "two texts")
+    flat, offsets = encode(tokenizer, [example["text"] for example in examples])
+    lengths = np.diff(offsets)
+    first, second = base.kept(lengths[:-1], lengths[1:], room)
+    starts = offsets[:-1]
+    filled = template.fill(tokenizer, (flat, starts[:-1], first), (flat, starts[1:], second))
+    return Features(filled.tokens, filled.offsets, {}, filled.token_fields)
 
 
 def _blocks(offsets: np.ndarray, room: int) -> tuple[np.ndarray, np.ndarray]:

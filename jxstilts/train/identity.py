@@ -20,7 +20,14 @@ SUPERSEDED = ".superseded"
 # Keys that a phase's config has not always had, and what a phase did without them: there they are not recorded, so
 # that folders of before stay what they are.
 ADDED = {"freeze": [], "skip_nonfinite": 0, "objectives": {}}
-ADDED_TO_STREAM = {"query_length": 0, "lower_case": False, "negatives_per_step": 0, "options": {}}
+ADDED_TO_STREAM = {
+    "query_length": 0,
+    "lower_case": False,
+    "negatives_per_step": 0,
+    "options": {},
+    "paired": False,
+    "lengths_of": "",
+}
 ADDED_TO_OPTIMIZER = {"name": "adamw", "schedule": "linear"}
 
 

@@ -12,19 +12,21 @@ import numpy as np
 from jxstilts import tasks
 from jxstilts.data import batching, packing, pipeline, prepare
 from jxstilts.data import tokenizer as tokenizers
-from jxstilts.data.features import Features, concatenate
+from jxstilts.data.features import Features, Field, concatenate
 from jxstilts.data.ragged import offsets_of
 from jxstilts.forms.labels import match
 from jxstilts.mesh import batch_divisor
 from jxstilts.models import attention
 from jxstilts.models.checks import check_vocabulary
 from jxstilts.models.model import HeadSpec, Model, family_module
-from jxstilts.runtime import InputError
+from jxstilts.runtime import InputError, suggest
+from jxstilts.tasks.languages import LANGUAGES
 from jxstilts.train import mixture, objectives, vocabulary
 from jxstilts.train.mixture import Stream
 
 MAX_SEGMENTS = 16  # of a packed row of text
 BATCHES = 256  # are packed at once where an epoch has fewer: a call of numpy costs as much for few
+LANGUAGE = Field("language", "language", "value")  # of each example: its language's place in `LANGUAGES`
 SCORES = 2.5  # an attention score costs so many times its multiplications: softmax and masks (small encoders, CPU)
 
 
@@ -147,10 +149,17 @@ def make(phase: Any, model: Model, tokenizer_dir: Any, place: Any) -> Data:
     for key, entry in phase.objectives.items():
         objectives.get(entry.objective).check(tokenizer, f"objectives.{key}")
     made, notes = {}, []
-    for key, stream in phase.tasks.items():
+    for key, stream in sorted(phase.tasks.items(), key=lambda item: bool(item[1].lengths_of)):  # which need others
         _check(key, stream, phase.accumulation, model, place.mesh)
-        build = _text if tasks.get(stream.task).form.running_text else _task
-        made[key] = build(phase, stream, tokenizer, model, place)
+        if tasks.get(stream.task).form.running_text:
+            like = made[stream.lengths_of].features.needed if stream.lengths_of else None
+            made[key] = _text(phase, stream, tokenizer, model, place, like)
+        else:
+            made[key] = _task(phase, stream, tokenizer, model, place)
+        if reads_language(phase, key):
+            made[key] = _with_language(made[key], stream, f"tasks.{key}")
+    made = {key: made[key] for key in phase.tasks}
+    for key in made:
         notes += [f"{key}: {note}" if len(phase.tasks) > 1 else note for note in made[key].notes]
     sizes = {key: one.size for key, one in made.items()}
     epochs = {key: one.steps for key, one in made.items()}
@@ -181,7 +190,10 @@ def make(phase: Any, model: Model, tokenizer_dir: Any, place: Any) -> Data:
         family_module(model.family).training_flops(model.config, stream.max_length) for stream in phase.tasks.values()
     ]
     per_token = float(np.average(flops, weights=[counts[key] for key in names]))
-    origins = {key: one.origin for key, one in made.items()}
+    origins = {
+        key: partial(_origin, phase.tasks[key], one.counts, one.features.fields.get("example"))
+        for key, one in made.items()
+    }
     source = mixture.MixtureSource(order, sources, mixed, None if rows is None else rows.places)
     return Data(source, steps, context, per_token, tuple(notes), origins, rows)
 
@@ -202,7 +214,10 @@ def _check(key, stream, accumulation, model, mesh):
 
 @dataclasses.dataclass(frozen=True)
 class _Made:
-    """One stream: its features, the plans of an epoch, how batches are assembled, its inputs and steps per epoch."""
+    """One stream: its features, the plans of an epoch, how batches are assembled, its inputs and steps per epoch.
+
+    counts: the examples of each language.
+    """
 
     features: Features
     planner: Any
@@ -210,7 +225,29 @@ class _Made:
     size: int
     steps: int
     notes: tuple[str, ...]
-    origin: Callable[[np.ndarray], list[dict]]
+    counts: Sequence[int]
+
+
+def reads_language(phase: Any, stream: str) -> bool:
+    """Returns whether an objective of a phase reads the languages of a stream's examples: the field LANGUAGE."""
+    entries = [entry for entry in phase.objectives.values() if entry.weight and stream in entry.streams]
+    return any(
+        objectives.get(name).READS_LANGUAGE for name in (phase.tasks[stream].objective, *(e.objective for e in entries))
+    )
+
+
+def _with_language(made: _Made, stream: Stream, where: str) -> _Made:
+    """Returns a stream whose batches have the field LANGUAGE. Raises InputError for a language without a place."""
+    for code in stream.languages:
+        if code not in LANGUAGES:
+            raise InputError(f"{where}.languages: {suggest('language that an objective can read', code, LANGUAGES)}")
+    features = made.features
+    places = np.array([list(LANGUAGES).index(code) for code in stream.languages], np.int32)
+    example = features.fields.get("example", np.arange(len(features)))
+    own = places[np.searchsorted(np.cumsum(made.counts), example, side="right")]
+    features = dataclasses.replace(features, fields={**features.fields, "language": own})
+    options = {**made.options, "fields": (*made.options["fields"], LANGUAGE)}
+    return dataclasses.replace(made, features=features, options=options)
 
 
 def _task(phase, stream, tokenizer, model, place) -> _Made:
@@ -243,8 +280,7 @@ def _task(phase, stream, tokenizer, model, place) -> _Made:
         f"{batching.efficiency(first, features.lengths):.1%} of the tokens are real; {shapes}",
     )
     made = {"fields": spec.form.batch_fields(model.template), "max_segments": units * choices}
-    origin = partial(_origin, stream, [len(part) for part in rows], features.fields.get("example"))
-    return _Made(features, planner, made, len(lengths), len(first), notes, origin)
+    return _Made(features, planner, made, len(lengths), len(first), notes, [len(part) for part in rows])
 
 
 def _origin(stream: Stream, counts: Sequence[int], example: np.ndarray | None, ids: np.ndarray) -> list[dict]:
@@ -340,18 +376,20 @@ def _languages(stream, rows, features, groups, lengths):
     return lambda epoch, seed: pipeline.mixture_ids(members, lengths, shares, seed=seed, epoch=epoch)
 
 
-def _text(phase, stream, tokenizer, model, place) -> _Made:
+def _text(phase, stream, tokenizer, model, place, like) -> _Made:
+    """like: int [M], lengths that the features of each language are to have; None: as they are."""
     parts, form = {}, tasks.get(stream.task).form
+    how = {"joined": stream.packed} | ({"paired": True} if stream.paired else {})
     for language in stream.languages:
         lines = tasks.load(stream.task, place.data_dir, "train", language, stream.source, limit=stream.limit or None)
-        parts[language] = prepare.features(
-            form, lines, tokenizer, model.template, stream, place.cache_dir, joined=stream.packed
-        )
+        parts[language] = prepare.features(form, lines, tokenizer, model.template, stream, place.cache_dir, **how)
     features = concatenate(list(parts.values()))
     sizes = {language: len(part.tokens) for language, part in parts.items()}
     shares = pipeline.language_probabilities(sizes, stream.sampling_exponent)
     begins = np.cumsum([0, *(len(part) for part in parts.values())])
     groups = {language: np.arange(begins[i], begins[i + 1]) for i, language in enumerate(parts)}
+    if like is not None:
+        groups, shares = pipeline.like_lengths(groups, features.lengths, shares, like)
     packing = {"num_rows": stream.batch_size, "length": stream.max_length, "max_segments": MAX_SEGMENTS}
 
     def planner(epoch: int) -> list[batching.Plan]:
@@ -360,9 +398,9 @@ def _text(phase, stream, tokenizer, model, place) -> _Made:
     first = planner(0)
     notes = (
         f"{len(features.tokens):,} tokens of text in {len(parts)} languages, drawn with p ~ tokens^"
-        f"{stream.sampling_exponent}; {len(first)} steps an epoch, "
+        f"{stream.sampling_exponent}{f', as long as {stream.lengths_of}' * bool(stream.lengths_of)}; "
+        f"{len(first)} steps an epoch, "
         f"{batching.efficiency(first, features.lengths):.1%} of the tokens are real",
     )
     made = {"fields": form.batch_fields(model.template), "max_segments": MAX_SEGMENTS}
-    origin = partial(_origin, stream, [len(part) for part in parts.values()], None)
-    return _Made(features, planner, made, len(features), len(first), notes, origin)
+    return _Made(features, planner, made, len(features), len(first), notes, [len(part) for part in parts.values()])

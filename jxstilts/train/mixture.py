@@ -38,6 +38,8 @@ class Stream(Reading):
     sampling_exponent: float | None = setting(
         None, "languages are drawn with p ~ tokens ** this; None = 0.3 for text, 1 for tasks", least=0
     )
+    paired: bool = setting(False, "text: a line and the one after it are the two texts of an input")
+    lengths_of: str = setting("", "text: another stream; in every language these inputs are as long as that stream's")
     head: str = setting("", 'the name of its head; "" = the task\'s name; streams that name the same head share it')
     pooling: str = setting(
         "", 'what the head reads: the first token, the mean, or the pooler; "" = as the family does', allowed=POOLINGS
@@ -144,9 +146,23 @@ def resolve(streams: Mapping[str, Stream], protocol: str, where: str) -> dict[st
         )
     if streams and not any(stream.mode == "sampled" for stream in streams.values()):
         raise InputError(f"{where}: one task at least needs mode='sampled'")
+    for name, stream in filled.items():
+        _check_text(stream, filled, f"{where}.{name}")
     if sum(stream.amount for stream in streams.values() if stream.mode == "alternate") >= 1:
         raise InputError(f"{where}: the shares (amount) of the alternate tasks add up to 1 or more")
     return filled
+
+
+def _check_text(stream: Stream, streams: Mapping[str, Stream], where: str) -> None:
+    """Raises InputError for a stream that says of itself what only text has."""
+    text = {name for name, each in streams.items() if tasks.get(each.task).form.running_text}
+    for field in ("paired", "lengths_of"):
+        if getattr(stream, field) and not tasks.get(stream.task).form.running_text:
+            raise InputError(f"{where}.{field}: for running text (task 'text'), not for task {stream.task!r}")
+        if getattr(stream, field) and stream.packed:
+            raise InputError(f"{where}.{field}: for single lines; set packed=False")
+    if stream.lengths_of and stream.lengths_of not in streams.keys() - text:
+        raise InputError(f"{where}.lengths_of: {suggest('stream of a task', stream.lengths_of, streams.keys() - text)}")
 
 
 def count_steps(streams: Mapping[str, Stream], sampling: Sampling, whole: Mapping[str, int], epochs: float) -> int:

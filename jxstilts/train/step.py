@@ -139,7 +139,9 @@ class _Step:
         parts = [self._joint(params, progress, group, key) for group in self._groups(batches)]
         gradients = jax.tree.map(lambda *leaves: sum(leaves), *(part[0] for part in parts))
         trained, kept = frozen.split(params, self.freeze)
-        updates, opt_state = self.optimizer.update(gradients, state["opt_state"], trained)
+        handed = {name: arrays for part in parts for name, arrays in part[3].items()}
+        more = {"kept": handed} if handed else {}
+        updates, opt_state = self.optimizer.update(gradients, state["opt_state"], trained, **more)
         metrics = {name: sum(part[2][name] for part in parts) for name in parts[0][2]}
         norms = _norms(gradients)
         metrics |= norms | self._values({name: sums for part in parts for name, sums in part[1].items()})
@@ -165,7 +167,7 @@ class _Step:
         return {term: sorted(names) for term, names in read.items() if names}
 
     def _joint(self, params, progress, batches, key):
-        """-> (gradients of the sum of the weighted mean losses, {term: {name: (sum, weight)}}, counts)"""
+        """-> (gradients of the sum of the weighted mean losses, {term: {name: (sum, weight)}}, counts, what is kept)"""
         place = {name: i for i, name in enumerate(self.losses)}
         terms, batches = self._terms(batches), dict(batches)
         keys = {}
@@ -176,54 +178,60 @@ class _Step:
                 batches[name] = self._signals[term].prepare(batches[name], own, self.context)
         micro = partial(self._micro, params, progress)
         if self.accumulation == 1:  # scaled before the backward pass, not after it in one more pass over all gradients
-            gradients, sums = micro(batches, keys, self._scales)
+            (gradients, sums), kept = micro(batches, keys, self._scales)
         else:  # by the first's scale after the scan; the others' are shares of it, so their weights come before
             first = next((term for term in terms if self._signals[term].HEAD is not None), min(terms))
             shares = {first: 1.0}
             if len(terms) > 1:
-                scales = self._scales(self._accumulate(partial(self._weights, params, progress), batches, keys))
+                scales = self._scales(self._accumulate(partial(self._weights, params, progress), batches, keys)[0])
                 shares = {term: scale / scales[first] for term, scale in scales.items()} | shares
-            gradients, sums = self._accumulate(partial(micro, scales=lambda _: shares), batches, keys)
+            (gradients, sums), kept = self._accumulate(partial(micro, scales=lambda _: shares), batches, keys)
             gradients = jax.tree.map(partial(operator.mul, self._scales(sums)[first]), gradients)
         counts = {
             "tokens": sum((batch["segments"] > 0).sum() for batch in batches.values()),
             "padded_tokens": sum(jnp.asarray(batch["segments"].size) for batch in batches.values()),
             "examples": sum((batch["weights"] > 0).sum() for batch in batches.values()),
         }
-        return gradients, sums, counts
+        return gradients, sums, counts, kept
 
     def _micro(self, params, progress, batches, keys, scales):
-        """-> (gradients of the sum of the losses, each times its scale; sums). scales: sums -> {term: scale}"""
+        """-> (gradients of the sum of the losses, each times its scale; sums), kept. scales: sums -> {term: scale}"""
         trained, kept = frozen.split(params, self.freeze)
 
         def total(trained):
-            sums = self._sums(frozen.merge(trained, kept), progress, batches, keys)
+            sums, arrays = self._sums(frozen.merge(trained, kept), progress, batches, keys)
             factors = scales(sums)
-            return functools.reduce(operator.add, (sums[term]["loss"][0] * factors[term] for term in sums)), sums
+            whole = functools.reduce(operator.add, (sums[term]["loss"][0] * factors[term] for term in sums))
+            return whole, (sums, arrays)
 
-        (_, sums), gradients = jax.value_and_grad(total, has_aux=True)(trained)
-        return jax.lax.with_sharding_constraint(gradients, self._placed), sums
+        (_, (sums, arrays)), gradients = jax.value_and_grad(total, has_aux=True)(trained)
+        return (jax.lax.with_sharding_constraint(gradients, self._placed), sums), arrays
 
     def _sums(self, params, progress, batches, keys):
-        """-> {term: {"loss": (sum, weight), and its logs}} of a micro-batch of each stream, each encoded once"""
+        """-> {term: {"loss": (sum, weight), and its logs}}, {term: arrays that its optimizer is handed}
+
+        Of a micro-batch of each stream, each encoded once.
+        """
         terms, signals = self._terms(batches), self._signals
         every = {name for term, read in terms.items() if signals[term].ALL_HIDDEN for name in read}
         passes = {
             name: objectives.Forward(self.model, params, batch, keys[name], name in every)
             for name, batch in batches.items()
         }
-        found = {}
+        found, kept = {}, {}
         for term, read in terms.items():
             here = {name: passes[name] for name in read}
             rng = passes[term].rng if term in passes else keys[term]
             total, weight, logs = signals[term].loss(self.model, params, here, rng, progress)
             found[term] = {**logs, "loss": (total, weight)}
-        return found
+            if (arrays := signals[term].kept(self.model, here)) is not None:
+                kept[term] = arrays
+        return found, kept
 
     def _weights(self, params, progress, batches, keys):
         """`_sums` with the losses' weights alone. Those come from the batch, so the compiler drops the passes."""
-        sums = self._sums(params, progress, batches, keys)
-        return {term: {"loss": (jnp.zeros(()), found["loss"][1])} for term, found in sums.items()}
+        sums, _ = self._sums(params, progress, batches, keys)
+        return {term: {"loss": (jnp.zeros(()), found["loss"][1])} for term, found in sums.items()}, {}
 
     def _scales(self, sums):
         return {
@@ -246,7 +254,7 @@ class _Step:
         return metrics
 
     def _accumulate(self, function, batches, keys):
-        """Scans over micro-batches and adds what function(batches=, keys=) gives."""
+        """Scans over micro-batches; function(batches=, keys=) gives what is added over them, and arrays of rows."""
         count = self.accumulation
         for name, batch in batches.items():
             if len(batch["tokens"]) % count:
@@ -258,11 +266,13 @@ class _Step:
             return function(batches=part, keys=jax.tree.map(lambda key: jax.random.fold_in(key, index), keys))
 
         def body(total, part):
-            return jax.tree.map(jnp.add, total, one(*part)), None
+            found, rows = one(*part)
+            return jax.tree.map(jnp.add, total, found), rows
 
-        shapes = jax.eval_shape(one, 0, jax.tree.map(lambda x: x[0], parts))
+        shapes, _ = jax.eval_shape(one, 0, jax.tree.map(lambda x: x[0], parts))
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        return jax.lax.scan(body, zeros, (jnp.arange(count), parts))[0]
+        total, rows = jax.lax.scan(body, zeros, (jnp.arange(count), parts))
+        return total, jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), rows)
 
 
 def _norms(gradients):

@@ -82,6 +82,7 @@ def resolve(
             if stream not in streams:
                 raise InputError(f"{key}.streams: {suggest('stream', stream, streams)}")
         signal = objectives.make(entry.objective or name, entry.options, name, key)
+        signal.check_languages([code for stream in entry.streams for code in streams[stream].languages], key)
         if signal.HEAD == objectives.OWN or (signal.HEAD is not None and len(entry.streams) > 1):
             raise InputError(
                 f"{key}: {entry.objective or name!r} trains a head, so it is the objective of a stream "

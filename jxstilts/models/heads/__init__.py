@@ -124,9 +124,7 @@ class HeadBase:
     def pooled(self, params: dict, hidden: jax.Array, batch) -> jax.Array:
         """hidden [B, T, D] -> a vector for each segment, [B, S, D]."""
         if self.pooling == "mean":
-            members = segment_members(batch).astype(jnp.float32)
-            sums = jnp.einsum("bst,btd->bsd", members, hidden.astype(jnp.float32))
-            return (sums / jnp.maximum(members.sum(-1), 1.0)[..., None]).astype(hidden.dtype)
+            return segment_means(hidden, batch).astype(hidden.dtype)
         first = first_tokens(hidden, batch)
         if self.pooling == "first":
             return first
@@ -145,6 +143,13 @@ def segment_members(batch) -> jax.Array:
     """-> [B, S, T] bool: does token t belong to the row's segment s (counted from 0)?"""
     number = jnp.arange(1, batch["first"].shape[1] + 1)
     return batch["segments"][:, None, :] == number[None, :, None]
+
+
+def segment_means(hidden: jax.Array, batch) -> jax.Array:
+    """hidden [B, T, D] -> the mean of each segment's tokens, [B, S, D] float32; 0 where there is no segment."""
+    members = segment_members(batch).astype(jnp.float32)
+    sums = jnp.einsum("bst,btd->bsd", members, hidden.astype(jnp.float32))
+    return sums / jnp.maximum(members.sum(-1), 1.0)[..., None]
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:

@@ -6,6 +6,8 @@ subclass defines what it needs:
     HEAD        the type of the head it trains ("mlm"); base.OWN: the head of the stream's task; None: no head. With a
                 head, a field `head` holds the head's name.
     ALL_HIDDEN  True: it reads all hidden states, not the last alone
+    READS_LANGUAGE  True: its streams' batches hold `language` [B, S], of each example its language's place in
+                `tasks.languages.LANGUAGES`
     KEPT        True: its parameters are a part of the model: bundles keep them, and a later phase with an objective of
                 the same name takes them over. False: the phase's bundle is without them.
     WHOLE_VOCABULARY  False: it reads no token embedding but those of the batches' own tokens. Then the phase may train
@@ -15,6 +17,8 @@ subclass defines what it needs:
                 they do not change what the others do
     prepare(batch, rng, context) -> batch: once, on a stream's whole batch, before it is cut into micro-batches
     loss(model, params, batches, rng, progress) -> (sum, weight, logs)
+    kept(model, batches) -> arrays [B, ...], for an optimizer that updates the objective's parameters several times in a
+                step: its `update` is handed kept={NAME: those of the whole batch}, without a way back to the encoder
 
 `loss` sees one micro-batch. `batches` holds a `base.Forward` of each of the objective's streams that the step takes
 (one at least): `.batch` are its arrays, `.hidden` and `.all_hidden` the encoder's states, which all objectives of the

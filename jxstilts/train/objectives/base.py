@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -63,6 +63,7 @@ class Objective:
     ALL_HIDDEN: ClassVar[bool] = False
     KEPT: ClassVar[bool] = False
     WHOLE_VOCABULARY: ClassVar[bool] = True
+    READS_LANGUAGE: ClassVar[bool] = False
 
     def own(self, params: Params) -> Any:
         """Returns the objective's own parameters."""
@@ -71,6 +72,9 @@ class Objective:
     @classmethod
     def check(cls, tokenizer: Any, where: str) -> None:
         """Raises InputError, beginning with `where`, where a tokenizer lacks what the objective needs."""
+
+    def check_languages(self, codes: Iterable[str], where: str) -> None:
+        """Raises InputError, beginning with `where`, for a language of its streams that it cannot deal with."""
 
     def init(self, model: Model, key: jax.Array) -> Any:
         """Returns the objective's own parameters, a dict of arrays, or {} for none. Jittable in `key`.
@@ -86,6 +90,10 @@ class Objective:
     def prepare(self, batch: Batch, rng: jax.Array, context: Context) -> Batch:
         """Returns a stream's whole batch as the objective needs it, before it is split into micro-batches."""
         return batch
+
+    def kept(self, model: Model, batches: Mapping[str, Forward]) -> Any:
+        """Returns what of a micro-batch the objective's optimizer is handed, arrays [B, ...]; None for nothing."""
+        return None
 
     def loss(
         self, model: Model, params: Params, batches: Mapping[str, Forward], rng: jax.Array, progress: jax.Array

@@ -1,0 +1,105 @@
+"""What the encoders of a study know of languages: fresh probes on their frozen states, CKA, and retrieval.
+
+    jxstilts run --config=configs/adversarial.py --config.data_dir=DIR --workdir=W
+    python -m benchmarks.languages W DIR
+
+One row for each arm of W whose encoders were evaluated on Tatoeba, at its last hidden state (`--state`: another). The
+probe tells English and all languages of Tatoeba in DIR apart (`eval.probes`). Intervals are Student's (95 %) over
+seeds; with one seed there is none. `--out` writes every state of every run as JSON.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+
+from jxstilts import runtime, tasks
+from jxstilts.data import tokenizer
+from jxstilts.eval import probes
+from jxstilts.eval.evaluator import Evaluator
+from jxstilts.models import bundle
+from jxstilts.report import folder as folders
+from jxstilts.report import statistics
+from jxstilts.report.folder import Folder, Run
+from jxstilts.runtime import InputError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints the table and returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.languages", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("workdir", help="a study's folder")
+    parser.add_argument("data_dir", help="with Tatoeba's sentences")
+    parser.add_argument("--state", type=int, default=-1, help="hidden state, 0 = embeddings, -1 = last")
+    parser.add_argument("--limit", type=int, default=200, help="sentences of each language; 0 = all")
+    parser.add_argument("--out", default="", help="JSON file to write")
+    options = parser.parse_args(argv)
+    try:
+        print(table(options))
+    except InputError as error:
+        print(f"benchmarks.languages: error: {error}", file=sys.stderr)
+        return runtime.EXIT_BAD_INPUT
+    return 0
+
+
+def table(options: argparse.Namespace) -> str:
+    """Returns the table. Raises InputError for a study without an evaluation on Tatoeba."""
+    study = folders.load(pathlib.Path(options.workdir))
+    retrieval = [target for target in study.targets if target.task == "tatoeba"]
+    if not retrieval:
+        raise InputError(f"{options.workdir} has no evaluation on tatoeba, by which its encoders are found")
+    pairs, lines, kept = None, [], []
+    for arm in study.arms:
+        columns: dict[str, list[float]] = {}
+        for run in study.of(arm, retrieval[0]):
+            pairs = pairs or _pairs(run, options)
+            row = next(iter(next(iter(run.rows.values())).values()))
+            states = _states(pathlib.Path(options.workdir) / "phases" / row["phase"] / "best", pairs)
+            kept.append({"arm": arm.intermediate, "seed": run.seed, "states": states})
+            values = {**states[options.state], **_beside(study, run, options.state, len(states))}
+            for name, value in values.items():
+                columns.setdefault(name, []).append(value)
+        lines.append([arm.intermediate, *map(_shown, columns.values())])
+        names = list(columns)
+    if options.out:
+        runtime.atomic_write(pathlib.Path(options.out), json.dumps(kept, indent=1))
+    head = [["arm", *names], ["---"] * (len(names) + 1)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in head + lines)
+
+
+def _pairs(run: Run, options: argparse.Namespace) -> dict[str, dict]:
+    """Returns the sentences of each of the run's languages and the same in English."""
+    found = {code: tasks.load("tatoeba", options.data_dir, run.target.split, code) for code in run.rows}
+    count = min(options.limit or sys.maxsize, *(len(pair["source"]) for pair in found.values()))
+    return {code: {side: pair[side][:count] for side in ("source", "target")} for code, pair in found.items()}
+
+
+def _states(path: pathlib.Path, pairs: dict[str, dict]) -> list[dict[str, float]]:
+    loaded = bundle.load(path)
+    return probes.states(Evaluator(loaded.model, loaded.params, tokenizer.load(loaded.tokenizer_dir)), pairs)
+
+
+def _beside(study: Folder, run: Run, state: int, states: int) -> dict[str, float]:
+    """Returns the run's retrieval in that state, and the accuracy of its arm and seed on XNLI, without English."""
+    name = f"accuracy@{state % states}"
+    found = {"tatoeba": float(np.mean([rows[name]["value"] for rows in run.rows.values()]))}
+    for target in study.targets:
+        for other in study.of(run.arm, target) if target.task == "xnli" else ():
+            if other.seed == run.seed:
+                values = {code: rows["accuracy"]["value"] for code, rows in other.rows.items()}
+                found["xnli en"] = values.pop(statistics.SOURCE)
+                found["xnli others"] = float(np.mean(list(values.values())))
+    return found
+
+
+def _shown(values: Sequence[float]) -> str:
+    seeds = statistics.over_seeds(values)
+    digits = 2 if max(map(abs, values)) <= 1 else 1
+    interval = "" if seeds.low is None else f" ({seeds.low:.{digits}f} to {seeds.high:.{digits}f})"
+    return f"{seeds.mean:.{digits}f}{interval}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

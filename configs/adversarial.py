@@ -1,0 +1,92 @@
+"""Does an encoder forget its languages when it is trained to? MNLI on the miniature world beside a discriminator.
+
+    jxstilts world DIR
+    jxstilts run --config=configs/adversarial.py --config.data_dir=DIR --workdir=W
+    python -m benchmarks.languages W DIR          # fresh probes of the languages, with intervals over seeds
+
+Every arm trains the micro encoder on the same batches of MNLI and of text in eight languages, whose pairs of lines are
+as long as MNLI's. The text teaches nothing but the discriminator (docs/objectives.md).
+
+Arguments:
+    encoder=PATH   a bundle in place of the micro encoder
+    arms=A+B       some of ARMS; default: the strengths
+    seeds=3        their number
+    steps=150
+    rows=200       of each language in XNLI; 0 = all
+"""
+
+import pathlib
+
+import jxstilts
+from jxstilts.config import complete, parse_arg
+from jxstilts.models import bundle
+from jxstilts.study import Study
+from jxstilts.study.paths import model_path
+
+MICRO = pathlib.Path(jxstilts.__file__).parent / "miniworld" / "micro"
+LANGUAGES = ("en", "de", "es", "ru", "el", "hi", "ar", "tr")
+CLASSES = {"languages": LANGUAGES, "depth": 1, "width": 64}
+CRITIC = {"form": "wasserstein", "depth": 1, "width": 64, "updates": 5, "penalty": 10.0}
+ARMS = {
+    "strength 0": {**CLASSES, "strength": 0.0},  # the control: the discriminator is a probe
+    "strength 0.3": {**CLASSES, "strength": 0.3},
+    "strength 1": {**CLASSES, "strength": 1.0},
+    "strength 3": {**CLASSES, "strength": 3.0},
+    "cooperative": {**CLASSES, "strength": -1.0},
+    "random labels": {**CLASSES, "strength": 1.0, "labels": "random"},
+    "english or not": {"depth": 1, "width": 64, "strength": 1.0},
+    "uniform": {**CLASSES, "strength": 1.0, "form": "uniform"},
+    "critic": {**CRITIC, "strength": 1.0},
+}
+STRENGTHS = "+".join(name for name in ARMS if name.startswith("strength"))
+
+
+def get_config(arg: str | None = None):
+    arg = parse_arg(arg, encoder=str(MICRO), arms=STRENGTHS, seeds=3, steps=150, rows=200)
+    arg.encoder = model_path(arg.encoder, "encoder")
+    meta = bundle.read_meta(arg.encoder)
+    phases, evaluations = {}, {}
+    for arm in arg.arms.replace("_", " ").split("+"):
+        for seed in range(arg.seeds):
+            name = f"{arm.replace(' ', '_').replace('.', '_')}-seed{seed}"
+            phases[name] = _phase(arg, ARMS[arm], seed)
+            for task, what in (
+                ("xnli", {"languages": LANGUAGES, "limit": arg.rows}),
+                ("tatoeba", {"languages": LANGUAGES[1:], "all_layers": True}),
+            ):
+                evaluations[f"{name}-{task}"] = {
+                    "phase": name, "model": "micro", "intermediate": arm, "target": "xnli" if task == "xnli" else "",
+                    "what": {"tasks": (task,), "split": "test", "options": {"max_length": 64}, **what},
+                }  # fmt: skip
+    return complete(
+        Study,
+        {
+            "study": "adversarial",
+            "data_dir": "",
+            "model": {"family": meta["family"], **meta["config"]},
+            "tokenizer": {"path": str(pathlib.Path(arg.encoder) / "tokenizer")},
+            "phases": phases,
+            "evaluations": evaluations,
+        },
+    )
+
+
+def _phase(arg, options: dict, seed: int) -> dict:
+    text = {
+        "languages": LANGUAGES, "objective": "none", "mode": "mixed", "amount": 1.0, "batch_size": 16, "max_length": 32,
+        "sampling_exponent": 0.0, "paired": True, "lengths_of": "mnli",
+    }  # fmt: skip
+    return {
+        "init": arg.encoder,
+        "tasks": {"mnli": {"batch_size": 16, "max_length": 32, "buckets": 1, "packed": False}, "text": text},
+        "objectives": {
+            "domain": {
+                "streams": ("mnli", "text"), "objective": "adversarial", "options": options,
+                "optimizer": {"learning_rate": 3e-3, "warmup": 0.0, "weight_decay": 0.0},
+            },
+        },
+        "steps": arg.steps,
+        "optimizer": {"learning_rate": 1e-3, "warmup": 0.1},
+        "select": {"metric": ""},
+        "seed": seed,
+    }  # fmt: skip
