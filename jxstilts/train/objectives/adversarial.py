@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jxstilts.config import setting
 from jxstilts.models.heads import cross_entropy, segment_means
 from jxstilts.models.layers import gelu
 from jxstilts.runtime import InputError, suggest
@@ -48,34 +49,35 @@ def ramp(progress: jax.Array, start: float) -> jax.Array:
 class Objective(base.Objective):
     """Which examples are which language, and what the discriminator and its gradient are.
 
-    form: what the encoder hears. "reversal": the gradient of the discriminator's cross-entropy, reversed. "uniform":
-    that of the cross-entropy between equal shares and what the discriminator says. "wasserstein": the discriminator is
-    a critic Q, and the encoder lowers mean Q(English) - mean Q(others).
-    languages: a class for each of these; () = two classes, English or not.
-    labels: "random": a language drawn for each example, the same in every epoch: a control.
-    layer: the hidden state that is read, 0 = embeddings, -1 = last.
-    depth, width, dropout: hidden layers of the discriminator (GELU), 0 = it is linear; their width; dropout on each.
-    strength: of the reversed gradient at the end; 0: the discriminator is a probe; below 0: it and the encoder work
-    together (controls). start: share of the steps before it rises from 0.
-    updates: of the discriminator in a step, on the same states. clip: largest absolute value of its parameters, 0 =
-    any. penalty: weight of (|dQ/dx| - 1)^2 at each example's states (Gulrajani et al. 2017, who take points between
-    examples; here a batch gives the same number however it is cut).
+    A penalty is taken at each example's states, where Gulrajani et al. (2017) take points between examples: so a batch
+    gives the same number however it is cut.
     """
 
     WHOLE_VOCABULARY = False
     READS_LANGUAGE = True
-    form: str = "reversal"
-    languages: tuple[str, ...] = ()
-    labels: str = "true"
-    layer: int = -1
-    depth: int = 1
-    width: int = 1024
-    dropout: float = 0.1
-    strength: float = 0.1
-    start: float = 0.1
-    updates: int = 1
-    clip: float = 0.0
-    penalty: float = 0.0
+    form: str = setting(
+        "reversal",
+        "what the encoder hears. reversal: the gradient of the discriminator's cross-entropy, reversed; uniform: that "
+        "of the cross-entropy between equal shares and what the discriminator says; wasserstein: the discriminator is a "
+        "critic Q, and the encoder lowers mean Q(English) - mean Q(others)",
+        allowed=FORMS,
+    )
+    languages: tuple[str, ...] = setting((), "a class for each of these; () = two classes, English or not")
+    labels: str = setting(
+        "true", "random: a language drawn for each example, the same in every epoch, as a control", allowed=LABELS
+    )
+    layer: int = setting(-1, "the hidden state that is read; 0 = the embeddings, -1 = the last")
+    depth: int = setting(1, "hidden layers of the discriminator (GELU); 0 = it is linear", least=0)
+    width: int = setting(1024, "units of each of its hidden layers", least=1)
+    dropout: float = setting(0.1, "dropout on each of its hidden layers", least=0)
+    strength: float = setting(
+        0.1,
+        "of the reversed gradient at the end; 0: the discriminator is a probe, below 0: it and the encoder work together",
+    )
+    start: float = setting(0.1, "share of the steps before the strength rises from 0", least=0)
+    updates: int = setting(1, "updates of the discriminator in a step, on the same states", least=1)
+    clip: float = setting(0.0, "largest absolute value of the discriminator's parameters; 0 = any", least=0)
+    penalty: float = setting(0.0, "weight of (|dQ/dx| - 1)^2 of a critic", least=0)
 
     def __post_init__(self):
         for what, value, known in (("form", self.form, FORMS), ("labels", self.labels, LABELS)):
