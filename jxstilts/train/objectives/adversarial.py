@@ -58,8 +58,8 @@ class Objective(base.Objective):
     form: str = setting(
         "reversal",
         "what the encoder hears. reversal: the gradient of the discriminator's cross-entropy, reversed; uniform: that "
-        "of the cross-entropy between equal shares and what the discriminator says; wasserstein: the discriminator is a "
-        "critic Q, and the encoder lowers mean Q(English) - mean Q(others)",
+        "of the cross-entropy between equal shares and what the discriminator says; wasserstein: the discriminator is "
+        "a critic Q, and the encoder lowers mean Q(English) - mean Q(others)",
         allowed=FORMS,
     )
     languages: tuple[str, ...] = setting((), "a class for each of these; () = two classes, English or not")
@@ -72,7 +72,7 @@ class Objective(base.Objective):
     dropout: float = setting(0.1, "dropout on each of its hidden layers", least=0)
     strength: float = setting(
         0.1,
-        "of the reversed gradient at the end; 0: the discriminator is a probe, below 0: it and the encoder work together",
+        "of the reversed gradient at the end; 0: the discriminator is a probe; below 0: the encoder helps it",
     )
     start: float = setting(0.1, "share of the steps before the strength rises from 0", least=0)
     updates: int = setting(1, "updates of the discriminator in a step, on the same states", least=1)
