@@ -22,7 +22,7 @@ def corpus() -> pathlib.Path:
     """The data_dir of real public data, where the environment names one."""
     path = os.environ.get("JXSTILTS_DATA")
     if not path or not pathlib.Path(path).is_dir():
-        pytest.skip("JXSTILTS_DATA does not name a data_dir (README: Tests on real data)")
+        pytest.skip("JXSTILTS_DATA does not name a data_dir (docs/development.md: Tests)")
     return pathlib.Path(path)
 
 
