@@ -5,7 +5,7 @@
 
 The encoder is a Hugging Face folder or a bundle, by default multilingual-e5-small, which is an embedding model and not
 XLM-R (configs/real_study.py says more). Trained in English, token embeddings frozen: COPA (XCOPA and its
-machine-translated test), TyDiQA's sentences (LAReQA, whose candidates are cut at 96 tokens, not at the release's 256;
+machine-translated test), TyDiQA's sentences (LAReQA, whose candidates are cut at 64 tokens, not at the release's 256;
 SQuAD is not in the corpus), POS (38 languages), TyDiQA's answers (MultiCheckList, XQuAD). Without training: LAReQA and
 Tatoeba. XNLI, NER, MLQA and TyDiQA are in configs/real_study.py.
 
@@ -40,8 +40,8 @@ EVALUATIONS = {
     "udpos": ("pos", {"split": "test", "options": {"max_length": 128}}),
     "xquad": ("answers", {"split": "test", "options": {"max_length": 256, "doc_stride": 128}}),
     "multichecklist": ("answers", {"split": "test", "options": {"max_length": 128}}),
-    "lareqa": ("sentences", {"split": "test", "options": {"max_length": 96}}),
-    "lareqa-untrained": ("", {"split": "test", "options": {"max_length": 96}}),
+    "lareqa": ("sentences", {"split": "test", "options": {"max_length": 64}}),
+    "lareqa-untrained": ("", {"split": "test", "options": {"max_length": 64}}),
 }
 
 
