@@ -91,9 +91,9 @@ def _random(options) -> Loaded:
     config = make_config("mt5", options.model)
     model = Model(config, (HeadSpec(HEAD, HEAD),), family="mt5")
     params = jax.device_get(jax.jit(model.init)(jax.random.key(options.seed)))
-    words = params["heads"][HEAD]["words"]
-    words[:] = words * config.width**-0.5
+    words = params["heads"][HEAD]["words"] * config.width**-0.5
     words[config.eos_id] = 0.0  # never the likeliest of so many
+    params["heads"][HEAD]["words"] = words
     return Loaded(model, params)
 
 

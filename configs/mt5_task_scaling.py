@@ -13,10 +13,10 @@ equal probability.
 Arguments (lists are joined by +):
     tasks=0+1+3+9       values of k
     seeds=3             their number
-    text=1500           steps of span corruption
-    between=400         steps of the intermediate phase
-    questions=400       steps of the questions
-    limit=40            questions of MLQA that are asked in each pair
+    text=6000           steps of span corruption
+    between=300         steps of the intermediate phase
+    questions=800       steps of the questions
+    limit=20            questions of MLQA that are asked in each pair
     width=64
     smoke               a handful of steps and rows, to check the path
 """
@@ -35,7 +35,7 @@ SENTINELS = 100
 
 def get_config(arg: str | None = None):
     arg = parse_arg(
-        arg, tasks="0+1+3+9", seeds=3, text=1500, between=400, questions=400, limit=40, width=64, smoke=False
+        arg, tasks="0+1+3+9", seeds=3, text=6000, between=300, questions=800, limit=20, width=64, smoke=False
     )
     counts = [int(part) if part.isdecimal() else -1 for part in arg.tasks.split("+")]
     if not all(0 <= count <= len(INTERMEDIATE) for count in counts):
@@ -57,9 +57,9 @@ def get_config(arg: str | None = None):
             name = f"k{count}-s{seed}"
             streams = {f"{task}_text": own for task in order[:count]}
             mixed = {**streams, "text": beside} if count else {"text": text}
-            phases[name] = _phase("text", mixed, steps["between"], 1e-3, seed)
+            phases[name] = _phase("text", mixed, steps["between"], 4e-3, seed)
             squad = {"squad_v1_text": own, "text": beside}
-            phases[f"{name}-questions"] = _phase(name, squad, steps["questions"], 1e-3, seed)
+            phases[f"{name}-questions"] = _phase(name, squad, steps["questions"], 4e-3, seed)
             evaluations[f"{name}-mlqa"] = {
                 "phase": f"{name}-questions", "model": "mt5", "intermediate": f"{count} tasks" if count else "none",
                 "target": "squad_v1_text",
