@@ -214,13 +214,13 @@ def text(row: Mapping[str, Any]) -> str:
             which += [f"{row['embeddings']:,} token embeddings occur"] if row["embeddings"] else []
             lines[-1] += (
                 f", {row['parameters'] - row['frozen']:,} of them trained; {'; '.join(which)}: "
-                f"{_gib(row['saved'])} a device less of moments and gradients"
+                f"{_gib(row['saved'])} a device of moments and gradients saved"
             )
     if "memory" in row:
         memory = row["memory"]
         lines += [
             f"  memory         {_gib(memory['total'])} a device: arguments {_gib(memory['arguments'])} (weights "
-            f"{_gib(memory['weights'])}, optimizer {_gib(memory['optimizer'])}), outputs beside them "
+            f"{_gib(memory['weights'])}, optimizer {_gib(memory['optimizer'])}), further outputs "
             f"{_gib(memory['outputs'])}, temporaries {_gib(memory['temporaries'])}, code {_gib(memory['code'])}"
             + (f", all token embeddings {_gib(memory['kept'])}" if memory["kept"] else ""),
             f"  FLOPs          {_count(row['flops'])} a device and step, in matrix products (the model: "

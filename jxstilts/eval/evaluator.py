@@ -289,7 +289,7 @@ def _stream(run: _Run, group: list) -> list[tuple[str, Collector]]:
     features = group[0][2] if len(group) == 1 else concatenate([features for _, _, features in group])
     limit = options.max_features if form.counts_features else 0
     if limit and len(group) > 1:
-        raise InputError(f"max_features of a task of the form {form.name!r} is for one language at a time")
+        raise InputError(f"max_features applies to one language at a time for a task of the form {form.name!r}")
     with _named(run.task, group):
         for places, array in _arrays(run.evaluator, run.head, features, form, limit):
             for index in places:

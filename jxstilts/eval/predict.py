@@ -85,7 +85,7 @@ def _check_finite(batch: Batch, array: np.ndarray) -> None:
     if (rows >= 0).any():
         raise InputError(
             f"the model's outputs are not finite (NaN or infinite), first in input {rows[rows >= 0].min()}: its "
-            "weights, or its dtype (float16 overflows where bfloat16 does not), are no good for these inputs"
+            "weights, or its dtype (float16 overflows where bfloat16 does not), do not suit these inputs"
         )
 
 

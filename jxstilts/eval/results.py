@@ -206,11 +206,11 @@ def in_words(notes: Mapping[str, Any], unknown_tags: str) -> str:
         parts.append(f"ranked among {notes['pool']:,} candidates")
     if notes.get("cut_words"):
         parts.append(
-            f"{notes['cut_words']:,} words are cut off over-long sentences and leave the values; values that end in "
+            f"{notes['cut_words']:,} words are cut off over-long sentences and not scored; values that end in "
             "_all count them as wrong (long_sentences='split' reads them)"
         )
     if notes.get("unreadable"):
-        parts.append(f"{notes['unreadable']:,} texts say nothing that can be read, and count as wrong")
+        parts.append(f"{notes['unreadable']:,} texts cannot be read as an answer, and count as wrong")
     if notes.get("unknown_tags"):
         tags = ", ".join(f"{tag} {count:,}" for tag, count in notes["unknown_tags"].items())
         what = "count as misses" if unknown_tags == "miss" else "are left out"

@@ -255,10 +255,10 @@ def details(it: Study) -> Table:
             f"{len(one.seeds)} / {len(one.others)}", str(len(one.languages) or "-"), *sizes, differ,
         ])  # fmt: skip
     notes = [
-        "Seeds: of the arm / of the baseline. Drawn as one: so many clusters of items are resampled together, such "
-        "as a sentence in all its languages, or the questions about one paragraph. Differ: in how many of these the "
-        "two runs differ, on which alone the test of one seed rests.",
-        "These languages only: the interval without the chance of having taken other languages.",
+        "Seeds: of the arm / of the baseline. Drawn as one: the number of clusters of items that are resampled "
+        "together, such as a sentence in all its languages, or the questions about one paragraph. Differ: the number "
+        "of clusters in which the two runs differ; the test of one seed uses these alone.",
+        "These languages only: the interval leaves out the chance of having chosen other languages.",
     ]
     body = [row for label, rows in groups.items() for row in ([label], *rows)]
     return Table("comparisons", "Every comparison with the baseline", header, body, notes)
@@ -283,8 +283,8 @@ def seeds(it: Study) -> Table:
                 "-" if student is None else interval(student, 2), it.collapse.count(arm, target),
             ])  # fmt: skip
     notes = [
-        "Over seeds alone, with these items and languages; difference: of paired seeds from the baseline. Collapsed: "
-        "how many of the runs; ?: nothing tells.",
+        "Over seeds alone, with these items and languages. Difference: from the baseline, over paired seeds. "
+        "Collapsed: the number of runs; ?: it cannot be judged.",
     ]
     return Table("seeds", "Seeds: mean and standard deviation over runs", header, body, notes)
 

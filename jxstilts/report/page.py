@@ -192,20 +192,21 @@ def _methods(draws: int) -> list[str]:
         f"Intervals are 95 % percentile intervals from {draws:,} resamples. With one run of each arm, items are drawn "
         "with replacement, the same for both arms (paired bootstrap). With several, seeds, languages and items are "
         "drawn, crossed. Items that are the same in several languages, and the questions about one paragraph, are "
-        "drawn together. With few seeds such intervals are somewhat too short, so Student's interval over seeds stands "
-        "beside. Where one side is a single model (retrieval before any training), it is taken as it is.",
+        "drawn together. With few seeds such intervals are somewhat too short, so the tables also give Student's "
+        "interval over seeds. Where one side is a single model (retrieval before any training), it is taken as it is.",
         "p values are two-sided. With several runs of an arm, p inverts the interval. With one run of each, the two "
         "are exchanged at random in each cluster of items (approximate randomisation), in all ways where there are not "
-        "too many; of single items that are right or wrong this is McNemar's exact test. The mean "
-        "of tasks inverts its interval. In one language, interval and p leave out the chance of other languages.",
+        "too many; for single items that are right or wrong this is McNemar's exact test. For the mean of tasks, p "
+        "inverts the interval. In one language, interval and p leave out the chance of other languages.",
         "A mined pair counts at the threshold that the evaluation used; the chance in tuning it is not covered. The "
-        "mean of tasks takes their items, and their seeds, as independent.",
+        "mean of tasks takes the tasks' items and seeds as independent.",
         "p values are corrected by Holm over all comparisons of the first table, and by Benjamini-Hochberg over all "
-        "languages, arms and values of one task in the table of its languages: there are many of them, and a share of "
-        "false ones is borne where a single one would not be. A run counts as collapsed if none of its values in the "
-        "languages that it was trained in (mostly English) lies above the 95 % interval of a trivial rule, or if its "
-        "predictions there are all the same. A run that was evaluated in none of these languages is judged by all that "
-        "it has, at 95 % for all of them together; one without gold labels or a trivial rule only by its predictions.",
+        "languages, arms and values of one task in the table of its languages: with so many comparisons, a small share "
+        "of false ones is accepted. A run counts as collapsed if none of its values in the languages that it was "
+        "trained in (mostly English) lies above the 95 % interval of a trivial rule, or if its predictions there are "
+        "all the same. A run that was evaluated in none of these languages is judged by all its "
+        "languages, at 95 % for all of them together; a run without gold labels or a trivial rule, only by its "
+        "predictions.",
     ]
 
 

@@ -40,17 +40,17 @@ def robustness(it: Study, draws: int = 1000) -> Table | None:
         place for place in range(len(header)) if not place or any(len(row) > 1 and row[place] != "-" for row in body)
     ]
     notes = [
-        "Mean: over languages, both texts in one. Gap: English less the mean of the others. Mixed pairs: a context, or "
-        "a premise, in another language than what is asked of it; penalty: the mean less theirs. Right everywhere: of "
-        "the items that are right in English, the share that is right in every language that has them; an arm that "
-        "always says the same has 100.",
-        "Small print: the 95 % interval over items, which are drawn in all languages at once; of several seeds their "
-        "standard deviation.",
+        "Mean: over languages, both texts in the same one. Gap: English less the mean of the others. Mixed pairs: the "
+        "context, or the premise, is in another language than the question or the hypothesis. Penalty: the mean less "
+        "that of mixed pairs. Right everywhere: of the items that are right in English, the share that is right in "
+        "every language that has them; an arm with always the same answer has 100.",
+        "Small print: the 95 % interval over items, which are drawn in all languages at once; with several seeds, "
+        "their standard deviation.",
     ]
     if any(place > len(HEADINGS) for place in used):
         notes.append(
-            "Of generated answers, in per cent of the questions: not in the context, in a script that the context "
-            "lacks, none."
+            "Generated answers, in per cent of the questions: those not in the context, those in a script that the "
+            "context lacks, and those that are empty."
         )
     trimmed = [row if len(row) == 1 else [row[place] for place in used] for row in body]
     return Table("robustness", "How even answers are over languages", [header[place] for place in used], trimmed, notes)

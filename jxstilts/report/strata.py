@@ -31,8 +31,8 @@ def strata(it: Study) -> Table | None:
     if not body:
         return None
     notes = [
-        "Unweighted means over languages, without English. Of an arm that lacks some languages of a stratum, the mean "
-        "is over those that it has; n: of all arms together.",
+        "Unweighted means over languages, without English. If an arm lacks some languages of a stratum, its mean is "
+        "over those that it has; n counts the languages of all arms together.",
         "Labelled data: whether a phase of this study trains a task in the language. Distance: near below 0.2, far "
         "from 0.4 on (URIEL's syntax features). Sources: `jxstilts/tasks/languages.py`.",
     ]

@@ -148,10 +148,10 @@ def _beside(rows: list[dict]) -> str:
         for tag, count in row.get("unknown_tags", {}).items():
             tags.setdefault(tag, {})[(*run, row["language"])] = count
     words = max((sum(own.values()) for own in cut.values()), default=0)
-    parts = [f"{words:,} words are cut off over-long sentences and leave the values"] if words else []
+    parts = [f"{words:,} words are cut off over-long sentences and not scored"] if words else []
     if tags:
         found = ", ".join(f"{tag} {max(counts.values()):,}" for tag, counts in sorted(tags.items()))
-        parts.append(f"gold tags that a head cannot predict: {found} (words in the language that has most)")
+        parts.append(f"gold tags that a head cannot predict: {found} (words in the language with the most)")
     parts += [
         f"sentence vectors by {recipe}" for recipe in unique(row["sentence"] for row in rows if "sentence" in row)
     ]

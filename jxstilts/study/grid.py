@@ -183,7 +183,7 @@ def _check(grid: Grid, given: tuple[str, ...]) -> None:
         if base == NONE and extras:
             raise InputError(f"{where}.intermediates: {name!r}: nothing is trained there; leave +{extras[0]} out")
         if "mlm" in extras and "random" in grid.models.values():
-            raise InputError(f"{where}.intermediates: {name!r}: a random start has no MLM head to go on with")
+            raise InputError(f"{where}.intermediates: {name!r}: a random start has no MLM head to train further")
         for extra, key in (("mlm", "replay"), ("translated", "translated")):
             if extra in extras and not getattr(grid, key):
                 raise InputError(f"{where}.intermediates: {name!r} needs {where}.{key}")

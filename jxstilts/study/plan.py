@@ -311,28 +311,29 @@ def text(found: Mapping[str, Any]) -> str:
     for name, model in found["models"].items():
         if "parameters" in model:
             sizes = ", ".join(f"{model[key] / 2**30:.2f} GiB {key}" for key in ("weights", "optimizer", "gradients"))
-            lines.append(f"{name}: {model['parameters'] / 1e6:.1f} M parameters: {sizes}; beside activations and heads")
+            lines.append(f"{name}: {model['parameters'] / 1e6:.1f} M parameters: {sizes}; plus activations and heads")
             some |= model["embeddings"] > 0
             lines[-1] += f" ({model['embeddings']:.0%} are token embeddings)" if model["embeddings"] else ""
         else:
             lines.append(f"{name}: the size of {model['init']} is not known without fetching it")
     lines.append(
-        "Steps and tokens: rows as counted in data_dir, else of the official release; mean tokens of an input as in "
-        "public English data, unless a finished phase tells; at most: full rows. A question counts as one window."
+        "Steps and tokens are estimates: from the rows counted in data_dir, or those of the official release, and from "
+        "the mean tokens of an input in a finished phase, or in public English data. At most: tokens if every row were "
+        "full. A question counts as one window."
     )
     lines.append(
-        "Keeps: heads that are taken over from the start, beside its encoder; the others are new. Ends with: the best "
-        "of so many evaluations on rows of each task (in English, or select.languages), or the last step "
-        "(select.metric)."
+        "Keeps: the heads that the phase takes over from its start, besides the encoder; the others are new. Ends "
+        "with: the best of that many evaluations on rows of each task (in English, or select.languages), or the last "
+        "step (select.metric)."
     )
     if found["unknown_sizes"]:
         lines.append(
-            f"Not counted, since neither data nor an official size is there: {', '.join(found['unknown_sizes'])}"
+            f"Not counted, since neither data nor an official size is known: {', '.join(found['unknown_sizes'])}"
         )
     if some:
         lines.append(
-            "Token embeddings: optimizer and gradients are of those alone that occur in a phase's data, where it may "
-            "leave the others out (phases.*.vocabulary); `jxstilts check` counts them."
+            "Token embeddings: a phase that may leave out those that do not occur in its data (phases.*.vocabulary) "
+            "has optimizer and gradients only of those that do; `jxstilts check` counts them."
         )
     if total["seconds_left"] is None:
         lines.append("No time: give --tokens_per_second=N, or a --workdir in which phases have finished.")

@@ -55,7 +55,7 @@ def run(
     began = time.monotonic()
     for name in (*study.phases, *study.evaluations):
         if pathlib.PurePath(name).name != name or name.startswith("."):
-            raise InputError(f"config: {name!r} cannot be the name of a phase or an evaluation: folders are named so")
+            raise InputError(f"config: {name!r} cannot be the name of a phase or an evaluation: it names a folder")
     workdir = runtime.make_folder(workdir, "--workdir")
     processes.same("the config", configs.fingerprint(study))
     with _seat(workdir, shard) as seat:
