@@ -14,7 +14,7 @@ import pytest
 import samples
 from safetensors.numpy import load_file
 
-from jxstilts import cli, study, tasks
+from jxstilts import cli, mesh, study, tasks
 from jxstilts.config import complete
 from jxstilts.data import tokenizer
 from jxstilts.models import bundle, export
@@ -144,8 +144,9 @@ def test_phases_of_ones_own():
 
 
 @pytest.mark.parametrize("which", ["my_flax_model", "my_embedding_model"])
-def test_python(which, tmp_path, monkeypatch, capsys):
+def test_python(which, tmp_path, monkeypatch, capsys, one_device):
     pytest.importorskip("jxstilts.api")
+    monkeypatch.setattr(mesh, "make_mesh", lambda *axes: one_device)
     tokens = samples.word_tokenizer()
     tokenizer.save(tokens, tmp_path / "tokenizer")
     recipe = (EmbeddingSpec("embedding", "embedding", recipe=Recipe(normalise=True)),)
