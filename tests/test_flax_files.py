@@ -77,7 +77,10 @@ def test_safetensors_of_a_flax_model(folder):
     assert same(huggingface.load(folder), huggingface.load(HERE / "xlmr_classification"))
 
 
-def test_torch_and_safetensors_files_go_before_it(folder):
+def test_safetensors_go_before_it_and_torch_files_behind(folder):
+    (folder / "pytorch_model.bin").write_bytes(b"")
+    write_flax(folder / "flax_model.msgpack", tensors())
+    assert same(huggingface.load(folder), huggingface.load(HERE / "xlmr_classification"))
     (folder / "flax_model.msgpack").write_bytes(b"")
     save_file(tensors(), folder / "model.safetensors")
     assert same(huggingface.load(folder), huggingface.load(HERE / "xlmr_classification"))
@@ -96,6 +99,8 @@ def test_what_is_no_such_file_is_refused_in_one_line(folder):
         (serialization.msgpack_serialize(wrong), "expected nested dictionaries of arrays, found a list"),
         (serialization.msgpack_serialize([1]), "expected nested dictionaries of arrays, found a list"),
         (serialization.to_bytes({**nested, "more": np.zeros(3)}), r"more: not expected, found \(3,\)"),
+        (serialization.to_bytes({"a": {"kernel": np.ones((2, 2)), "scale": np.ones(2)}}), "both a.weight"),
+        (b"\xc7\x0c\x01\x93\x91\x01\xa6object\xc4\x00", "damaged, or not a file of transformers' Flax models"),
     ):
         file.write_bytes(changed)
         with pytest.raises(InputError, match=message) as caught:

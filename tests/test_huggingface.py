@@ -391,7 +391,7 @@ def test_hub_id(monkeypatch, tmp_path):
     (snapshot / "model.safetensors").unlink()
     with pytest.raises(InputError, match="holds no weights"):
         huggingface.load("some-model")
-    patterns = ("model*.safetensors", "pytorch_model*.bin", "flax_model*.msgpack")
+    patterns = ("model*.safetensors", "flax_model*.msgpack", "pytorch_model*.bin")
     assert asked[1:] == [("some-model", None, pattern) for pattern in patterns]
 
 

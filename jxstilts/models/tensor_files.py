@@ -17,9 +17,9 @@ import numpy as np
 from jxstilts.runtime import InputError, sha256_file, shown
 
 FLOATS = ("F64", "F32", "F16", "BF16")
-WEIGHTS = (
-    "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
-    "flax_model.msgpack", "flax_model.msgpack.index.json",
+WEIGHTS = (  # the first that is there; torch files, which need torch, come last
+    "model.safetensors", "model.safetensors.index.json", "flax_model.msgpack", "flax_model.msgpack.index.json",
+    "pytorch_model.bin", "pytorch_model.bin.index.json",
 )  # fmt: skip
 FLAX = {"kernel": "weight", "scale": "weight", "embedding": "weight"}  # last part of a Flax name -> of torch's
 TOKENIZERS = ("tokenizer.json", "*.bpe.model", "vocab.txt")  # any one is enough to make a tokenizer
@@ -212,7 +212,9 @@ def _open_flax(path: pathlib.Path) -> dict[str, Tensor]:
 
     try:
         state = msgpack_restore(path.read_bytes())
-    except (AttributeError, LookupError, OSError, OverflowError, RecursionError, TypeError, ValueError) as error:
+    except (
+        ArithmeticError, AttributeError, LookupError, MemoryError, OSError, RecursionError, TypeError, ValueError,
+    ) as error:  # fmt: skip
         reason = _one_line(error) or type(error).__name__
         raise InputError(f"{path}: damaged, or not a file of transformers' Flax models: {reason}") from error
     found, waiting = {}, [("", state)]
