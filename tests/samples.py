@@ -96,3 +96,22 @@ def ids(tokenizer, text: str) -> list[int]:
 def rows(features) -> list[list[int]]:
     """The tokens of each feature."""
     return [features.tokens[a:b].tolist() for a, b in itertools.pairwise(features.offsets)]
+
+
+def flax_names(tensors: dict) -> dict:
+    """{torch name: array} -> {name of transformers' Flax model, its parts joined by "/": array}."""
+    found = {}
+    for name, array in tensors.items():
+        place, _, last = name.replace(".", "/").rpartition("/")
+        if last == "weight":
+            kind = place.rpartition("/")[2]
+            last = "embedding" if kind.endswith("embeddings") else "scale" if "norm" in kind.lower() else "kernel"
+        found[f"{place}/{last}"] = array.T if last == "kernel" else array
+    return found
+
+
+def write_flax(file: pathlib.Path, tensors: dict) -> None:
+    """Writes what transformers' Flax models save: `flax.serialization` of nested dictionaries."""
+    from flax import serialization, traverse_util
+
+    file.write_bytes(serialization.to_bytes(traverse_util.unflatten_dict(flax_names(tensors), sep="/")))

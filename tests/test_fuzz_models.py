@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import samples
 from golden.batches import HERE
+from safetensors.numpy import load_file
+from samples import write_flax
 
 from jxstilts import checkpoint
 from jxstilts.checkpoint import digests, leaves
@@ -114,6 +116,21 @@ def test_index_of_shards(folder, count):
         assert all(tensor.file.parent == folder for tensor in tensor_files.open_tensors(folder).values())
 
     fuzz.run("index.json", count, attempt, str(folder))
+
+
+@fuzz.shares(40, 2000)
+def test_flax_files(folder, count):
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    file = folder / "flax_model.msgpack"
+    write_flax(file, tensors)
+    content = file.read_bytes()
+
+    def attempt(plan):
+        fuzz.put(file, fuzz.mutate(content, plan, fuzz.BYTES), plan)
+        check_model(huggingface.load(folder).model)
+
+    fuzz.run("flax_model.msgpack", count, attempt, str(folder))
 
 
 @pytest.mark.slow

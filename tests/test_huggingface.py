@@ -381,17 +381,18 @@ def test_hub_id(monkeypatch, tmp_path):
     asked = []
 
     def download(name, revision, allow_patterns):
-        asked.append((name, revision, "pytorch_model*.bin" in allow_patterns))
+        asked.append((name, revision, allow_patterns[1]))
         return str(snapshot)
 
     monkeypatch.setattr(hub, "snapshot_download", download)
     provenance = huggingface.load("someone/some-model@v2").meta["provenance"]
     assert provenance["source"] == "someone/some-model" and provenance["revision"] == "c0ffee" * 6
-    assert asked == [("someone/some-model", "v2", False)]
+    assert asked == [("someone/some-model", "v2", "model*.safetensors")]
     (snapshot / "model.safetensors").unlink()
     with pytest.raises(InputError, match="holds no weights"):
         huggingface.load("some-model")
-    assert asked[1:] == [("some-model", None, False), ("some-model", None, True)]
+    patterns = ("model*.safetensors", "flax_model*.msgpack", "pytorch_model*.bin")
+    assert asked[1:] == [("some-model", None, pattern) for pattern in patterns]
 
 
 def test_hub_out_of_reach(monkeypatch):

@@ -1,7 +1,7 @@
-"""Weight files as they are published: safetensors, whole or sharded, or torch files; from a folder or from a hub.
+"""Weight files as they are published: safetensors, torch or Flax files, whole or sharded; from a folder or from a hub.
 
 Formats: https://huggingface.co/docs/safetensors (header of 8 bytes + JSON, then raw tensors); torch files are read with
-`weights_only=True`, which builds tensors and nothing else.
+`weights_only=True`, Flax files (flax_model.msgpack) by `flax.serialization`; both build arrays and nothing else.
 """
 
 import dataclasses
@@ -10,13 +10,18 @@ import pathlib
 import re
 import shutil
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import numpy as np
 
 from jxstilts.runtime import InputError, sha256_file, shown
 
 FLOATS = ("F64", "F32", "F16", "BF16")
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+WEIGHTS = (  # the first that is there; torch files, which need torch, come last
+    "model.safetensors", "model.safetensors.index.json", "flax_model.msgpack", "flax_model.msgpack.index.json",
+    "pytorch_model.bin", "pytorch_model.bin.index.json",
+)  # fmt: skip
+FLAX = {"kernel": "weight", "scale": "weight", "embedding": "weight"}  # last part of a Flax name -> of torch's
 TOKENIZERS = ("tokenizer.json", "*.bpe.model", "vocab.txt")  # any one is enough to make a tokenizer
 TOKENIZER_FILES = (
     *TOKENIZERS, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
@@ -58,9 +63,11 @@ def fetch(source: str | pathlib.Path) -> tuple[pathlib.Path, dict]:
                 "is no network, download the folder elsewhere (hf download) and give its path instead"
             ) from error
 
-    folder = download("config.json", "model*.safetensors", "model.safetensors.index.json", *TOKENIZER_FILES)
-    if not any((folder / file).exists() for file in WEIGHTS[:2]):
-        folder = download("config.json", "pytorch_model*.bin", "pytorch_model.bin.index.json", *TOKENIZER_FILES)
+    for whole, index in zip(WEIGHTS[::2], WEIGHTS[1::2], strict=True):
+        stem, _, end = whole.partition(".")
+        folder = download("config.json", f"{stem}*.{end}", index, *TOKENIZER_FILES)
+        if (folder / whole).exists() or (folder / index).exists():
+            break
     return folder, {"source": name, "revision": folder.name}
 
 
@@ -92,6 +99,8 @@ def open_tensors(folder: pathlib.Path) -> dict[str, Tensor]:
     ):
         raise InputError(f"{weights}: expected a 'weight_map' of tensor names to files of the same folder")
     _check_names(weights, (*index, *index.values()))
+    if weights.name.startswith("flax"):
+        index = {_torch_name(name.replace("/", ".")): file for name, file in index.items()}
     found: dict[str, Tensor] = {}
     for file in sorted(set(index.values())):
         tensors = _open_file(folder / file)
@@ -134,7 +143,8 @@ def copy_tokenizer(source: pathlib.Path, target: pathlib.Path) -> dict[str, str]
 def _open_file(path: pathlib.Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise InputError(f"{path}: this file of the model is missing")
-    return _open_safetensors(path) if path.suffix == ".safetensors" else _open_torch(path)
+    openers = {".safetensors": _open_safetensors, ".msgpack": _open_flax}
+    return openers.get(path.suffix, _open_torch)(path)
 
 
 def _open_safetensors(path: pathlib.Path) -> dict[str, Tensor]:
@@ -154,9 +164,10 @@ def _open_safetensors(path: pathlib.Path) -> dict[str, Tensor]:
         file = safe_open(path, framework="np")
         slices = {name: file.get_slice(name) for name in file.keys()}
         _check_names(path, slices)
-        return {
+        found = {
             name: Tensor(tuple(part.get_shape()), part.get_dtype(), path, reader(name)) for name, part in slices.items()
         }
+        return _from_flax(found) if (file.metadata() or {}).get("format") == "flax" else found
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: damaged, or not a safetensors file: {_one_line(error)}") from error
 
@@ -193,6 +204,62 @@ def _open_torch(path: pathlib.Path) -> dict[str, Tensor]:
         name: Tensor(tuple(tensor.shape), short.get(tensor.dtype, str(tensor.dtype)), path, reader(tensor))
         for name, tensor in state.items()
     }
+
+
+def _open_flax(path: pathlib.Path) -> dict[str, Tensor]:
+    """Reads what transformers' Flax models save: nested dictionaries of arrays; the whole file stays in memory."""
+    from flax.serialization import msgpack_restore
+
+    try:
+        state = msgpack_restore(path.read_bytes())
+    except (
+        ArithmeticError, AttributeError, LookupError, MemoryError, OSError, RecursionError, TypeError, ValueError,
+    ) as error:  # fmt: skip
+        reason = _one_line(error) or type(error).__name__
+        raise InputError(f"{path}: damaged, or not a file of transformers' Flax models: {reason}") from error
+    found, waiting = {}, [("", state)]
+    while waiting:
+        where, node = waiting.pop()
+        if not isinstance(node, dict):
+            raise InputError(f"{path}: expected nested dictionaries of arrays, found a {type(node).__name__}")
+        _check_names(path, node)
+        for name, value in node.items():
+            if isinstance(value, np.ndarray):
+                found[where + name] = value
+            else:
+                waiting.append((f"{where}{name}.", value))
+    _check_names(path, found)
+    short = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+    kinds = {name: array.dtype.name for name, array in found.items()}
+    return _from_flax({
+        name: Tensor(array.shape, short.get(kinds[name], kinds[name]), path, partial(array.astype, np.float32))
+        for name, array in found.items()
+    })  # fmt: skip
+
+
+def _from_flax(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Gives tensors of a Flax model their names and shapes in the torch model: a kernel is a weight transposed.
+
+    As transformers' own modeling_flax_pytorch_utils (version 4).
+    """
+    found = {}
+    for name, tensor in tensors.items():
+        if name.rpartition(".")[2] == "kernel":
+            tensor = dataclasses.replace(tensor, shape=tensor.shape[::-1], read=partial(_transposed, tensor))
+        today = _torch_name(name)
+        if today in found:
+            raise InputError(f"{tensor.file}: {name} and another tensor are both {today}")
+        found[today] = tensor
+    return found
+
+
+def _torch_name(name: str) -> str:
+    begin, dot, last = name.rpartition(".")
+    return begin + dot + FLAX.get(last, last)
+
+
+def _transposed(tensor: Tensor) -> np.ndarray:
+    return tensor.read().T
 
 
 def _check_names(path: pathlib.Path, names: Iterable) -> None:
