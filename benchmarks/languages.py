@@ -3,9 +3,9 @@
     jxstilts run --config=configs/adversarial.py --config.data_dir=DIR --workdir=W
     python -m benchmarks.languages W DIR
 
-One row for each arm of W whose encoders were evaluated on Tatoeba, at its last hidden state (`--state`: another). The
-probe tells English and all languages of Tatoeba in DIR apart (`eval.probes`). Intervals are Student's (95 %) over
-seeds; with one seed there is none. `--out` writes every state of every run as JSON.
+One row for each arm of W whose encoders were evaluated on Tatoeba (`all_layers`), at its last hidden state (`--state`:
+another). The probe tells English and all languages of Tatoeba in DIR apart (`eval.probes`). Intervals are Student's
+(95 %) over seeds; with one seed there is none. `--out` writes every state of every run as JSON.
 """
 
 import argparse
@@ -83,8 +83,9 @@ def _states(path: pathlib.Path, pairs: dict[str, dict]) -> list[dict[str, float]
 
 def _beside(study: Folder, run: Run, state: int, states: int) -> dict[str, float]:
     """Returns the run's retrieval in that state, and the accuracy of its arm and seed on XNLI, without English."""
-    name = f"accuracy@{state % states}"
-    found = {"tatoeba": float(np.mean([rows[name]["value"] for rows in run.rows.values()]))}
+    phase, metric = next(iter(next(iter(run.rows.values())).values()))["phase"], f"accuracy@{state % states}"
+    curve = [row["value"] for row in study.curves if row["phase"] == phase and row["metric"] == metric]
+    found = {"tatoeba": float(np.mean(curve))} if curve else {}
     for target in study.targets:
         for other in study.of(run.arm, target) if target.task == "xnli" else ():
             if other.seed == run.seed:
