@@ -265,7 +265,8 @@ def _write_report(workdir: str, draws: int | None = None) -> None:
 
     def say(done: int, total: int) -> None:
         progress.steps = total
-        progress.show(done, {})
+        if total:
+            progress.show(done, {})
 
     print(f"the whole report: {page.write(workdir, comparisons.DRAWS if draws is None else draws, say)}")
 
@@ -276,7 +277,9 @@ def _world(options) -> None:
     if not (options.seed.isascii() and options.seed.isdecimal()):
         raise InputError(f"--seed={options.seed}: a whole number")
     record = miniworld.write(options.folder, options.size, int(options.seed), options.vary, options.force)
-    print(f"{options.folder}: {record['files']} files, {len(record['languages'])} languages, sha256 {record['sha256']}")
+    print(
+        f"{options.folder}: {record['files']:,} files, {len(record['languages'])} languages, sha256 {record['sha256']}"
+    )
 
 
 def _tasks(options) -> None:

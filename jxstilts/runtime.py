@@ -58,6 +58,11 @@ def shown(text: str, longest: int = 1000) -> str:
     return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text[:longest])
 
 
+def counted(number: int, noun: str) -> str:
+    """Returns "1 phase", "2,000 phases"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def shown_list(names: Iterable[str], most: int = 20) -> str:
     """Returns names for an error message, the first `most` of them."""
     names = [f"{name!r:.60}" for name in names]

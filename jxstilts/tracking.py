@@ -7,6 +7,7 @@ import math
 import os
 import pathlib
 import platform
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -189,13 +190,20 @@ class Throughput:
 
 
 class Progress:
-    """One line that is rewritten on a terminal, and printed now and then where output goes to a file."""
+    """One line that is rewritten on a terminal, and printed now and then where output goes to a file.
 
-    def __init__(self, name: str, steps: int, quiet: bool = False, every_seconds: float = 15.0):
+    later: tokens that are to be trained on after this; with the speed of this they say when all is done. None: unknown.
+    """
+
+    def __init__(
+        self, name: str, steps: int, quiet: bool = False, every_seconds: float = 15.0, later: float | None = None
+    ):
         self.name, self.steps, self.quiet = name, steps, quiet or not processes.first()  # one speaks for all
         self.live = sys.stderr.isatty()
-        self.every = every_seconds
+        self.every, self.later = every_seconds, later
         self.last = 0.0
+        self.began = time.monotonic()
+        self.open = False  # does a line stand on the terminal that has no end yet?
 
     def show(self, step: int, values: Mapping[str, float]) -> None:
         now = time.monotonic()
@@ -206,16 +214,46 @@ class Progress:
             "loss": "loss {:.4f}", "learning_rate": "lr {:.2e}", "examples_per_second": "{:.1f} ex/s",
             "tokens_per_second": "{:.0f} real tok/s", "packing_efficiency": "{:.0%} full", "mfu": "MFU {:.1%}",
         }  # fmt: skip
-        parts = [text.format(values[name]) for name, text in names.items() if name in values]
-        if "eta_seconds" in values:
-            parts.append(f"ETA {clock(values['eta_seconds'])}")
-        line = f"{self.name} {step}/{self.steps}  " + "  ".join(parts)
-        print(f"\r{line:<110}" if self.live else line, end="" if self.live else "\n", file=sys.stderr, flush=True)
+        parts = [f"{self.name} {step}/{self.steps}", *self._left(step, values)]
+        parts += [text.format(values[name]) for name, text in names.items() if name in values]
+        line = "  ".join(parts)
+        if not self.live:
+            print(line, file=sys.stderr, flush=True)
+            return
+        self._rewrite(line)
+        if step >= self.steps:
+            self.close()
+
+    def _left(self, step: int, values: Mapping[str, float]) -> list[str]:
+        """Says how long this takes, and all that comes after it too."""
+        seconds, speed = values.get("eta_seconds"), values.get("tokens_per_second")
+        if seconds is None and not values and 0 < step < self.steps:  # no training, which compiles at first
+            seconds = (time.monotonic() - self.began) / step * (self.steps - step)
+        if seconds is None:
+            return []
+        whole = f", all phases {clock(seconds + self.later / speed)}" if self.later and speed else ""
+        return [f"ETA {clock(seconds)}{whole}"]
+
+    def _rewrite(self, line: str) -> None:
+        width = shutil.get_terminal_size().columns - 1  # a line that wraps cannot be rewritten
+        print(f"\r{line[:width]:<{width}}", end="", file=sys.stderr, flush=True)
+        self.open = True
 
     def note(self, text: str) -> None:
         """Prints a line of its own."""
-        if not self.quiet:
-            print(("\n" if self.live else "") + f"{self.name}: {text}", file=sys.stderr, flush=True)
+        if self.quiet:
+            return
+        if self.open:
+            self._rewrite("")
+            print("\r", end="", file=sys.stderr)
+            self.open = False
+        print(f"{self.name}: {text}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Ends the line that stands on the terminal, so that others can print."""
+        if self.open:
+            print(file=sys.stderr, flush=True)
+            self.open = False
 
 
 def clock(seconds: float) -> str:

@@ -118,7 +118,7 @@ def test_a_lack_of_memory_names_the_keys(run, unbroken, tmp_path, monkeypatch, e
     with pytest.raises(study.Failed) as failed:
         run(tmp_path)
     said = str(failed.value)
-    assert said.startswith(f"phase p failed: phase p: out of {text} (") and "\n" not in said
+    assert said.startswith(f"phase p failed: out of {text} (") and "\n" not in said
     for key in (
         "config.phases.p.tasks.qqp.batch_size=16", "config.phases.p.accumulation=1", "config.compute.remat",
         "config.compute.dtype", "config.mesh.fsdp", "`jxstilts check`",

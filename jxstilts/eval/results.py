@@ -152,7 +152,8 @@ def add(
         return [pair for pair in request.pairs() if pair not in have]
 
     wanted = [(task, language) for task, language in processes.first_says(f"what {name} lacks", missing)]
-    progress = tracking.Progress(f"evaluate {name}", len(wanted))
+    title = name if name == "evaluate" else f"evaluate {name}"  # that of the command is named so
+    progress = tracking.Progress(title, len(wanted))
     if request.benchmark:
         there = lambda pair: tasks.available(pair[0], data_dir, request.split_of(pair[0]), pair[1], request.source)  # noqa: E731
         wanted = _keep(wanted, there, progress, "no data")
@@ -168,7 +169,7 @@ def add(
     done = 0
     for task in dict.fromkeys(task for task, _ in wanted):
         languages = [language for other, language in wanted if other == task]
-        progress = tracking.Progress(f"evaluate {name}, {task}", len(languages))
+        progress = tracking.Progress(f"{title}, {task}", len(languages))
         run = partial(own.languages, tasks.get(task), head=request.head or None, all_layers=request.all_layers)
         recipe = {}
         if evaluator.reads_plain(loaded.model, tasks.get(task), request.head or None):
@@ -195,6 +196,7 @@ def add(
                     items.prune(folder, name, mine)
             done += 1
             progress.show(number, {})
+        progress.close()
         if stop(done) and done < len(wanted):
             raise runtime.Interrupted(f"evaluation {name}: stopped after {done} of {len(wanted)}; kept")
 

@@ -65,7 +65,7 @@ def not_judged(folder: Folder, found: Collapse) -> str:
 def sentences(folder: Folder, found: Collapse) -> list[str]:
     """Returns a line on each run that collapsed, and one on those that could not be judged."""
     lines = [
-        f"Collapsed: {', '.join(filter(None, arm))} on {folder.label(target)}, seed {seed}: "
+        f"Collapsed: {arm.title} on {folder.label(target)}, seed {seed}: "
         f"{'; '.join(REASONS[reason] for reason in reasons)} ({' '.join(found.languages[arm, target, seed])})."
         for (arm, target, seed), reasons in found.reasons.items()
     ]

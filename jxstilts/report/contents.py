@@ -65,7 +65,7 @@ class Study:
 
     def who(self, arm: Arm) -> str:
         """Returns the name of an arm."""
-        return f"{arm.model}, {arm.intermediate or '-'}" if self.several else arm.intermediate or "-"
+        return arm.title if self.several else arm.intermediate or "-"
 
 
 def study(workdir: Any, draws: int, say: Callable[[int, int], None]) -> Study:
@@ -189,14 +189,11 @@ def _headline_notes(it: Study) -> list[str]:
     for one in it.found:
         for note in one.notes:
             lacks.setdefault((one.arm, note), {})[folder.label(one.target)] = None
-    notes += [
-        f"Missing: {arm.model}, {arm.intermediate} on {', '.join(labels)}: {note}"
-        for (arm, note), labels in lacks.items()
-    ]
+    notes += [f"Missing: {arm.title} on {', '.join(labels)}: {note}" for (arm, note), labels in lacks.items()]
     for arm in folder.arms:
         absent = [folder.label(target) for target in folder.targets if not folder.of(arm, target)]
         if absent:
-            notes.append(f"Missing: {arm.model}, {arm.intermediate} has no result on {', '.join(absent)}.")
+            notes.append(f"Missing: {arm.title} has no result on {', '.join(absent)}.")
     if folder.twice:
         notes.append(f"Evaluated twice for one arm and seed, the first counts; left out: {', '.join(folder.twice)}.")
     return notes

@@ -20,7 +20,7 @@ from jxstilts.report import comparisons
 from jxstilts.report.contents import Study, columns_of, signed
 from jxstilts.report.folder import BASELINE, SOURCE, Arm, Target
 from jxstilts.report.table import name
-from jxstilts.runtime import atomic_write
+from jxstilts.runtime import atomic_write, counted
 
 # Okabe and Ito's colours, which the colour-blind tell apart; without yellow, too light for lines on white
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -183,7 +183,7 @@ def languages(it: Study, target: Target, metric: str) -> Figure | None:
     end = min(100.0, 1.05 * max(ends, default=1.0) or 1.0)
     panels = []
     for arm in arms:
-        title = f"{arm.model}, {arm.intermediate}" if several else arm.intermediate
+        title = arm.title if several else arm.intermediate
         base = whole.get(arm._replace(intermediate=BASELINE), {}) if arm.intermediate != BASELINE else {}
         drawn = {"base": base, "intervals": intervals[arm], "order": order}
         panels.append((title, functools.partial(_bars, values=whole[arm], metric=name(metric), end=end, **drawn)))
@@ -238,7 +238,7 @@ def layers(it: Study) -> Figure | None:
         for row in rows:
             value, state = row["metric"].split("@")
             if (row["task"], row["split"], value) == (task, split, metric):
-                label = f"{row['model']}, {row['intermediate']}" if several else row["intermediate"]
+                label = ", ".join(filter(None, (row["model"], row["intermediate"]))) if several else row["intermediate"]
                 lines.setdefault(label, {}).setdefault(int(state), []).append(row["value"])
         means = {
             label: ([*sorted(points)], [sum(points[state]) / len(points[state]) for state in sorted(points)])
@@ -299,7 +299,7 @@ def _lines(axes, lines: dict[str, tuple[list, list]], x: str, y: str) -> None:
     axes.grid(color=GREY, linewidth=0.3)
     axes.locator_params(axis="x", integer=True, nbins=6)
     if many:
-        axes.set_title(f"{axes.get_title(loc='left')} ({len(lines)} phases)", loc="left")
+        axes.set_title(f"{axes.get_title(loc='left')} ({counted(len(lines), 'phase')})", loc="left")
     elif len(lines) > 1:
         width = max(map(len, lines))
         axes.legend(loc="upper left", bbox_to_anchor=(0, -0.22), ncols=1 if width > 22 else 2, handlelength=2.6)

@@ -29,6 +29,11 @@ class Arm(NamedTuple):
     model: str
     intermediate: str
 
+    @property
+    def title(self) -> str:
+        """The name of the arm; an evaluation from elsewhere has no intermediate task."""
+        return ", ".join(filter(None, self))
+
 
 class Target(NamedTuple):
     """A task and the split that was evaluated."""

@@ -11,7 +11,7 @@ from jxstilts.report.contents import Study
 from jxstilts.report.figures import Figure
 from jxstilts.report.phases import run_table, selection_table
 from jxstilts.report.sheet import Table
-from jxstilts.runtime import atomic_write
+from jxstilts.runtime import atomic_write, counted
 
 CSS = """
 :root { color-scheme: light dark; --ink: #1a1a1a; --paper: #fff; --faint: #595959; --line: #c8c8c8; --band: #f3f4f6; }
@@ -148,16 +148,16 @@ def summary(it: Study) -> list[str]:
     folder, parts = it.folder, []
     seeds = sorted({run.seed for runs in folder.runs.values() for run in runs})
     shown = ", ".join(map(str, seeds))
-    what = f"{_count(len(folder.english), 'task')} in English"
+    what = f"{counted(len(folder.english), 'task')} in English"
     if folder.targets:
-        what = f"{_count(len(folder.arms), 'arm')} on {_count(len(folder.targets), 'target task')}"
-    parts.append(f"{what}, {_count(len(seeds), 'seed')} ({shown}).")
+        what = f"{counted(len(folder.arms), 'arm')} on {counted(len(folder.targets), 'target task')}"
+    parts.append(f"{what}, {counted(len(seeds), 'seed')} ({shown}).")
     tested = [one for one in [*it.found, *it.means] if one.estimate]
     if tested:
         held = [one for one in tested if one.significant]
         up = sum(one.value > 0 for one in held)
         parts.append(
-            f"Of {_count(len(tested), 'comparison')} with the baseline, {len(held)} hold after correction: "
+            f"Of {counted(len(tested), 'comparison')} with the baseline, {len(held)} hold after correction: "
             f"{up} up, {len(held) - up} down."
         )
     elif it.found:
@@ -175,7 +175,7 @@ def summary(it: Study) -> list[str]:
     ]
     if it.collapsed:
         parts.append(
-            f"{_count(len(it.collapsed), 'run')} collapsed (no better than a trivial rule, or one and the same "
+            f"{counted(len(it.collapsed), 'run')} collapsed (no better than a trivial rule, or one and the same "
             "prediction everywhere); counted in."
         )
     if text := collapse.not_judged(folder, it.collapse):
@@ -208,10 +208,6 @@ def _methods(draws: int) -> list[str]:
         "languages, at 95 % for all of them together; a run without gold labels or a trivial rule, only by its "
         "predictions.",
     ]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _markdown(it: Study, parts) -> str:

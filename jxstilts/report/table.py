@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from jxstilts.report import collapse, phases
 from jxstilts.report.folder import SOURCE, Arm, Folder, Target, load, unique
 from jxstilts.report.sheet import Table, markdown
-from jxstilts.runtime import atomic_write
+from jxstilts.runtime import atomic_write, counted
 from jxstilts.tasks.languages import LANGUAGES
 
 METRICS = {
@@ -126,7 +126,7 @@ def about(folder: Folder, target: Target) -> str:
     """Returns a line on the rows of a target: split, number, cap, what a trivial rule scores."""
     rows = [row for row in _rows(folder, target) if row["metric"] in target.metrics]
     counts = sorted({row["n"] for row in rows})
-    shown = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    shown = counted(counts[0], "row") if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,} rows"
     caps = _caps(rows)
     capped = f" ({caps})" if caps else ""
     baselines = []
@@ -135,7 +135,7 @@ def about(folder: Folder, target: Target) -> str:
         if values:
             baselines.append(f"{name(metric)} {sum(values) / len(values):.1f}")
     trivial = f"; a trivial rule scores {', '.join(baselines)}" if baselines else ""
-    return f"{target.task}: {target.split} split, {shown} rows per language{capped}{trivial}{_beside(rows)}"
+    return f"{target.task}: {target.split} split, {shown} per language{capped}{trivial}{_beside(rows)}"
 
 
 def _beside(rows: list[dict]) -> str:
@@ -172,7 +172,7 @@ def languages(folder: Folder, target: Target) -> Table:
     rows = [row for row in _rows(folder, target) if row["metric"] in target.metrics]
     arms = evaluated(folder, target)
     metrics = unique(row["metric"] for row in rows)
-    header = ["language", "n", *(", ".join(filter(None, arm)) for arm in arms)]
+    header = ["language", "n", *(arm.title for arm in arms)]
     body = []
     for language in folder.languages(target):
         mine = [row for row in rows if row["language"] == language]

@@ -19,7 +19,7 @@ from jxstilts.config import differences, fingerprint, plain
 from jxstilts.models import bundle
 from jxstilts.models.layers import Compute
 from jxstilts.models.model import Model, family_module, make_config
-from jxstilts.runtime import InputError
+from jxstilts.runtime import InputError, counted
 from jxstilts.study import starts
 from jxstilts.study.config import Study, order
 from jxstilts.train import identity, mixture, vocabulary
@@ -302,10 +302,10 @@ def text(found: Mapping[str, Any]) -> str:
     total = found["totals"]
     lines += [
         "",
-        f"{total['phases']:,} phases ({total['done']:,} done): {total['steps']:,} steps, "
+        f"{counted(total['phases'], 'phase')} ({total['done']:,} done): {counted(total['steps'], 'step')}, "
         f"{_count(total['tokens'])} tokens (at most {_count(total['at_most'])}), "
         f"{_time(total['seconds_left'])} of training left",
-        f"{total['evaluations']:,} evaluations of {total['pairs']:,} pairs of task and language",
+        f"{counted(total['evaluations'], 'evaluation')} of {counted(total['pairs'], 'pair')} of task and language",
     ]
     some = False
     for name, model in found["models"].items():

@@ -163,9 +163,10 @@ class _Worker:
         except (InputError, jax.errors.JaxRuntimeError) as error:
             cause = str(error).strip().partition("\n")[0]
         cause = next(filter(None, processes.meet(f"the end of {kind} {name}", cause, failure=cause)), "")
-        if cause:
+        cause = cause.removeprefix(f"{kind} {name}: ")
+        if cause:  # in full at the end
             self.failed[kind, name] = cause
-            self.say(f"{kind} {name} failed: {cause}")
+            self.say(f"{kind} {name} failed; why: {record}")
         if processes.first():
             content = {"kind": kind, "name": name, "cause": cause, "host": platform.node(), "pid": os.getpid()}
             if cause:
@@ -220,9 +221,10 @@ class _Worker:
         own, done = self._claim(name, phase, model.config, start.meta["sha256"] if start else None, tokenizer_dir)
         if done:
             return
-        if processes.first():
-            self.say(f"phase {self.names.index(name) + 1}/{len(self.names)}: {name}{self._left()}")
-        place = phases.Place(self.workdir / "phases" / name, study.data_dir, self.cache_dir, self.mesh)
+        left, later = self._left(name) if processes.first() else ("", None)
+        self.say(f"phase {self.names.index(name) + 1}/{len(self.names)}: {name}{left}")
+        folder = self.workdir / "phases" / name
+        place = phases.Place(folder, study.data_dir, self.cache_dir, self.mesh, later=later)
         check = None
         if phase.select.metric:
             check = _dev_evaluator(study, phase, tokenizer_dir, self.cache_dir, self.mesh)
@@ -244,13 +246,19 @@ class _Worker:
 
         return own, processes.first_says(f"the folder of {name}", claim)
 
-    def _left(self) -> str:
-        """What is left to train, where finished phases tell how fast it goes."""
+    def _left(self, name: str) -> tuple[str, float | None]:
+        """Returns (what is left to train, where finished phases tell how fast it goes; the tokens after this phase).
+
+        The latter are None where they are not known, or where other workers train them too.
+        """
         try:
-            seconds = plan.seconds_left(plan.rows(self.study, self.workdir))
+            rows = plan.rows(self.study, self.workdir)
         except InputError:  # data that cannot be read: the phase that needs it says so
-            seconds = None
-        return "" if seconds is None else f"  (all phases: about {tracking.clock(seconds)} of training left)"
+            return "", None
+        seconds = plan.seconds_left(rows)
+        text = "" if seconds is None else f"  (all phases: about {tracking.clock(seconds)} of training left)"
+        tokens = [row.tokens for row in rows if row.state != "done" and row.name != name]
+        return text, None if self.shard or None in tokens else sum(tokens)
 
     def _evaluate(self, key: str, evaluation: Evaluation, stop: Callable[[int], bool]) -> None:
         study, folder = self.study, self.workdir / "phases" / evaluation.phase

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Iterator
 
 from jxstilts import forms, tasks
+from jxstilts.runtime import counted
 
 WIDTH = 120
 
@@ -36,7 +37,8 @@ def _fields(spec: tasks.TaskSpec) -> dict[str, str | None]:
         "metric": spec.metric or "none",
         "head": head and (head if head == spec.name else f"{head} (trained on {head})"),
         "recipe": recipe
-        and f"batch {recipe.batch_size}, length {recipe.max_length}, {recipe.epochs} epochs ({recipe.source})",
+        and f"batch {recipe.batch_size}, length {recipe.max_length}, {counted(recipe.epochs, 'epoch')} "
+        f"({recipe.source})",
         "as text": spec.text and f"{spec.name}{tasks.AS_TEXT}: {spec.text.source}",
         "source": spec.url,
         "licence": spec.licence,

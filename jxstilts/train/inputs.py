@@ -19,7 +19,7 @@ from jxstilts.mesh import batch_divisor
 from jxstilts.models import attention
 from jxstilts.models.checks import check_vocabulary
 from jxstilts.models.model import HeadSpec, Model, family_module
-from jxstilts.runtime import InputError, suggest
+from jxstilts.runtime import InputError, counted, suggest
 from jxstilts.tasks.languages import LANGUAGES
 from jxstilts.train import mixture, objectives, vocabulary
 from jxstilts.train.mixture import Stream
@@ -276,7 +276,7 @@ def _task(phase, stream, tokenizer, model, place) -> _Made:
     notes = (
         f"{sum(map(len, rows)):,} training rows"
         + (f" in {', '.join(stream.languages)}" if stream.languages != ("en",) else ""),
-        f"{len(lengths):,} inputs, {len(first)} steps an epoch, "
+        f"{counted(len(lengths), 'input')}, {counted(len(first), 'step')} an epoch, "
         f"{batching.efficiency(first, features.lengths):.1%} of the tokens are real; {shapes}",
     )
     made = {"fields": spec.form.batch_fields(model.template), "max_segments": units * choices}
@@ -397,9 +397,9 @@ def _text(phase, stream, tokenizer, model, place, like) -> _Made:
 
     first = planner(0)
     notes = (
-        f"{len(features.tokens):,} tokens of text in {len(parts)} languages, drawn with p ~ tokens^"
+        f"{len(features.tokens):,} tokens of text in {counted(len(parts), 'language')}, drawn with p ~ tokens^"
         f"{stream.sampling_exponent}{f', as long as {stream.lengths_of}' * bool(stream.lengths_of)}; "
-        f"{len(first)} steps an epoch, "
+        f"{counted(len(first), 'step')} an epoch, "
         f"{batching.efficiency(first, features.lengths):.1%} of the tokens are real",
     )
     made = {"fields": form.batch_fields(model.template), "max_segments": MAX_SEGMENTS}

@@ -150,13 +150,17 @@ class Phase:
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where a phase runs: its folder, the data, the caches and the devices."""
+    """Where a phase runs: its folder, the data, the caches and the devices.
+
+    later: tokens that the study trains on after it; None: not known.
+    """
 
     folder: pathlib.Path
     data_dir: str
     cache_dir: pathlib.Path
     mesh: Mesh
     quiet: bool = False
+    later: float | None = None
 
 
 def _explained(train: Callable) -> Callable:
@@ -208,7 +212,7 @@ def run(
     losses = terms.losses(phase)
     model = terms.with_extra(model, losses)
     params, taken = handover.take_over(model, start.params if start else None, phase.keep_heads, phase.seed, place.mesh)
-    progress = tracking.Progress(name, phase.steps, place.quiet)
+    progress = tracking.Progress(name, phase.steps, place.quiet, later=place.later)
     for text in (f"{key}: {', '.join(value) or '-'}" for key, value in plain(taken).items()):
         progress.note(text)
     provenance = {"phase": name, "identity": own, "handover": plain(taken), "hardware": tracking.hardware(place.mesh)}
@@ -237,6 +241,7 @@ def run(
         best = loop.run(evaluate, stop)
         record = finish(best, {"steps": loop.now, "best": loop.meta["best"]})
     finally:
+        progress.close()
         loop.checkpoints.close()
     processes.meet("the end of a phase")
     if processes.first():
