@@ -6,11 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_text_to_text import features, make_model, make_template
 
 from jxstilts import tasks
 from jxstilts.data import batching
 from jxstilts.forms import Reading
+from jxstilts.models import generation
 from jxstilts.models.layers import Compute
 from jxstilts.models.model import HeadSpec
 
@@ -85,3 +88,12 @@ def test_the_encoder_alone_takes_every_head(made, task, kind):
     assert moved == {"encoder": True, "heads": True}
     decoder = [x for path, x in jax.tree.leaves_with_path(slopes["encoder"]) if "decoder" in jax.tree_util.keystr(path)]
     assert not any(float(jnp.abs(x).max()) for x in decoder)  # which no such head reads
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([(3, 96), (2, 2, 250), (1, 2560)]), st.sampled_from([1, 2, 8]))
+def test_the_largest_by_blocks_are_top_k(seed, shape, count):
+    """Of many equal values, too, of which the first counts."""
+    logits = jnp.asarray(np.random.default_rng(seed).integers(0, 40, shape).astype(np.float32))
+    for found, wanted in zip(generation.largest(logits, count), jax.lax.top_k(logits, count), strict=True):
+        np.testing.assert_array_equal(found, wanted)
