@@ -98,6 +98,15 @@ def rows(features) -> list[list[int]]:
     return [features.tokens[a:b].tolist() for a, b in itertools.pairwise(features.offsets)]
 
 
+def random_params(model):
+    """Parameters of a model's shapes, without compiling its `init`."""
+    import jax
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: rng.normal(0, 0.1, leaf.shape).astype(np.float32), model.abstract()[0])
+
+
 def flax_names(tensors: dict) -> dict:
     """{torch name: array} -> {name of transformers' Flax model, its parts joined by "/": array}."""
     found = {}
@@ -105,7 +114,8 @@ def flax_names(tensors: dict) -> dict:
         place, _, last = name.replace(".", "/").rpartition("/")
         if last == "weight":
             kind = place.rpartition("/")[2]
-            last = "embedding" if kind.endswith("embeddings") else "scale" if "norm" in kind.lower() else "kernel"
+            embedded = kind.endswith("embeddings") or kind in ("shared", "relative_attention_bias")  # the latter: T5's
+            last = "embedding" if embedded else "scale" if "norm" in kind.lower() else "kernel"
         found[f"{place}/{last}"] = array.T if last == "kernel" else array
     return found
 

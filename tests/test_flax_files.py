@@ -9,10 +9,11 @@ import pytest
 from flax import serialization, traverse_util
 from golden.batches import HERE
 from safetensors.numpy import load_file, save_file
-from samples import flax_names, write_flax
+from samples import flax_names, random_params, write_flax
 
 from jxstilts.checkpoint import digests, leaves
-from jxstilts.models import huggingface
+from jxstilts.models import export, huggingface
+from jxstilts.models.model import HeadSpec, Model, make_config
 from jxstilts.runtime import InputError
 
 
@@ -52,6 +53,21 @@ def test_names_are_those_of_transformers():
         "classifier/out_proj/kernel": (16, 3),
     }.items():
         assert names[name].shape == shape
+
+
+def test_an_encoder_and_decoder(tmp_path):
+    model = Model(make_config("mt5", "tiny"), (HeadSpec("text_to_text", "text_to_text"),), family="mt5")
+    made = huggingface.Loaded(model, random_params(model))
+    export.to_huggingface(made, tmp_path / "model")
+    weights = tmp_path / "model/model.safetensors"
+    names = flax_names(load_file(weights))
+    own = {name.replace("/scale", "/weight"): array for name, array in names.items()}  # FlaxT5LayerNorm's
+    weights.with_name("flax_model.msgpack").write_bytes(
+        serialization.to_bytes(traverse_util.unflatten_dict(own, sep="/"))
+    )
+    weights.unlink()
+    assert {"shared/embedding", "lm_head/kernel", "decoder/final_layer_norm/weight"} <= set(own)
+    assert same(huggingface.load(tmp_path / "model"), made)
 
 
 def test_shards_and_half_precision(folder):

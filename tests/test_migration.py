@@ -9,13 +9,12 @@ import re
 import types
 import typing
 
-import jax
 import pytest
 import samples
 from safetensors.numpy import load_file
 
 from jxstilts import cli, mesh, study, tasks
-from jxstilts.config import complete
+from jxstilts.config import complete, load
 from jxstilts.data import tokenizer
 from jxstilts.models import bundle, export
 from jxstilts.models.heads.embedding import EmbeddingSpec, Recipe
@@ -23,13 +22,12 @@ from jxstilts.models.model import Model, make_config
 from jxstilts.study import Study
 from jxstilts.train.phase import Phase
 
-PAGE = (pathlib.Path(__file__).parent.parent / "docs/migration.md").read_text(encoding="utf-8")
+ROOT = pathlib.Path(__file__).parent.parent
+PAGE = (ROOT / "docs/migration.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 COMMANDS = re.findall(r"^(jxstilts .*?)(?: +#.*)?$", "".join(re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)), re.M)
-OURS = {  # what stands in place of a key or an option: values, and names of other things here
-    "()", "params", "anli_plus", "mlm", "configs/paper.py", "spans", "NAME_text", "mt5", "classification", "squad_v1",
-    "config.json", "keep_heads",
-}  # fmt: skip
+# What stands in place of a key or an option: a value, the name of a head, a task or a family.
+OURS = ("()", "NAME_text", "anli_plus", "classification", "mlm", "mt5")
 CALLS = ("api.", "model.", "retrieval.", "encode(", "params[", "form=", "layer=", "pooling=")
 
 
@@ -125,10 +123,30 @@ def check(text, options):
         check_key(text)
 
 
-def test_commands(options):
+def test_commands(options, tmp_path, monkeypatch):
     assert len(COMMANDS) == 5
+    (tmp_path / "DATA").mkdir()
     for text in COMMANDS:
         check_command(text, options)
+        if text.startswith("jxstilts run "):
+            words = [word for word in text.split() if word.startswith("--config")]
+            words = [
+                word.replace("=DATA", f"={tmp_path}/DATA").replace("=configs", f"={ROOT}/configs") for word in words
+            ]
+            made = study.from_config(load(words))
+            assert {evaluation.target for evaluation in made.evaluations.values()} >= {"xnli", "udpos", "tydiqa"}
+            protocols = {phase.protocol for phase in made.phases.values() if phase.tasks}
+            assert protocols == {"xtreme" if "protocol=xtreme" in text else "authors"}
+
+
+def test_a_flax_model_becomes_a_bundle_and_a_folder(tmp_path, monkeypatch, capsys):
+    write_model(tmp_path / "MY_FLAX_MODEL", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for text in COMMANDS[:2]:
+        assert cli.main(text.split()[1:]) == 0
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {
+        each.name for each in pathlib.Path("my_folder").iterdir()
+    }
 
 
 def test_phases_of_ones_own():
@@ -143,21 +161,23 @@ def test_phases_of_ones_own():
     assert {name: stream.max_length for name, stream in multi.tasks.items()} == {"mnli": 256, "squad_v1": 256}
 
 
+def write_model(folder, place, heads=()):
+    """Writes a tiny model as one of transformers' Flax models, or with heads as a folder in safetensors."""
+    tokens = samples.word_tokenizer()
+    tokenizer.save(tokens, place / "tokenizer")
+    model = Model(make_config("xlmr", "tiny", vocab_size=len(tokens), layers=1, max_positions=16), heads)
+    export.to_huggingface(bundle.Loaded(model, samples.random_params(model), place / "tokenizer"), folder)
+    if not heads:
+        samples.write_flax(folder / "flax_model.msgpack", load_file(folder / "model.safetensors"))
+        (folder / "model.safetensors").unlink()
+
+
 @pytest.mark.parametrize("which", ["my_flax_model", "my_embedding_model"])
 def test_python(which, tmp_path, monkeypatch, capsys, one_device):
     pytest.importorskip("jxstilts.api")
     monkeypatch.setattr(mesh, "make_mesh", lambda *axes: one_device)
-    tokens = samples.word_tokenizer()
-    tokenizer.save(tokens, tmp_path / "tokenizer")
     recipe = (EmbeddingSpec("embedding", "embedding", recipe=Recipe(normalise=True)),)
-    heads = recipe if which == "my_embedding_model" else ()
-    model = Model(make_config("xlmr", "tiny", vocab_size=len(tokens)), heads)
-    made = bundle.Loaded(model, jax.jit(model.init)(jax.random.key(0)), tmp_path / "tokenizer")
-    export.to_huggingface(made, tmp_path / which)
-    if which == "my_flax_model":
-        weights = tmp_path / which / "model.safetensors"
-        samples.write_flax(tmp_path / which / "flax_model.msgpack", load_file(weights))
-        weights.unlink()
+    write_model(tmp_path / which, tmp_path, recipe if which == "my_embedding_model" else ())
     monkeypatch.chdir(tmp_path)
     (code,) = [code for code in PYTHON if which in code]
     exec(compile(code, "migration.md", "exec"), {})
