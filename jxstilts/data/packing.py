@@ -17,7 +17,7 @@ from jxstilts.runtime import InputError
 SAMPLE = 2**15  # units that shapes are chosen from: 1024 batches of 32
 LONGEST_ROW, ROW = 2**15 - 1, np.uint32(2**16)  # see `_fit`
 ROWS = (128, 256)  # tokens of a row of an evaluation, where its features are short: scores cost the row's length
-ALONE = 4  # row lengths of an evaluation whose inputs stand alone: each is compiled once
+ALONE = 6  # row lengths of an evaluation whose inputs stand alone: each is compiled once
 SEGMENT = 4  # tokens: a row of an evaluation has room for as many features as if each had so few
 
 

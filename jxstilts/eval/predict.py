@@ -23,18 +23,22 @@ def predict(model: Model, params: Params, head: str, batch: Batch, mesh: Mesh | 
     With a mesh, a host batch is put on it (rows over the batch axes) and the result is whole on every device. Heads of
     one type with the same labels share a compilation, whatever their names and those beside them.
     """
-    spec = dataclasses.replace(model.head(head).spec, name="")
+    own = model.head(head)
+    spec, run = dataclasses.replace(own.spec, name=""), compiled(own.decodes)
     params = {"encoder": params["encoder"], "heads": {"": params["heads"].get(head, {})}}
     model, head = model.with_heads(spec), ""
     if mesh is not None:
-        return compiled()(model, head, replicated(mesh), params, put_whole(batch, mesh))
-    return compiled()(model, head, None, params, dict(batch))
+        return run(model, head, replicated(mesh), params, put_whole(batch, mesh))
+    return run(model, head, None, params, dict(batch))
 
 
 @functools.cache
-def compiled():
-    """Returns `_predict`, jitted: at the first call, since which options suit it depends on the platform."""
-    return jax.jit(_predict, static_argnums=(0, 1, 2), compiler_options=compiler_options())
+def compiled(decodes: bool = False):
+    """Returns `_predict`, jitted: at the first call, since which options suit it depends on the platform.
+
+    decodes: token by token. Few rows times a table of words are a product that YNNPACK makes in half of Eigen's time.
+    """
+    return jax.jit(_predict, static_argnums=(0, 1, 2), compiler_options={} if decodes else compiler_options())
 
 
 @functools.cache

@@ -57,6 +57,7 @@ class Head(HeadBase):
 
     z_loss: float = 0.0
     whole_vocabulary = True
+    decodes = True
     spec_class: ClassVar[type[HeadSpec]] = TextSpec
 
     def decoder(self, train: bool = False) -> nn.Module:
