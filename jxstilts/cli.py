@@ -29,7 +29,7 @@ def _main(argv: list[str]) -> int:
             command = options.command
             if rest and command not in arguments.TAKE_CONFIG:
                 raise InputError(f"unknown option {rest[0]!r}; see `jxstilts {command} --help`")
-            options.rest = rest
+            options.rest, options.argv = rest, argv
             code = COMMANDS[command](options) or 0
             with writing("standard output"):
                 sys.stdout.flush()
@@ -67,7 +67,8 @@ def _run(options) -> None:
     try:
         with processes.joined(together), runtime.stop_requested() as signals, explained():
             speaks = processes.first()
-            study.run(plan, options.workdir, stop=processes.agreed(lambda step: bool(signals)), shard=shard)
+            stop = processes.agreed(lambda step: bool(signals))
+            study.run(plan, options.workdir, stop=stop, shard=shard, command=options.argv)
     except study.Failed:
         if speaks and (pathlib.Path(options.workdir) / "results.jsonl").exists():
             _tables(options.workdir)
@@ -151,6 +152,7 @@ def _evaluate(options) -> None:
         runtime.start()
         devices = mesh.make_mesh()
         if speaks:
+            tracking.keep_command(out, options.argv)
             print(f"devices: {tracking.hardware(devices)}", flush=True)
         loaded = bundle.load(options.model, compute=Compute(dtype=options.dtype), mesh=devices)
         labels = {

@@ -7,10 +7,11 @@ import math
 import os
 import pathlib
 import platform
+import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jxstilts import processes
@@ -155,6 +156,15 @@ def read_rows(path: str | pathlib.Path) -> list[dict]:
         return [json.loads(line) for line in lines[:-1] if line]  # the part after the last newline was never completed
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not rows of JSON: {error}") from error
+
+
+def keep_command(folder: str | pathlib.Path, argv: Sequence[str]) -> None:
+    """Adds the command line to FOLDER/commands.jsonl, with the time, unless it is the last one there."""
+    path = pathlib.Path(folder) / "commands.jsonl"
+    rows, line = read_rows(path), shlex.join(["jxstilts", *argv])
+    if not rows or rows[-1]["command"] != line:
+        rows.append({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "command": line})
+        atomic_write(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 class Throughput:

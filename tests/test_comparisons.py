@@ -11,7 +11,7 @@ from jxstilts import tasks as known
 from jxstilts.report import comparisons, contents, folder, resampling, transfer
 from jxstilts.report import table as tables
 from jxstilts.report.folder import Arm, Target
-from jxstilts.report.page import summary
+from jxstilts.report.overview import lines as summary
 from jxstilts.runtime import InputError
 
 XNLI = Target("xnli", "dev")

@@ -59,6 +59,8 @@ def whole(tmp_path_factory):
     done = folder / "phases/none-xnli-s0/DONE"
     done.write_text(done.read_text().replace("a" * 64, "none0" + "0" * 40))  # the checkpoint of its rows
     put(folder, *rows)
+    command = {"time": "2026-01-02T03:04:05Z", "command": "jxstilts run --workdir=w <"}
+    (folder / "commands.jsonl").write_text(json.dumps(command) + "\n")
     path = page.write(folder, draws=100)
     return folder / "report", Page(path.read_text(encoding="utf-8"))
 
@@ -100,6 +102,27 @@ def test_what_was_run_is_told(whole):
     assert len(unfinished) == 1 and "not finished" in unfinished[0]
     assert "Versions: jax 0.10.2" in text and "The hardware was not recorded." in text
     assert "best mean major metric on the first 300 English dev rows of its tasks, every 20 steps" in text
+
+
+def test_the_page_begins_with_what_was_found(whole):
+    """Date, command and two sentences stand before the first note; notes open on a click; languages have names."""
+    root, _ = whole
+    text = (root / "index.html").read_text(encoding="utf-8")
+    order = ["Results of ", "Made by <code>jxstilts run --workdir=w &lt;</code> on 2 January 2026.", " comparisons with the baseline",
+             "largest", 'class="notes"']  # fmt: skip
+    places = [text.index(part) for part in order]
+    assert places == sorted(places)
+    assert text.count("<details") == text.count("more note") > 5 and "<td>" in text
+    assert '<th scope="row" class="w">de German</th>' in text
+
+
+def test_wide_tables_say_that_they_scroll():
+    def reach(columns, rows=2):
+        table = Table("t", "c", ["who", *["value"] * columns], [["none", *["12.3"] * columns]] * rows)
+        return re.match(r'<div class="([^"]*)"', sheet.html(table))[1]
+
+    assert [reach(columns) for columns in (2, 8, 40)] == ["table", "table phone", "table page phone"]
+    assert "scrolls sideways" in sheet.html(Table("t", "c", ["who"], [["none"]]))
 
 
 def test_files_beside_the_page(whole):

@@ -63,6 +63,11 @@ class Study:
         """The heading of the names of arms."""
         return "model, intermediate" if self.several else "intermediate"
 
+    def value(self, arm: Arm, target: Target, metric: str) -> float | None:
+        """Returns an arm's mean over languages and seeds; None where it has none."""
+        own = comparisons.seeds_of(self.folder, arm, target, (metric,))
+        return own.mean if own else None
+
     def who(self, arm: Arm) -> str:
         """Returns the name of an arm."""
         return arm.title if self.several else arm.intermediate or "-"
@@ -103,9 +108,10 @@ def headline(it: Study) -> Table:
                 cells.append(_cell(it, arm, None, (), averages[arm], best, 0))
             body.append(cells)
     body.append(["trivial rule", *(_trivial(it, *column) for column in it.columns), *([""] * averaged)])
+    shown = 1 + 2 * any(one.estimate for one in [*it.found, *it.means]) + bool(it.collapsed)  # what its marks mean
     return Table(
         "headline", "Zero-shot transfer: the baseline in per cent, intermediate tasks as differences from it in points",
-        header, body, _headline_notes(it),
+        header, body, _headline_notes(it), shown=shown,
     )  # fmt: skip
 
 
@@ -172,12 +178,12 @@ def _headline_notes(it: Study) -> list[str]:
             f"* p < {comparisons.LEVEL:g}, corrected by Holm over the {len(tested)} comparisons of this table; "
             f"{sum(one.significant for one in tested)} hold."
         )
-        notes += how_tested([
-            ("mean of tasks" if one.target is None else folder.label(one.target), one.test) for one in tested
-        ])  # fmt: skip
     if it.collapsed:
         runs = len(it.collapsed)
         notes.append(f"† {runs} collapsed run{'s are' if runs > 1 else ' is'} counted in (see Collapsed runs).")
+    notes += how_tested([
+        ("mean of tasks" if one.target is None else folder.label(one.target), one.test) for one in tested
+    ])  # fmt: skip
     if text := collapse.not_judged(folder, it.collapse):
         notes.append(f"Whether a run collapsed could not be judged: {text}.")
     bare = [model for model in dict.fromkeys(a.model for a in folder.arms) if Arm(model, BASELINE) not in folder.arms]

@@ -102,6 +102,13 @@ class Strata:
     world: str
     groups: Mapping[str, tuple[str, ...]]
 
+    def title(self, code: str) -> str:
+        """Returns a language's code with its English name; the languages of a world have none."""
+        parts = code.split("-")
+        if self.world or any(part not in LANGUAGES for part in parts):
+            return code
+        return f"{code} {', '.join(dict.fromkeys(LANGUAGES[part].name for part in parts))}"
+
     def means(self, values: Mapping[str, float]) -> dict[str, statistics.Group]:
         """Returns {stratum: its mean}, without English, of the languages that are in one."""
         if self.world:

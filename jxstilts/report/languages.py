@@ -14,9 +14,10 @@ def languages(it: Study, target: Target) -> Table:
     plain = table.languages(it.folder, target)
     held = _by_place(it, target)
     arms = table.evaluated(it.folder, target)
+    codes = [*it.folder.languages(target), *[""] * len(plain.body)]  # means follow the languages
     body = [
-        [*row[:2], *(_cell(text, held.get((arm, row[0]), [])) for text, arm in zip(row[2:], arms, strict=True))]
-        for row in plain.body
+        [*row[:2], *(_cell(text, held.get((arm, code), [])) for text, arm in zip(row[2:], arms, strict=True))]
+        for row, code in zip(plain.body, codes, strict=False)
     ]
     every = [one for own in held.values() for one in own]
     notes = list(plain.notes)
@@ -29,7 +30,7 @@ def languages(it: Study, target: Target) -> Table:
             f"{sum(one.significant for one in every)} hold; of such, at most one in 20 is expected to be false.",
             *how_tested([(it.folder.label(target), one.test) for one in every]),
         ]
-    return dataclasses.replace(plain, body=body, notes=notes)
+    return dataclasses.replace(plain, body=body, notes=notes, shown=2 if every else 1)
 
 
 def _by_place(it: Study, target: Target) -> dict[tuple[Arm, str], list[InLanguage]]:

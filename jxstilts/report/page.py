@@ -2,21 +2,24 @@
 
 import html
 import pathlib
+import re
 from collections.abc import Callable
 from typing import Any
 
-from jxstilts.report import collapse, contents, figures, languages, pairs, robustness, sheet, strata, table, transfer
+from jxstilts.report import contents, figures, languages, overview, pairs, robustness, sheet, strata, table, transfer
 from jxstilts.report.comparisons import DRAWS
 from jxstilts.report.contents import Study
 from jxstilts.report.figures import Figure
 from jxstilts.report.phases import run_table, selection_table
 from jxstilts.report.sheet import Table
-from jxstilts.runtime import atomic_write, counted
+from jxstilts.runtime import atomic_write
 
 CSS = """
-:root { color-scheme: light dark; --ink: #1a1a1a; --paper: #fff; --faint: #595959; --line: #c8c8c8; --band: #f3f4f6; }
+:root { color-scheme: light dark; --ink: #1a1a1a; --paper: #fff; --faint: #595959; --line: #c8c8c8; --band: #f3f4f6;
+  --shade: rgb(0 0 0 / .3); }
 @media (prefers-color-scheme: dark) {
-  :root { --ink: #e8e8e8; --paper: #16181c; --faint: #a8a8a8; --line: #44474d; --band: #1f2228; }
+  :root { --ink: #e8e8e8; --paper: #16181c; --faint: #a8a8a8; --line: #44474d; --band: #1f2228;
+    --shade: rgb(255 255 255 / .35); }
 }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 76rem; padding: 1rem; color: var(--ink); background: var(--paper);
@@ -26,7 +29,11 @@ p, li { max-width: 46rem; }
 nav ul { display: flex; flex-wrap: wrap; gap: .2rem 1rem; padding: 0; list-style: none; }
 a { color: inherit; }
 .table { margin: 1rem 0 1.6rem; }
-.wide { overflow-x: auto; }
+.wide { overflow-x: auto; background:
+  linear-gradient(90deg, var(--paper) 40%, transparent) 0 0/3rem 100% no-repeat local,
+  linear-gradient(270deg, var(--paper) 40%, transparent) 100% 0/3rem 100% no-repeat local,
+  linear-gradient(90deg, var(--shade), transparent) 0 0/1rem 100% no-repeat scroll,
+  linear-gradient(270deg, var(--shade), transparent) 100% 0/1rem 100% no-repeat scroll; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-weight: 600; padding: .3rem 0; position: sticky; left: 0;
   max-width: calc(100vw - 2rem); }
@@ -39,17 +46,24 @@ tbody th:first-child, thead th:first-child { position: sticky; left: 0; backgrou
 tbody tr:hover > * { background: var(--band); }
 .group th { font-weight: 600; padding-top: .9rem; } .group span { position: sticky; left: .6rem; }
 td small { display: block; color: var(--faint); }
-.notes { font-size: .85rem; color: var(--faint); padding-left: 1.1rem; }
+.made, .made code { font-size: .85rem; color: var(--faint); overflow-wrap: anywhere; }
+.finding { font-size: 1.1rem; }
+.notes { font-size: .85rem; color: var(--faint); margin: .4rem 0; }
+.notes ul { padding-left: 1.1rem; margin: .3rem 0; } .notes summary { cursor: pointer; }
+.hint { display: none; font-weight: 400; color: var(--faint); } .page .hint { display: inline; }
 figure { margin: 1rem 0 1.6rem; }
 figcaption { font-weight: 600; font-size: .9rem; margin-bottom: .4rem; }
 .panels { display: flex; flex-wrap: wrap; gap: .8rem; align-items: flex-start; }
 .panel { max-width: 100%; overflow-x: auto; }
 .panel svg { display: block; width: 100%; height: auto; }
 td.w:last-child { min-width: 14rem; }
+@media (max-width: 40rem) { .phone .hint { display: inline; } }
 @media (max-width: 40rem) { tbody th:first-child { white-space: normal; min-width: 6rem; max-width: 8.5rem; } }
 @media print {
   html { font-size: 8.5pt; } body { max-width: none; padding: 0; } nav { display: none; }
-  .wide, .panel { overflow: visible; } table { font-size: 7pt; } th, td { padding: .1rem .25rem; }
+  .wide, .panel { overflow: visible; background: none; } .table .hint { display: none; }
+  .notes::details-content { content-visibility: visible; block-size: auto; } .notes summary { display: none; }
+  table { font-size: 7pt; } th, td { padding: .1rem .25rem; }
   tbody th:first-child, thead th:first-child { position: static; }
   tr, .panel { break-inside: avoid; } h2 { break-after: avoid; } thead { display: table-header-group; }
 }
@@ -143,48 +157,6 @@ def _no_distance(it: Study) -> str:
     return "No correlation with the syntactic distance: it needs 3 languages beside English."
 
 
-def summary(it: Study) -> list[str]:
-    """The first lines: what there is, what was found, what is missing."""
-    folder, parts = it.folder, []
-    seeds = sorted({run.seed for runs in folder.runs.values() for run in runs})
-    shown = ", ".join(map(str, seeds))
-    what = f"{counted(len(folder.english), 'task')} in English"
-    if folder.targets:
-        what = f"{counted(len(folder.arms), 'arm')} on {counted(len(folder.targets), 'target task')}"
-    parts.append(f"{what}, {counted(len(seeds), 'seed')} ({shown}).")
-    tested = [one for one in [*it.found, *it.means] if one.estimate]
-    if tested:
-        held = [one for one in tested if one.significant]
-        up = sum(one.value > 0 for one in held)
-        parts.append(
-            f"Of {counted(len(tested), 'comparison')} with the baseline, {len(held)} hold after correction: "
-            f"{up} up, {len(held) - up} down."
-        )
-    elif it.found:
-        parts.append("There are differences but no intervals: the items of these evaluations were not kept.")
-    if len(seeds) == 1:
-        parts.append("With one seed nothing can be said of what another seed would give.")
-    open_ = [phase.name for phase in it.phases if phase.record is None]
-    if open_:
-        parts.append(f"Not finished yet, so results may be missing: {', '.join(open_)}.")
-    parts += table.left_out(folder)
-    known = {f"{kind}-{row[kind]}" for row in folder.rows for kind in ("phase", "evaluation")}
-    parts += [
-        f"Failed: {name}: {cause}{'. Its results here are from before' * (name in known)}"
-        for name, cause in it.failed.items()
-    ]
-    if it.collapsed:
-        parts.append(
-            f"{counted(len(it.collapsed), 'run')} collapsed (no better than a trivial rule, or one and the same "
-            "prediction everywhere); counted in."
-        )
-    if text := collapse.not_judged(folder, it.collapse):
-        parts.append(f"Whether a run collapsed could not be judged: {text}.")
-    if folder.unscored:
-        parts.append(f"Predicted, but there are no gold labels to score: {table.unscored(folder)}.")
-    return parts
-
-
 def _methods(draws: int) -> list[str]:
     return [
         "A value is the metric in each language, averaged over languages, then over seeds. A difference is taken from "
@@ -211,7 +183,7 @@ def _methods(draws: int) -> list[str]:
 
 
 def _markdown(it: Study, parts) -> str:
-    lines = [f"# {it.folder.study}", "", *(f"{line}  " for line in summary(it)), ""]
+    lines = [f"# {it.folder.study}", "", *(f"{line}  " for line in overview.lines(it)), ""]
     for _, heading, blocks in parts:
         lines += [f"## {heading}", ""]
         for block in blocks:
@@ -244,9 +216,16 @@ def _html(it: Study, parts, drawn: dict[str, list[str]]) -> str:
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{title}</title>\n<style>{CSS}</style>\n</head>\n<body>\n<h1>{title}</h1>\n"
-        + "".join(f"<p>{html.escape(line)}</p>\n" for line in summary(it))
+        + "".join(f'<p class="made">{_code(line)}</p>\n' for line in overview.made(it.folder.path))
+        + f'<p class="finding">{html.escape(" ".join(overview.finding(it)))}</p>\n'
+        + "".join(f"<p>{html.escape(line)}</p>\n" for line in overview.caveats(it))
         + f'<nav aria-label="Contents"><ul>{links}</ul></nav>\n<main>\n{body}</main>\n</body>\n</html>\n'
     )
+
+
+def _code(line: str) -> str:
+    """Escapes a line; what stands between backticks is code."""
+    return re.sub("`(.*)`", r"<code>\1</code>", html.escape(line))
 
 
 def _block(block: Any, drawn: dict[str, list[str]]) -> str:

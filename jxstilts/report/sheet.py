@@ -7,6 +7,10 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jxstilts.runtime import counted
+
+LETTER, PADDING = 7.6, 19  # pixels of a letter of a cell, and beside the cell, as page.CSS has them
+PAGE, PHONE = 1184, 358  # pixels of a line of the page, and on a phone of 390
 LATEX = str.maketrans({
     "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "−": "$-$",
@@ -27,6 +31,7 @@ class Cell:
 class Table:
     """A table; name is that of its files, the first `left` columns hold words, the others numbers.
 
+    shown: so many of the notes always stand on the page, the others behind a click.
     A row of a single cell is the heading of the rows that follow.
     """
 
@@ -36,6 +41,7 @@ class Table:
     body: Sequence[Sequence[str | Cell]]
     notes: Sequence[str] = ()
     left: int = 1
+    shown: int = 1
 
 
 def markdown(table: Table) -> list[str]:
@@ -109,14 +115,35 @@ def html(table: Table) -> str:
         + "</tr>\n"
         for row in table.body
     )
-    notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
+    hint = '<span class="hint"> \u21c6 scrolls sideways</span>'
     return (
-        f'<div class="table" id="table-{escape(table.name)}"><div class="wide" tabindex="0">'
-        f"<table><caption>{escape(table.caption)}</caption>\n"
-        f"<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>"
-        + (f'<ul class="notes">{notes}</ul>' if notes else "")
-        + "</div>\n"
+        f'<div class="table{_reach(table)}" id="table-{escape(table.name)}"><div class="wide" tabindex="0">'
+        f"<table><caption>{escape(table.caption)}{hint}</caption>\n"
+        f"<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>{_notes(table)}</div>\n"
     )
+
+
+def _notes(table: Table) -> str:
+    """The notes of a table: the first ones as they are, the others behind a click."""
+    notes = [html_format.escape(note) for note in table.notes]
+    first, rest = notes[: table.shown], notes[table.shown :]
+    text = "".join(f'<p class="notes">{note}</p>' for note in first)
+    if rest:
+        items = "".join(f"<li>{note}</li>" for note in rest)
+        more = counted(len(rest), "more note")
+        text += f'<details class="notes"><summary>{more}</summary><ul>{items}</ul></details>'
+    return text
+
+
+def _reach(table: Table) -> str:
+    """The class of a table that is too wide for the page, or for a phone: by the letters of its columns."""
+    width = 0
+    for place, title in enumerate(table.header):
+        cells = [row[place] for row in table.body if len(row) > 1]
+        longest = max((len(cell if isinstance(cell, str) else cell.text + cell.mark) for cell in cells), default=0)
+        small = max((len(cell.small) for cell in cells if isinstance(cell, Cell)), default=0)
+        width += PADDING + LETTER * max(longest, 0.83 * small, *map(len, title.split() or [""]))
+    return " page phone" if width > PAGE else " phone" if width > PHONE else ""
 
 
 def _html(cell: str | Cell) -> str:

@@ -177,7 +177,7 @@ def languages(folder: Folder, target: Target) -> Table:
     for language in folder.languages(target):
         mine = [row for row in rows if row["language"] == language]
         cells = [" / ".join(_mean(mine, arm, metric) for metric in metrics) for arm in arms]
-        body.append([language, str(mine[0]["n"]), *cells])
+        body.append([folder.strata.title(language), str(mine[0]["n"]), *cells])
     others = [language for language in folder.languages(target) if language != SOURCE]
     groups = {f"mean without {SOURCE}": others} if len(others) < len(body) else {}
     strata = folder.strata.means(dict.fromkeys(others, 0.0))

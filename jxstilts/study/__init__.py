@@ -3,7 +3,8 @@
     config.phases[name]       a `train.phase.Phase`; `init` may name another phase
     config.evaluations[name]  an `Evaluation`: tasks and languages on one phase's best checkpoint
     config.grid               models x intermediate tasks x targets x seeds, which become phases and evaluations
-A study folder holds phases/<name>/, results.jsonl, predictions/, items/ and report/; failed/ says what failed and why.
+A study folder holds phases/<name>/, results.jsonl, predictions/, items/, report/ and commands.jsonl; failed/ says what
+failed and why.
 Running the same command again continues.
 """
 

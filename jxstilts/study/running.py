@@ -10,7 +10,7 @@ import pathlib
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -43,11 +43,13 @@ def run(
     stop: Callable[[int], bool] = lambda step: False,
     devices: list | None = None,
     shard: tuple[int, int] | None = None,
+    command: Sequence[str] = (),
 ) -> None:
     """Runs what is missing of a study, on `devices` (default: all).
 
     shard: (i, n): one of n workers that share the folder, i from 1. It takes its share of the phases first, then any
     that is free, and those of a worker that has died. None: the folder is this process's alone.
+    command: the command line that asks for it, which the folder keeps for its report.
     Where several processes run it together (see `processes`), they share the folder, and process 0 writes.
     Raises InputError for bad input and where others work in the folder; Failed where something failed while the others
     went on; runtime.Interrupted when `stop` asked to leave (the state is saved).
@@ -61,6 +63,8 @@ def run(
     with _seat(workdir, shard) as seat:
         cache_dir = pathlib.Path(study.cache_dir or workdir / "cache")
         processes.first_says("what was left", lambda: _clear(seat, workdir, cache_dir))
+        if command:
+            processes.first_says("the command", partial(tracking.keep_command, workdir, command))
         runtime.start(study.compile_cache or str(cache_dir / "compile"))
         processes.first_says("the strata", lambda: _strata(study.data_dir, workdir))
         worker = _Worker(
