@@ -24,7 +24,7 @@ HELP = {
     "trim": TRIM,
     "export": "a bundle -> a folder that Hugging Face's AutoModelFor... loads",
     "score": "score a folder of predictions in XTREME's layout by the official rules",
-    "report": "print the tables of a study folder and write its report: a page, tables, figures",
+    "report": "print the tables of a study folder and write its report: a page, tables, figures; or compare two",
     "world": "write the miniature multilingual world: a data_dir of every task, in seconds",
     "tasks": "list the tasks",
     "languages": "list the languages",
@@ -158,6 +158,7 @@ def _score(parser: argparse.ArgumentParser) -> None:
 
 def _report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("workdir")
+    parser.add_argument("other", nargs="?", default="", help="a second study folder, which is compared with the first")
     parser.add_argument("--draws", type=int, help="resamples of each interval; default: 10,000")
 
 

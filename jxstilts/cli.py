@@ -1,13 +1,14 @@
 """The command line. Exit codes: 0 done; 2 bad input, or a full disk or memory (one line); 75 interrupted but saved (run
 the same command again to go on)."""
 
+import contextlib
 import dataclasses
 import gc
 import json
 import os
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from jxstilts import arguments, processes
 from jxstilts.runtime import EXIT_BAD_INPUT, EXIT_INTERRUPTED, InputError, Interrupted, explained, writing
@@ -248,7 +249,18 @@ def _export(options) -> None:
 
 
 def _report(options) -> None:
-    _write_report(options.workdir, options.draws)
+    from jxstilts import tracking
+    from jxstilts.report import against, comparisons
+
+    if not options.other:
+        _write_report(options.workdir, options.draws)
+        return
+    draws = comparisons.DRAWS if options.draws is None else options.draws
+    with _shown("report") as say:
+        path = against.write(options.workdir, options.other, draws, say)
+    tracking.keep_command(path.parents[1], options.argv)
+    print((path.parent / "report.md").read_text(encoding="utf-8").partition("\n## Comparisons")[0].strip())
+    print(f"\nthe whole report: {path}")
 
 
 def _tables(workdir: str) -> None:
@@ -259,18 +271,30 @@ def _tables(workdir: str) -> None:
 
 
 def _write_report(workdir: str, draws: int | None = None) -> None:
-    from jxstilts import tracking
     from jxstilts.report import comparisons, page
 
     _tables(workdir)
-    progress = tracking.Progress("report", 0)
+    with _shown("report") as say:
+        path = page.write(workdir, comparisons.DRAWS if draws is None else draws, say)
+    print(f"the whole report: {path}")
+
+
+@contextlib.contextmanager
+def _shown(name: str) -> Iterator[Callable[[int, int], None]]:
+    """Gives a function that shows how far work is: (done, of how many)."""
+    from jxstilts import tracking
+
+    progress = tracking.Progress(name, 0)
 
     def say(done: int, total: int) -> None:
         progress.steps = total
         if total:
             progress.show(done, {})
 
-    print(f"the whole report: {page.write(workdir, comparisons.DRAWS if draws is None else draws, say)}")
+    try:
+        yield say
+    finally:
+        progress.close()
 
 
 def _world(options) -> None:

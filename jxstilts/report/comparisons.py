@@ -10,7 +10,7 @@ import numpy as np
 from jxstilts import tasks
 from jxstilts.eval import items
 from jxstilts.report import resampling, statistics
-from jxstilts.report.folder import BASELINE, Arm, Folder, Run, Target
+from jxstilts.report.folder import Arm, Folder, Run, Target
 from jxstilts.report.items import rows as rows_of
 from jxstilts.report.resampling import Estimate, Significance
 from jxstilts.report.statistics import Seeds
@@ -129,9 +129,7 @@ def compare(
         (arm, target)
         for target in folder.targets
         for arm in folder.arms
-        if arm.intermediate != BASELINE
-        and folder.of(arm, target)
-        and folder.of(arm._replace(intermediate=BASELINE), target)
+        if arm.intermediate != folder.base and folder.of(arm, target) and folder.of(folder.baseline(arm), target)
     ]
     scores: dict[tuple[Arm, Target], Comparison] = {}
     for number, (arm, target) in enumerate(pairs):
@@ -147,9 +145,9 @@ def compare(
     say(len(pairs), len(pairs))
     store.prune()
     for arm in folder.arms:
-        base = arm._replace(intermediate=BASELINE)
+        base = folder.baseline(arm)
         own = [scores.get((arm, target)) for target in folder.targets if folder.of(base, target)]
-        if arm.intermediate != BASELINE and len(own) > 1 and None not in own:
+        if arm.intermediate != folder.base and len(own) > 1 and None not in own:
             means.append(_mean(arm, own))
     return _corrected(found, means)
 
@@ -170,7 +168,7 @@ def by_language(folder: Folder, arm: Arm, target: Target, metrics: Sequence[str]
 def difference_by_language(folder: Folder, arm: Arm, target: Target, metrics: Sequence[str]) -> dict[str, float]:
     """Returns {language: arm less its baseline}, of the languages that both have."""
     mine = by_language(folder, arm, target, metrics)
-    base = by_language(folder, arm._replace(intermediate=BASELINE), target, metrics)
+    base = by_language(folder, folder.baseline(arm), target, metrics)
     return {language: value - base[language] for language, value in mine.items() if language in base}
 
 
@@ -178,7 +176,7 @@ def _one(
     folder: Folder, store: Store, arm: Arm, target: Target, metrics: tuple[str, ...], draws: int
 ) -> Comparison | None:
     """Compares one arm on one target; None where the two share no language or a value is not there."""
-    base = arm._replace(intermediate=BASELINE)
+    base = folder.baseline(arm)
     sides, languages, notes = [], None, []
     for side in (arm, base):
         runs, own, lack = whole(folder.of(side, target), metrics)

@@ -61,7 +61,24 @@ class Study:
     @property
     def arm_heading(self) -> str:
         """The heading of the names of arms."""
+        if self.compared:
+            return "arm, study" if self.several else "study"
         return "model, intermediate" if self.several else "intermediate"
+
+    @property
+    def compared(self) -> bool:
+        """Whether two studies are compared."""
+        return self.folder.base != BASELINE
+
+    @property
+    def base(self) -> str:
+        """What the others are compared with."""
+        return self.folder.base if self.compared else "the baseline"
+
+    @property
+    def others(self) -> str:
+        """What is compared with it."""
+        return "the other study" if self.compared else "intermediate tasks"
 
     def value(self, arm: Arm, target: Target, metric: str) -> float | None:
         """Returns an arm's mean over languages and seeds; None where it has none."""
@@ -110,7 +127,7 @@ def headline(it: Study) -> Table:
     body.append(["trivial rule", *(_trivial(it, *column) for column in it.columns), *([""] * averaged)])
     shown = 1 + 2 * any(one.estimate for one in [*it.found, *it.means]) + bool(it.collapsed)  # what its marks mean
     return Table(
-        "headline", "Zero-shot transfer: the baseline in per cent, intermediate tasks as differences from it in points",
+        "headline", f"Zero-shot transfer: {it.base} in per cent, {it.others} as differences from it in points",
         header, body, _headline_notes(it), shown=shown,
     )  # fmt: skip
 
@@ -124,8 +141,8 @@ def _cell(it, arm, target, metrics, value, best, down) -> Cell | str:
         return "-"
     one = it.by_cell.get((arm, target, metrics))
     bold, mark = value == best, "†" * bool(down)
-    if arm.intermediate == BASELINE or not _has_baseline(it.folder, arm, target):
-        return Cell(f"{value:.1f}", "" if arm.intermediate == BASELINE else "absolute", bold, mark)
+    if arm == it.folder.baseline(arm) or not _has_baseline(it.folder, arm, target):
+        return Cell(f"{value:.1f}", "" if arm == it.folder.baseline(arm) else "absolute", bold, mark)
     if one is None:
         return Cell(f"{value:.1f}", "absolute", bold, mark)
     if one.estimate is None:
@@ -134,7 +151,7 @@ def _cell(it, arm, target, metrics, value, best, down) -> Cell | str:
 
 
 def _has_baseline(folder: Folder, arm: Arm, target: Target | None) -> bool:
-    base = arm._replace(intermediate=BASELINE)
+    base = folder.baseline(arm)
     return base in folder.arms if target is None else bool(folder.of(base, target))
 
 
@@ -186,9 +203,11 @@ def _headline_notes(it: Study) -> list[str]:
     ])  # fmt: skip
     if text := collapse.not_judged(folder, it.collapse):
         notes.append(f"Whether a run collapsed could not be judged: {text}.")
-    bare = [model for model in dict.fromkeys(a.model for a in folder.arms) if Arm(model, BASELINE) not in folder.arms]
+    bare = [
+        model for model in dict.fromkeys(a.model for a in folder.arms) if Arm(model, folder.base) not in folder.arms
+    ]
     for model in bare:
-        notes.append(f"{model} has no arm {BASELINE!r}: its values are absolute, and nothing can be said of a gain.")
+        notes.append(f"{model} has no arm {folder.base!r}: its values are absolute, and nothing can be said of a gain.")
     notes += [about(folder, target) for target in folder.targets]
     notes += _chosen_on(it)
     lacks: dict[tuple[Arm, str], dict[str, None]] = {}
@@ -264,7 +283,7 @@ def details(it: Study) -> Table:
         "These languages only: the interval leaves out the chance of having chosen other languages.",
     ]
     body = [row for label, rows in groups.items() for row in ([label], *rows)]
-    return Table("comparisons", "Every comparison with the baseline", header, body, notes)
+    return Table("comparisons", f"Every comparison with {it.base}", header, body, notes)
 
 
 def seeds(it: Study) -> Table:

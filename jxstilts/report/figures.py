@@ -18,7 +18,7 @@ import numpy as np
 
 from jxstilts.report import comparisons
 from jxstilts.report.contents import Study, columns_of, signed
-from jxstilts.report.folder import BASELINE, SOURCE, Arm, Target
+from jxstilts.report.folder import SOURCE, Arm, Target
 from jxstilts.report.table import name
 from jxstilts.runtime import atomic_write, counted
 
@@ -119,12 +119,13 @@ def heat_map(it: Study) -> Figure | None:
     panels = []
     for model in dict.fromkeys(arm.model for arm in folder.arms):
         arms = [arm for arm in folder.arms if arm.model == model]
-        against = Arm(model, BASELINE) in arms and len(arms) > 1
-        shown = [arm for arm in arms if arm.intermediate != BASELINE] if against else arms
+        against = Arm(model, folder.base) in arms and len(arms) > 1
+        shown = [arm for arm in arms if arm != folder.baseline(arm)] if against else arms
         panels.append((model, lambda axes, shown=shown, against=against: _heat(axes, it, shown, against)))
     rows = max(sum(arm.model == model for arm in folder.arms) for model in {arm.model for arm in folder.arms})
     size = (2.4 + 0.62 * len(folder.targets), 1.5 + 0.3 * rows)
-    return Figure("heatmap", "Intermediate task by target task; * as in the first table", panels, size, 1)
+    rows_of = "Study" if it.compared else "Intermediate task"
+    return Figure("heatmap", f"{rows_of} by target task; * as in the first table", panels, size, 1)
 
 
 def _heat(axes, it: Study, arms: list[Arm], against: bool) -> None:
@@ -178,13 +179,13 @@ def languages(it: Study, target: Target, metric: str) -> Figure | None:
     intervals = {arm: _intervals(it, arm, target, metric) for arm in arms}
     ends = [value for values in whole.values() for value in values.values()]
     for arm, own in intervals.items():
-        base = whole.get(arm._replace(intermediate=BASELINE), {})
+        base = whole.get(folder.baseline(arm), {})
         ends += [base[code] + high for code, (_, high) in own.items() if code in base]
     end = min(100.0, 1.05 * max(ends, default=1.0) or 1.0)
     panels = []
     for arm in arms:
         title = arm.title if several else arm.intermediate
-        base = whole.get(arm._replace(intermediate=BASELINE), {}) if arm.intermediate != BASELINE else {}
+        base = whole.get(folder.baseline(arm), {}) if arm != folder.baseline(arm) else {}
         drawn = {"base": base, "intervals": intervals[arm], "order": order}
         panels.append((title, functools.partial(_bars, values=whole[arm], metric=name(metric), end=end, **drawn)))
     size = (2.5, 0.85 + ROW * max(len(order), 4))

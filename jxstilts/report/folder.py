@@ -128,7 +128,9 @@ class Strata:
 @dataclasses.dataclass(frozen=True)
 class Folder:
     """A study folder. runs: {(arm, target): runs by seed}. bare: those without gold, in such languages. curves: rows
-    METRIC@STATE. twice, outdated: what was left out, the latter as {why: phases}.
+    METRIC@STATE. twice, outdated: what was left out, the latter as {why: phases}. base: the intermediate task of the
+    arms that the others are compared with; of two studies that are compared (`against`), the first one's name. notes:
+    what else is to be said.
     """
 
     path: pathlib.Path
@@ -141,6 +143,12 @@ class Folder:
     twice: list[str]
     outdated: dict[str, list[str]]
     rows: list[dict]
+    base: str = BASELINE
+    notes: tuple[str, ...] = ()
+
+    def baseline(self, arm: Arm) -> Arm:
+        """Returns the arm that one is compared with."""
+        return arm._replace(intermediate=self.base)
 
     @functools.cached_property
     def targets(self) -> list[Target]:
@@ -159,7 +167,7 @@ class Folder:
     def arms(self) -> list[Arm]:
         """The arms of `targets`, by model, the baseline first."""
         found = unique(arm for arm, target in self.runs if target in self.targets)
-        models, order = unique(arm.model for arm in found), (BASELINE, *tasks.INTERMEDIATE)
+        models, order = unique(arm.model for arm in found), (self.base, *tasks.INTERMEDIATE)
         place = lambda arm: order.index(arm.intermediate) if arm.intermediate in order else len(order)  # noqa: E731
         return sorted(found, key=lambda arm: (models.index(arm.model), place(arm)))
 

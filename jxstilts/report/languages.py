@@ -5,7 +5,7 @@ import dataclasses
 from jxstilts.report import comparisons, table
 from jxstilts.report.comparisons import InLanguage
 from jxstilts.report.contents import Study, how_tested, signed
-from jxstilts.report.folder import BASELINE, Arm, Target
+from jxstilts.report.folder import Arm, Target
 from jxstilts.report.sheet import Cell, Table
 
 
@@ -25,7 +25,7 @@ def languages(it: Study, target: Target) -> Table:
         metrics = f" x {len(target.metrics)} values" if len(target.metrics) > 1 else ""
         shape = f"{len({code for _, code in held})} languages x {len({arm for arm, _ in held})} arms{metrics}"
         notes += [
-            f"Small print: the difference from {BASELINE}. * p < {comparisons.LEVEL:g}, corrected by "
+            f"Small print: the difference from {it.folder.base}. * p < {comparisons.LEVEL:g}, corrected by "
             f"Benjamini-Hochberg over the {len(every)} comparisons of this table ({shape}); "
             f"{sum(one.significant for one in every)} hold; of such, at most one in 20 is expected to be false.",
             *how_tested([(it.folder.label(target), one.test) for one in every]),

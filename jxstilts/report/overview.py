@@ -39,7 +39,7 @@ def finding(it: Study) -> list[str]:
         held = [one for one in tested if one.significant]
         up = sum(one.value > 0 for one in held)
         first = (
-            f"Of {counted(len(tested), 'comparison')} with the baseline, {len(held)} hold after correction: "
+            f"Of {counted(len(tested), 'comparison')} with {it.base}, {len(held)} hold after correction: "
             f"{up} up, {len(held) - up} down."
         )
         gains, losses = (sorted(held, key=lambda one: sign * one.value) for sign in (-1, 1))
@@ -57,7 +57,7 @@ def finding(it: Study) -> list[str]:
 
 def _what(it: Study, one: Comparison) -> str:
     where = "the mean of tasks" if one.target is None else it.title(one.target, one.metrics[0])
-    points = f"{signed(one.value)} points on {where} after {it.who(one.arm)}"
+    points = f"{signed(one.value)} points on {where} {'of' if it.compared else 'after'} {it.who(one.arm)}"
     return f"{points} (95 % interval {interval(one.estimate)})"
 
 
@@ -85,7 +85,7 @@ def caveats(it: Study) -> list[str]:
     open_ = [phase.name for phase in it.phases if phase.record is None]
     if open_:
         parts.append(f"Not finished yet, so results may be missing: {', '.join(open_)}.")
-    parts += table.left_out(folder)
+    parts += [*folder.notes, *table.left_out(folder)]
     known = {f"{kind}-{row[kind]}" for row in folder.rows for kind in ("phase", "evaluation")}
     parts += [
         f"Failed: {name}: {cause}{'. Its results here are from before' * (name in known)}"

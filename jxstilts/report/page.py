@@ -10,6 +10,7 @@ from jxstilts.report import contents, figures, languages, overview, pairs, robus
 from jxstilts.report.comparisons import DRAWS
 from jxstilts.report.contents import Study
 from jxstilts.report.figures import Figure
+from jxstilts.report.folder import BASELINE
 from jxstilts.report.phases import run_table, selection_table
 from jxstilts.report.sheet import Table
 from jxstilts.runtime import atomic_write
@@ -77,11 +78,15 @@ def write(
 
     draws: of the resampling. say: is told how far the comparisons are. Raises InputError as `folder.load`.
     """
-    it = contents.study(workdir, draws, say)
+    return write_study(contents.study(workdir, draws, say), draws)
+
+
+def write_study(it: Study, draws: int) -> pathlib.Path:
+    """As `write`, of a study that is compared already."""
     root = it.folder.path / "report"
     made = {figure.name: figure for figure in [*figures.figures(it), *pairs.heat_maps(it)]}
     drawn = {figure.name: figures.write(figure, root / "figures") for figure in made.values()}
-    parts = sections(it, made, draws)
+    parts = sections(it, made, draws) if it.folder.base == BASELINE else _against(it, made, draws)
     for _, _, blocks in parts:
         for block in blocks:
             if isinstance(block, Table):
@@ -146,6 +151,22 @@ def sections(it: Study, drawn: dict[str, Figure], draws: int) -> list[tuple[str,
         add("runs", "What was run", "This folder holds no phases: only evaluations of models from elsewhere.")
     add("methods", "How the statistics are made", *_methods(draws))
     return parts
+
+
+def _against(it: Study, drawn: dict[str, Figure], draws: int) -> list[tuple[str, str, list[Any]]]:
+    """The sections of two studies that are compared; what is of one alone stands in its own report."""
+    by_language = [
+        block
+        for target in it.folder.targets
+        for block in (drawn.get(f"languages-{target.task}-{target.split}"), languages.languages(it, target))
+        if block
+    ]
+    return [
+        ("results", "Results", [contents.headline(it), *filter(None, [drawn.get("heatmap")])]),
+        ("comparisons", f"Comparisons with {it.folder.base}", [contents.details(it), contents.seeds(it)]),
+        ("languages", "Languages", by_language),
+        ("methods", "How the statistics are made", _methods(draws)),
+    ]
 
 
 def _no_distance(it: Study) -> str:

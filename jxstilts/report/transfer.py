@@ -2,7 +2,7 @@
 
 from jxstilts.report import comparisons, statistics
 from jxstilts.report.contents import Study, signed
-from jxstilts.report.folder import BASELINE, SOURCE
+from jxstilts.report.folder import SOURCE
 from jxstilts.report.sheet import Table
 from jxstilts.tasks.languages import LANGUAGES
 
@@ -46,7 +46,7 @@ def transfer(it: Study) -> Table:
 
 def _change(it, arm, target, metric) -> str:
     apart = comparisons.difference_by_language(it.folder, arm, target, (metric,))
-    if arm.intermediate == BASELINE or SOURCE not in apart or len(apart) < 2:
+    if arm.intermediate == it.folder.base or SOURCE not in apart or len(apart) < 2:
         return "-"
     return signed(statistics.transfer_gap(apart).gap)
 
@@ -59,14 +59,14 @@ def distance(it: Study) -> Table | None:
     for target, metric in it.columns:
         own: list[list[str]] = []
         for arm in it.folder.arms:
-            read = comparisons.by_language if arm.intermediate == BASELINE else comparisons.difference_by_language
+            read = comparisons.by_language if arm.intermediate == it.folder.base else comparisons.difference_by_language
             values = {
                 code: value for code, value in read(it.folder, arm, target, (metric,)).items() if code in LANGUAGES
             }
             if len(values.keys() - {SOURCE}) < 3:
                 continue
             found = statistics.distance_correlation(values)
-            what = "value" if arm.intermediate == BASELINE else "difference"
+            what = "value" if arm.intermediate == it.folder.base else "difference"
             cells = [
                 cell
                 for one in (found["pearson"], found["spearman"])
