@@ -42,7 +42,8 @@ def test_headline_and_languages(tmp_path):
     assert "- xnli: dev split, 90 to 100 rows per language (capped at 90 by config)" in text
     assert "; a trivial rule scores accuracy 33.4\n" in text
     assert cells(text, "## xnli") == [
-        ["language", "n", "small, none", "small, mnli"], ["en", "100", "50.0", "60.0"], ["de", "100", "40.0", "44.0"],
+        ["language", "n", "small, none", "small, mnli"], ["en English", "100", "50.0", "60.0"],
+        ["de German", "100", "40.0", "44.0"],
         ["mean without en", "", "40.0", "44.0"],
     ]  # fmt: skip
 

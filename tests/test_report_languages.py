@@ -37,7 +37,7 @@ def test_many_languages_are_corrected_by_benjamini_hochberg(tmp_path):
     shown = cells(table)
     for one in it.found:
         for each in one.each if one.target == XNLI else ():
-            text = shown[each.language][f"small, {one.arm.intermediate}"].split("|")
+            text = shown[it.folder.strata.title(each.language)][f"small, {one.arm.intermediate}"].split("|")
             assert text[1] == contents.signed(each.value) + "*" * each.significant
     marked = sum("*" in cell for row in shown.values() for cell in row.values())
     assert marked == sum(each.significant for one in it.found if one.target == XNLI for each in one.each) > 0
