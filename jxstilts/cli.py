@@ -154,6 +154,7 @@ def _evaluate(options) -> None:
         devices = mesh.make_mesh()
         if speaks:
             tracking.keep_command(out, options.argv)
+            results.keep_strata(options.data_dir, out)
             print(f"devices: {tracking.hardware(devices)}", flush=True)
         loaded = bundle.load(options.model, compute=Compute(dtype=options.dtype), mesh=devices)
         labels = {

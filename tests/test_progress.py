@@ -5,6 +5,8 @@ import io
 import pytest
 
 from jxstilts import runtime, tracking
+from jxstilts.eval import results
+from jxstilts.report import folder
 
 
 class Terminal(io.StringIO):
@@ -69,3 +71,13 @@ def test_a_log_has_plain_lines(capsys):
 
 def test_numbers_and_nouns_agree():
     assert [runtime.counted(n, "phase") for n in (0, 1, 2000)] == ["0 phases", "1 phase", "2,000 phases"]
+
+
+def test_an_evaluation_on_a_world_says_so_in_its_folder(world, tmp_path):
+    """Its invented languages have neither the names nor the classes of real ones."""
+    results.keep_strata(world, tmp_path)
+    found = folder._strata(tmp_path / "strata.json")
+    assert found.world and found.title("de") == "de" and set(found.groups) == {"high", "low"}
+    results.keep_strata(tmp_path, tmp_path / "other")  # real data
+    real = folder._strata(tmp_path / "other/strata.json")
+    assert [real.title(code) for code in ("de", "ar-en", "xx")] == ["de German", "ar-en Arabic, English", "xx"]

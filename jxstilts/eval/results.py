@@ -117,6 +117,21 @@ def check(request: Request, tasks_key: str, languages_key: str) -> None:
             raise InputError(f"{languages_key}: {suggest('language of these tasks', language, set(known))}")
 
 
+def keep_strata(data_dir: str | pathlib.Path, folder: pathlib.Path) -> None:
+    """Writes FOLDER/strata.json where the data is a miniature world: the classes of real languages are not its own."""
+    record = pathlib.Path(data_dir) / "world.json"
+    if not record.is_file():
+        return
+    world = json.loads(record.read_text())
+    content: dict[str, Any] = {"world": f"miniworld {world['size']}, seed {world['seed']}, {world['sha256'][:12]}"}
+    for stratum in ("high", "low"):
+        content[stratum] = [entry["code"] for entry in world["languages"] if entry["resource"] == stratum]
+    text = json.dumps(content, indent=1) + "\n"
+    path = folder / "strata.json"
+    if not path.exists() or path.read_text() != text:
+        runtime.atomic_write(path, text)
+
+
 def add(
     folder: pathlib.Path,
     name: str,

@@ -66,7 +66,7 @@ def run(
         if command:
             processes.first_says("the command", partial(tracking.keep_command, workdir, command))
         runtime.start(study.compile_cache or str(cache_dir / "compile"))
-        processes.first_says("the strata", lambda: _strata(study.data_dir, workdir))
+        processes.first_says("the strata", lambda: results.keep_strata(study.data_dir, workdir))
         worker = _Worker(
             study, workdir, cache_dir / "features", meshes.make_mesh(study.mesh, devices), stop, shard, seat
         )
@@ -353,21 +353,6 @@ def _remove_old(paths: Iterable[pathlib.Path]) -> None:
         with contextlib.suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime > LEFTOVER:
                 path.unlink()
-
-
-def _strata(data_dir: str, workdir: pathlib.Path) -> None:
-    """Writes WORKDIR/strata.json where the data is a miniature world: the classes of real languages are not its own."""
-    record = pathlib.Path(data_dir) / "world.json"
-    if not record.is_file():
-        return
-    world = json.loads(record.read_text())
-    content: dict[str, Any] = {"world": f"miniworld {world['size']}, seed {world['seed']}, {world['sha256'][:12]}"}
-    for stratum in ("high", "low"):
-        content[stratum] = [entry["code"] for entry in world["languages"] if entry["resource"] == stratum]
-    text = json.dumps(content, indent=1) + "\n"
-    path = workdir / "strata.json"
-    if not path.exists() or path.read_text() != text:
-        runtime.atomic_write(path, text)
 
 
 def _dev_evaluator(study, phase, tokenizer_dir, cache_dir, mesh) -> phases.Evaluator:
