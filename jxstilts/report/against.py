@@ -8,7 +8,7 @@ import dataclasses
 import pathlib
 from collections.abc import Callable
 
-from jxstilts.report import collapse, comparisons, contents, page
+from jxstilts.report import collapse, comparisons, contents, page, phases
 from jxstilts.report.folder import Arm, Folder, Run, Target, load
 from jxstilts.runtime import InputError
 
@@ -24,9 +24,21 @@ def write(
     Raises InputError as `folder.load`, and where the two have no arm on a target in common.
     """
     first, second = pathlib.Path(first), pathlib.Path(second)
-    folder = join(load(first), load(second), place(first, second))
+    folder = join(one := load(first), other := load(second), place(first, second))
     found, means = comparisons.compare(folder, draws, say)
-    return page.write_study(contents.Study(folder, [], found, means, collapse.Collapse({}, {}, {}), {}), draws)
+    return page.write_study(contents.Study(folder, [], found, means, _collapsed(folder, one, other), {}), draws)
+
+
+def _collapsed(both: Folder, first: Folder, second: Folder) -> collapse.Collapse:
+    """Returns which runs collapsed, each judged as in the report of its own study."""
+    found = collapse.Collapse({}, {}, {})
+    for folder, name in zip((first, second), _names(first, second), strict=True):
+        own = collapse.find(folder, phases.load(folder.path))
+        for field in dataclasses.fields(own):
+            for (arm, target, seed), value in getattr(own, field.name).items():
+                if both.of(Arm(arm.title, name), target):
+                    getattr(found, field.name)[Arm(arm.title, name), target, seed] = value
+    return found
 
 
 def place(first: pathlib.Path, second: pathlib.Path) -> pathlib.Path:
@@ -58,7 +70,7 @@ def join(first: Folder, second: Folder, path: pathlib.Path) -> Folder:
             for row in folder.rows
             if (Arm(row["model"], row["intermediate"]), Target(row["task"], row["split"])) in both
         ]
-    notes = [f"{name}: {folder.path}." for folder, name in zip((first, second), names, strict=True)]
+    notes = [f"{name}: the folder {folder.path}." for folder, name in zip((first, second), names, strict=True)]
     for folder, name in zip((first, second), names, strict=True):
         alone = [f"{arm.title} on {folder.label(target)}" for arm, target in folder.runs if (arm, target) not in both]
         notes += [f"Only in {name}, so not shown: {'; '.join(alone)}."] if alone else []

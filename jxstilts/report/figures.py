@@ -156,7 +156,7 @@ def _heat(axes, it: Study, arms: list[Arm], against: bool) -> None:
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_xlabel("target task")
-    axes.set_ylabel("intermediate task")
+    axes.set_ylabel("study" if it.compared else "intermediate task")
     bar = axes.figure.colorbar(picture, ax=axes, shrink=0.9)
     bar.set_label("difference, points" if against else "score, %")
     bar.outline.set_visible(False)

@@ -37,7 +37,7 @@ a { color: inherit; }
   linear-gradient(270deg, var(--shade), transparent) 100% 0/1rem 100% no-repeat scroll; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-weight: 600; padding: .3rem 0; position: sticky; left: 0;
-  max-width: calc(100vw - 2rem); }
+  max-width: calc(100vw - 4rem); }
 sup { line-height: 0; }
 th, td { padding: .25rem .6rem; text-align: right; vertical-align: top; white-space: nowrap;
   border-bottom: 1px solid var(--line); }
@@ -161,10 +161,12 @@ def _against(it: Study, drawn: dict[str, Figure], draws: int) -> list[tuple[str,
         for block in (drawn.get(f"languages-{target.task}-{target.split}"), languages.languages(it, target))
         if block
     ]
+    fallen = [("collapsed", "Collapsed runs", [runs])] if (runs := contents.fallen(it)) else []
     return [
         ("results", "Results", [contents.headline(it), *filter(None, [drawn.get("heatmap")])]),
         ("comparisons", f"Comparisons with {it.folder.base}", [contents.details(it), contents.seeds(it)]),
         ("languages", "Languages", by_language),
+        *fallen,
         ("methods", "How the statistics are made", _methods(draws)),
     ]
 
