@@ -30,11 +30,11 @@ from jxstilts.train import objectives, optimizer, step, terms
 VOCABULARY = 14_848  # token embeddings that MNLI's first 9,000 rows train
 STREAMS = ("nli", "text")
 ADAMW = optimizer.Optimizer(learning_rate=1e-5, warmup=0.1, weight_decay=0.01)
-FORMS = {
-    "reversal": {},
-    "reversal, a middle state": {"layer": 1},
-    "critic, 5 updates": {"form": "wasserstein", "updates": 5, "clip": 0.01},
-    "critic, 5 updates, penalty": {"form": "wasserstein", "updates": 5, "penalty": 10.0},
+FORMS = {  # name: words, options
+    "reversal": ("reversal", {}),
+    "layer": ("reversal, a middle state", {"layer": 1}),
+    "critic": ("critic, 5 updates, clipped", {"form": "wasserstein", "updates": 5, "clip": 0.01}),
+    "penalty": ("critic, 5 updates, penalty", {"form": "wasserstein", "updates": 5, "penalty": 10.0}),
 }
 
 
@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch_size", type=int, default=16, help="rows of each stream")
     parser.add_argument("--length", type=int, default=64, help="tokens of a row")
     parser.add_argument("--turns", type=int, default=3, help="of each side")
+    parser.add_argument("--forms", default="reversal,layer,critic,penalty", help=f"some of {', '.join(FORMS)}")
     parser.add_argument("--device", default="cpu", choices=("cpu", "gpu"))
     parser.add_argument("--out", default="", help="JSON file to write")
     return parser
@@ -60,15 +61,18 @@ def run(options: argparse.Namespace) -> dict:
     """Measures, and returns what `--out` writes. Raises InputError for a device or a preset that is not there."""
     if options.model not in PRESETS:
         raise InputError(f"--model: {suggest('preset', options.model, PRESETS)}")
+    if unknown := [name for name in options.forms.split(",") if name not in FORMS]:
+        raise InputError(f"--forms: {suggest('form', unknown[0], FORMS)}")
     if min(options.batch_size, options.length, options.turns) < 1:
         raise InputError("--batch_size, --length and --turns are at least 1")
     mesh = make_mesh({}, [command.device(options.device)])
     task = {name: step.Loss("nli") for name in STREAMS}
     beside = {"nli": step.Loss("nli"), "text": step.Loss("", "none")}
     sides = {"plain": _Side(options, task, mesh)}
-    for name, form in FORMS.items():
+    for name in options.forms.split(","):
+        words, form = FORMS[name]
         domain = step.Loss("", "adversarial", 1.0, STREAMS, {"start": 0.0, **form}, ADAMW)
-        sides[name] = _Side(options, {**beside, "domain": domain}, mesh)
+        sides[words] = _Side(options, {**beside, "domain": domain}, mesh)
     turns: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(options.turns + 1):
         for name, side in sides.items():

@@ -4,7 +4,8 @@
     python -m benchmarks.languages W DIR
 
 One row for each arm of W whose encoders were evaluated on Tatoeba (`all_layers`), at its last hidden state (`--state`:
-another). The probe tells English and all languages of Tatoeba in DIR apart (`eval.probes`). Intervals are Student's
+another). NAME/accuracy is that of the phase's own discriminator NAME over the second half of the steps; language is a
+fresh probe's, which tells English and all languages of Tatoeba in DIR apart (`eval.probes`). Intervals are Student's
 (95 %) over seeds; with one seed there is none. `--out` writes every state of every run as JSON.
 """
 
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jxstilts import runtime, tasks
+from jxstilts import runtime, tasks, tracking
 from jxstilts.data import tokenizer
 from jxstilts.eval import probes
 from jxstilts.eval.evaluator import Evaluator
@@ -50,23 +51,26 @@ def table(options: argparse.Namespace) -> str:
     retrieval = [target for target in study.targets if target.task == "tatoeba"]
     if not retrieval:
         raise InputError(f"{options.workdir} has no evaluation on tatoeba, by which its encoders are found")
-    pairs, lines, kept = None, [], []
+    pairs, kept = None, []
+    cells: dict[str, dict[str, list[float]]] = {}  # arm -> column -> a value for each seed
     for arm in study.arms:
-        columns: dict[str, list[float]] = {}
+        columns = cells.setdefault(arm.intermediate, {})
         for run in study.of(arm, retrieval[0]):
             pairs = pairs or _pairs(run, options)
             row = next(iter(next(iter(run.rows.values())).values()))
-            states = _states(pathlib.Path(options.workdir) / "phases" / row["phase"] / "best", pairs)
+            phase = pathlib.Path(options.workdir) / "phases" / row["phase"]
+            states = _states(phase / "best", pairs)
             kept.append({"arm": arm.intermediate, "seed": run.seed, "states": states})
-            values = {**states[options.state], **_beside(study, run, options.state, len(states))}
+            values = {**_said(phase), **states[options.state], **_beside(study, run, options.state, len(states))}
             for name, value in values.items():
                 columns.setdefault(name, []).append(value)
-        lines.append([arm.intermediate, *map(_shown, columns.values())])
-        names = list(columns)
     if options.out:
         runtime.atomic_write(pathlib.Path(options.out), json.dumps(kept, indent=1))
-    head = [["arm", *names], ["---"] * (len(names) + 1)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in head + lines)
+    names = list(dict.fromkeys(name for columns in cells.values() for name in columns))
+    lines = [["arm", *names], ["---"] * (len(names) + 1)]
+    for arm, columns in cells.items():
+        lines.append([arm, *(_shown(columns[name]) if name in columns else "-" for name in names)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _pairs(run: Run, options: argparse.Namespace) -> dict[str, dict]:
@@ -79,6 +83,15 @@ def _pairs(run: Run, options: argparse.Namespace) -> dict[str, dict]:
 def _states(path: pathlib.Path, pairs: dict[str, dict]) -> list[dict[str, float]]:
     loaded = bundle.load(path)
     return probes.states(Evaluator(loaded.model, loaded.params, tokenizer.load(loaded.tokenizer_dir)), pairs)
+
+
+def _said(phase: pathlib.Path) -> dict[str, float]:
+    """Returns the accuracy of the phase's discriminators, 0 to 100, over the second half of its steps."""
+    names = json.loads((phase / "config.json").read_text())["phase"].get("objectives", {})
+    rows = [row for row in tracking.read_rows(phase / "metrics.jsonl") if row["kind"] == "train"]
+    late = [row for row in rows if 2 * row["step"] > rows[-1]["step"]]
+    found = {f"{name}/accuracy": [row.get(f"{name}/accuracy") for row in late] for name in names}
+    return {name: 100 * float(np.mean(values)) for name, values in found.items() if None not in values}
 
 
 def _beside(study: Folder, run: Run, state: int, states: int) -> dict[str, float]:
