@@ -111,7 +111,7 @@ class Evaluator:
         pass. `languages` is read in another thread, a little ahead. Results come in groups, when all rows of some
         languages have gone through the model; what comes to about STREAM batches is one group.
         """
-        run = self._run(task, head, all_layers)
+        run = self._run(task, task.form, head, all_layers)
         items, thresholds = iter(languages), thresholds or {}
         with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(1) as behind:
             coming = ahead.submit(_group, run, items)
@@ -126,8 +126,16 @@ class Evaluator:
                 waiting = futures
             yield from (future.result() for future in waiting)
 
-    def _run(self, task: TaskSpec, head: str | None, all_layers: bool) -> "_Run":
-        form = task.form
+    def details(self, task: TaskSpec, examples: Sequence[Mapping], *, head: str | None = None) -> list[dict[str, Any]]:
+        """Returns what a head says of each example, with scores, in the order of the examples (`Form.detailed`).
+
+        Raises InputError as `evaluate` does, and for a form without predictions with scores.
+        """
+        run = self._run(task, task.form.detailed(), head, False)
+        ((_, collector),) = _stream(run, _group(run, iter([(task.languages[0], examples)])))
+        return collector.finish()
+
+    def _run(self, task: TaskSpec, form: Any, head: str | None, all_layers: bool) -> "_Run":
         check_vocabulary(self.model.config, self.tokenizer)
         if not form.scored:
             raise InputError(f"task {task.name!r} is of the form {form.name!r}, which has no evaluation")
@@ -145,7 +153,7 @@ class Evaluator:
                 layers = tuple(range(model.config.layers + 1)) if every else (options.layer,)
             spec = form.reader(options, layers, recipe)
             model = model.with_heads(spec)
-        return _Run(dataclasses.replace(self, model=model, options=options), task, spec, layers)
+        return _Run(dataclasses.replace(self, model=model, options=options), task, form, spec, layers)
 
     def embed(self, sentences: Sequence[Mapping], layers: Sequence[int] | None = None) -> np.ndarray:
         """Returns embeddings of [{"id", "text"}, ...] in some hidden states, [layers, N, D] float32, from one pass.
@@ -186,10 +194,14 @@ class Evaluator:
 
 @dataclasses.dataclass(frozen=True)
 class _Run:
-    """An evaluator of one task. evaluator: with its options decided. layers: the hidden states that are read."""
+    """An evaluator of one task. evaluator: with its options decided. layers: the hidden states that are read.
+
+    form: the task's, or that of its predictions with scores.
+    """
 
     evaluator: Evaluator
     task: TaskSpec
+    form: Any
     head: HeadSpec
     layers: tuple[int, ...]
     pools: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)  # their vectors, by the pool's key
@@ -200,20 +212,20 @@ class _Run:
         if candidates.key not in self.pools:
             stored = own.cache_dir is not None and own.identity and len(candidates) >= pool.STORED
             place = pool.Place(pathlib.Path(own.cache_dir) / "pools", own.identity) if stored else None
-            self.pools[candidates.key] = pool.vectors(own, self.head, self.task.form, candidates, place)
+            self.pools[candidates.key] = pool.vectors(own, self.head, self.form, candidates, place)
         return self.pools[candidates.key]
 
     def features(self, examples: Any) -> Features:
         own = self.evaluator
         more = {"labels": self.head.labels} if self.head.labels else {}
         return prepare.features(
-            self.task.form, examples, own.tokenizer, own.model.template, own.options, own.cache_dir, **more
+            self.form, examples, own.tokenizer, own.model.template, own.options, own.cache_dir, **more
         )
 
     def collector(self, examples: Any, features: Features) -> Collector:
         own = self.evaluator
         search = Search(own.mesh)
-        return self.task.form.collector(
+        return self.form.collector(
             Given(
                 self.task,
                 examples,
@@ -263,7 +275,7 @@ def pick_head(model: Model, task: TaskSpec, head: str | None) -> HeadSpec:
 def _group(run: _Run, items: Iterator) -> list[tuple[str, Any, Features]]:
     """Reads and tokenises languages until they make a group: [(language, examples, features), ...]."""
     group, tokens = [], 0
-    form, options = run.task.form, run.evaluator.options
+    form, options = run.form, run.evaluator.options
     known = {*run.task.languages, *run.task.more_languages, *LANGUAGES}
     for language, examples in items:
         if language not in known:
@@ -283,7 +295,7 @@ def _group(run: _Run, items: Iterator) -> list[tuple[str, Any, Features]]:
 
 def _stream(run: _Run, group: list) -> list[tuple[str, Collector]]:
     """Runs the rows of all languages of a group; returns each language's collector, which has seen all of its rows."""
-    form, options = run.task.form, run.evaluator.options
+    form, options = run.form, run.evaluator.options
     collectors = [run.collector(examples, features) for _, examples, features in group]
     ends = list(itertools.accumulate(len(features) for _, _, features in group))
     features = group[0][2] if len(group) == 1 else concatenate([features for _, _, features in group])
