@@ -1,5 +1,6 @@
 """From Python: predictions against single rows through the model, fine-tuning on rows, errors that name the row."""
 
+import contextlib
 import dataclasses
 import json
 
@@ -8,11 +9,13 @@ import numpy as np
 import pytest
 from samples import WORDS, word_tokenizer
 
-from jxstilts import api, forms, tasks, tracking
+from jxstilts import api, forms, runtime, tracking
+from jxstilts.api import training
 from jxstilts.data import batching
 from jxstilts.data import tokenizer as tokenizers
 from jxstilts.eval import metrics, predict
 from jxstilts.eval.evaluator import Evaluator, Options
+from jxstilts.mesh import make_mesh
 from jxstilts.models import bundle
 from jxstilts.models.model import HeadSpec, Model, make_config
 from jxstilts.runtime import InputError
@@ -23,14 +26,14 @@ HEADS = (
     HeadSpec("pos", "tagging", ("X", "NOUN", "VERB")),
     HeadSpec("which", "choice"),
 )
+SHORT = {"max_length": 48, "doc_stride": 16, "max_query_length": 12, "tokens_per_batch": 2000}
 QUIET = {"progress": False, "learning_rate": 3e-3, "batch_size": 8, "max_length": 16, "packed": False, "buckets": 1}
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
+def model(tmp_path_factory, compile_cache):
     """A random model with a head of every form that has scores."""
-    from jxstilts.mesh import make_mesh
-
+    runtime.start(str(compile_cache))
     folder, tokenizer = tmp_path_factory.mktemp("model"), word_tokenizer()
     made = Model(make_config("xlmr", "tiny", vocab_size=len(tokenizer), init_std=0.2), HEADS)
     tokenizers.save(tokenizer, folder / "tokenizer")
@@ -65,7 +68,7 @@ def alone(model, head, example, options):
     found = []
     for i, length in enumerate(features.lengths.tolist()):
         batch = batching.assemble(
-            features, [[i]], length=128, num_rows=1, fields=model.model.template.fields, max_segments=1, pad_id=1
+            features, [[i]], length=48, num_rows=1, fields=model.model.template.fields, max_segments=12, pad_id=1
         )
         arrays = predict.predict(own, model.params, head, batch)
         found.append(np.asarray(arrays[form.output])[0, : length if form.per_token else 1])
@@ -75,10 +78,9 @@ def alone(model, head, example, options):
 @pytest.mark.parametrize("head", ["nli", "which", "pos", "qa"])
 def test_predictions_are_those_of_each_row_alone_in_any_batch(model, head):
     rows = rows_of(head)
-    given = {"max_length": 48, "doc_stride": 16, "max_query_length": 12}
-    results = [model.predict(rows, head, tokens_per_batch=size, **given) for size in (48, 2000)]
+    results = [model.predict(rows, head, **{**SHORT, "tokens_per_batch": size}) for size in (48, 2000)]
     assert len(results[0]) == len(rows)
-    options = Options(**given, long_sentences="split")
+    options = Options(**SHORT, long_sentences="split")
     form = forms.get(model.head(head).type)
     for place in (0, 7, len(rows) - 1):
         logits = alone(model, head, form.example(rows[place]), options)
@@ -114,8 +116,8 @@ def check(head, found, row, logits):
 def test_predictions_agree_with_evaluation(model):
     pairs = rows_of("nli")
     gold = [{"text_a": a, "text_b": b, "label": ("yes", 0, "NO")[i % 3]} for i, (a, b) in enumerate(pairs)]
-    found = api.evaluate(model, gold, head="nli")
-    said = [each["label"] for each in model.predict(pairs, "nli")]
+    found = api.evaluate(model, gold, head="nli", **SHORT)
+    said = [each["label"] for each in model.predict(pairs, "nli", **SHORT)]
     assert list(found.predictions.values()) == said
     right = [("yes", "neutral", "no")[i % 3] for i in range(len(pairs))]
     share = 100 * np.mean([a == b for a, b in zip(said, right, strict=True)])
@@ -125,15 +127,16 @@ def test_predictions_agree_with_evaluation(model):
         assert labels == right
         return {"yes": predictions.count("yes"), "other": 0}
 
-    assert api.evaluate(model, gold, share_of_yes, head="nli").metrics == {"yes": said.count("yes"), "other": 0}
-    own = type("Own", (metrics.get("accuracy").__class__,), {"name": "own"})
-    assert api.evaluate(model, gold, own, head="nli").metrics == found.metrics
+    counted = api.evaluate(model, gold, share_of_yes, head="nli", **SHORT)
+    assert counted.metrics == {"yes": said.count("yes"), "other": 0} and counted.interval == {}
+    own = type("Own", (type(metrics.get("accuracy")),), {"name": "own"})
+    assert api.evaluate(model, gold, own, head="nli", **SHORT).metrics == found.metrics
     questions = [{"question": q, "context": c, "answers": [{"text": c[:3], "start": 0}]} for q, c in rows_of("qa")]
-    best = [each["text"] for each in model.predict(rows_of("qa"), "qa")]
-    assert list(api.evaluate(model, questions, head="qa").predictions.values()) == best
+    best = [each["text"] for each in model.predict(rows_of("qa"), "qa", **SHORT)]
+    assert list(api.evaluate(model, questions, head="qa", **SHORT).predictions.values()) == best
     tagged = [{"words": words, "tags": ["NOUN"] * len(words)} for words in rows_of("pos")]
-    same = api.evaluate(model, tagged, "tag_accuracy", head="pos")
-    assert list(same.predictions.values()) == [each["tags"] for each in model.predict(rows_of("pos"), "pos")]
+    same = api.evaluate(model, tagged, "tag_accuracy", head="pos", **SHORT)
+    assert list(same.predictions.values()) == [each["tags"] for each in model.predict(rows_of("pos"), "pos", **SHORT)]
 
 
 def test_few_shapes_are_compiled(model):
@@ -151,6 +154,46 @@ def test_vectors(model):
     np.testing.assert_allclose(model.embed(iter(texts), layer=1), states[1], atol=1e-5)
     with pytest.raises(InputError, match=r"text 1 is 7; expected a str"):
         model.embed(["a", 7])
+
+
+def test_states_and_attention(model):
+    """Hidden states are those of one row alone, and the weights are those by which a layer mixes its values."""
+    rows = ["the dog runs", ("what is near", "who does not sleep"), "a cat"]
+    states, weights = model.hidden(rows, max_length=16), model.attention(rows, max_length=16)
+    for row, state, weight in zip(rows, states, weights, strict=True):
+        tokens = model.tokenizer.convert_tokens_to_ids(state["tokens"])
+        batch = {"tokens": np.array([tokens]), "segments": np.ones((1, len(tokens)), int)}
+        batch["positions"] = np.arange(len(tokens))[None]
+        expected = model.model.encode(model.params, batch, all_hidden=True)[:, 0]
+        np.testing.assert_allclose(state["hidden"], expected, atol=1e-5)
+        shown = weight["attention"]
+        assert weight["tokens"] == state["tokens"] and shown.shape == (2, 4, len(tokens), len(tokens)), row
+        np.testing.assert_allclose(shown.sum(-1), 1, atol=1e-5)
+    own = jax.tree.map(lambda x: np.asarray(x[1], np.float64), model.params["encoder"]["layers"])
+    x = states[0]["hidden"][1]
+    query, key = ((x @ own[n]["kernel"] + own[n]["bias"]).reshape(len(x), 4, 8) for n in ("query", "key"))
+    scores = np.exp(np.einsum("tnh,snh->nts", query, key) / 8**0.5)
+    np.testing.assert_allclose(weights[0]["attention"][1], scores / scores.sum(-1, keepdims=True), atol=1e-5)
+    np.testing.assert_allclose(
+        model.attention(rows, [-1], max_length=16)[0]["attention"][0], weights[0]["attention"][1]
+    )
+    with pytest.raises(InputError, match=r"layer=3: there are 3, 0 to 2"):
+        model.hidden(rows, [3])
+
+
+@pytest.mark.parametrize("family", ["modernbert", "mt5"])
+def test_every_family_shows_its_attention(family):
+    made = Model(make_config(family, "tiny", vocab_size=50, init_std=0.5), family=family)
+    tokens = np.arange(40)[None] % 50
+    batch = {"tokens": tokens, "segments": 1 + (tokens > 29), "positions": tokens % 30}
+    params = jax.jit(made.init)(jax.random.key(1))
+    weights = np.asarray(jax.jit(made.attention)(params, batch))[:, 0]
+    assert weights.shape == (made.config.layers, made.config.heads, 40, 40)
+    np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-5)
+    assert (weights[..., :30, 30:] == 0).all() and (weights[..., 30:, :30] == 0).all() and weights.std() > 0.01
+    near = np.abs(np.arange(30)[:, None] - np.arange(30)) <= 8  # the window of ModernBERT's local layers here
+    far = [(layer[:, :30, :30] * ~near).max() > 0 for layer in weights]
+    assert far == ([True, False, False, True] if family == "modernbert" else [True] * len(weights))
 
 
 @pytest.mark.parametrize(
@@ -204,17 +247,13 @@ def test_options_and_metrics_are_checked(model):
     with pytest.raises(InputError, match="metric=3: expected a name"):
         api.evaluate(model, [{"text": "a", "label": 0}], 3, head="nli")
     with pytest.raises(InputError, match=r"metric odd: it gave 'x'"):
-        api.evaluate(model, [{"text": "a", "label": 0}], lambda_named("odd"), head="nli")
+        api.evaluate(model, [{"text": "a", "label": 0}], odd, head="nli")
     with pytest.raises(InputError, match="there are none to score"):
         api.evaluate(model, [], head="nli")
 
 
-def lambda_named(name):
-    def function(predictions, labels):
-        return "x"
-
-    function.__name__ = name
-    return function
+def odd(predictions, labels):
+    return "x"
 
 
 # --- fine-tuning -----------------------------------------------------------------------------------------------------
@@ -238,11 +277,15 @@ class Set:
         return iter(self.rows)
 
 
-def test_fine_tuning_on_rows(model, tmp_path, capsys):
-    """It learns, leaves the start as it was, is one folder, goes on there, and its files are read again."""
+def test_fine_tuning_on_rows(model, tmp_path, capsys, monkeypatch):
+    """It goes on after a stop, learns, leaves the start as it was, returns what is done, and its files are read."""
     folder = tmp_path / "w"
     options = {**QUIET, **NAMES, "epochs": 14, "folder": folder, "dropout": 0.0}
     before = jax.tree.map(np.asarray, model.params)
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_stopping", lambda kept: contextlib.nullcontext(lambda step: step == 20))
+        with pytest.raises(runtime.Interrupted, match="finetune: stopped at step 20 of 42; saved"):
+            api.finetune(model, TRAIN, TRAIN, metric=share, **options)
     tuned = api.finetune(model, Set(TRAIN), dev=TRAIN, metric=share, **options)
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((np.asarray(b) == a).all()), before, model.params))
     assert tuned.heads == {"classification": HeadSpec("classification", "classification", ("denied", "said"))}
@@ -270,18 +313,6 @@ def share(predictions, labels):
     return 10 * sum(a == b for a, b in zip(predictions, labels, strict=True)) / len(labels)
 
 
-def test_tags_in_two_languages_and_no_dev_rows(model):
-    tags = {word: "NVX"[i % 3] for i, word in enumerate(WORDS)}
-    rows = [{"words": t.split(), "tags": [tags[w] for w in t.split()]} for t in sentences(24, high=9)]
-    tuned = api.finetune(
-        model, {"de": rows[:12], "sw": (row for row in rows[12:])}, form="tagging", head="mine", epochs=16, **QUIET
-    )
-    assert tuned.heads["mine"].labels == ("N", "V", "X")
-    assert api.evaluate(tuned, rows, "tag_accuracy", language="sw").metrics["accuracy"] > 95
-    assert tuned.predict([["dog", "runs"]])[0]["tags"] == [tags["dog"], tags["runs"]]
-    assert tasks.names() == sorted(tasks.names()) and "rows" not in tasks.names()
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -296,6 +327,7 @@ def test_tags_in_two_languages_and_no_dev_rows(model):
         ({"form": "retrieval"}, r"form='retrieval': rows are taken of choice, classification, span, tagging"),
         ({"learning_rat": 1}, r"^unknown setting 'learning_rat'; did you mean 'learning_rate'"),
         ({"max_length": 4096}, r"^max_length=4096, but the model has positions for 128 tokens"),
+        ({"dropout": -1.0}, r"^dropout=-1\.0: expected 0 or more"),
         ({"batch_size": "8"}, r"^batch_size='8': expected int, got str"),
         ({"metric": "f1x", "dev": TRAIN}, r"unknown metric 'f1x'"),
     ],
@@ -310,3 +342,28 @@ def test_a_model_without_a_tokenizer_says_so(model):
     bare = api.Ready(dataclasses.replace(model.loaded, tokenizer_dir=None), model.mesh)
     with pytest.raises(InputError, match=r"no tokenizer: put its tokenizer\.json"):
         bare.predict(["a"], "nli")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["span", "choice"])
+def test_questions_and_choices_are_learned(model, form):
+    names, colours = ("dog", "cat", "house"), ("red", "blue")
+    if form == "span":
+        rows = [
+            {"question": "what", "context": f"{a} near the {c} {b}", "answers": [{"text": c, "start": len(a) + 10}]}
+            for a in names for b in names for c in colours
+        ]  # fmt: skip
+        rows.append({"question": "what", "context": "a dog runs", "answers": []})
+        settings = {"max_length": 24, "max_query_length": 4, "doc_stride": 8, "epochs": 30}
+    else:
+        rows = [
+            {"prompt": name, "choices": [f"{name} {c}", f"who {c}"][:: 1 - 2 * i], "label": i}
+            for name in names for c in colours for i in range(2)
+        ]  # fmt: skip
+        settings = {"epochs": 30}
+    tuned = api.finetune(model, rows, form=form, **{**QUIET, "dropout": 0.0, **settings})
+    options = {key: settings[key] for key in ("max_length", "max_query_length", "doc_stride") if key in settings}
+    found = api.evaluate(tuned, rows, **options)
+    assert max(found.metrics.values()) > 90, found.metrics
+    (first,) = tuned.predict(rows[:1], **options)
+    assert first["text"] == ("red" if form == "span" else "dog red")

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from jxstilts import mesh as meshes
 from jxstilts.api import own
 from jxstilts.data import tokenizer as tokenizers
 from jxstilts.eval.evaluator import Evaluator, Options
+from jxstilts.forms.classification import STATES
 from jxstilts.models import bundle, export
 from jxstilts.models.heads import HeadSpec
 from jxstilts.models.layers import Compute
@@ -57,9 +58,9 @@ class Ready:
     def evaluator(self, **options: Any) -> Evaluator:
         """Returns what evaluates this model on the benchmark's tasks. options: fields of `eval.evaluator.Options`."""
         with own.plainly("options.", "options: "):
-            return Evaluator(
-                self.model, self.params, self.tokenizer, configs.build(Options, options, "options"), self.mesh
-            )
+            made = configs.build(Options, options, "options")
+            configs.at_least("options", made)
+            return Evaluator(self.model, self.params, self.tokenizer, made, self.mesh)
 
     def predict(
         self, rows: Iterable[Any], head: str | None = None, *, columns: Mapping[str, str] | None = None, **options: Any
@@ -102,6 +103,33 @@ class Ready:
         if evaluator.options.recipe(self.model) is not None:
             return evaluator.vectors(sentences)
         return evaluator.embed(sentences, [-1 if layer is None else layer])[0]
+
+    def hidden(self, rows: Iterable[Any], layers: Sequence[int] | None = None, **options: Any) -> list[dict[str, Any]]:
+        """Returns the hidden states of each text or pair: {"tokens": [piece, ...], "hidden": float32 [layers, T, D]}.
+
+        layers: 0 = embeddings, -1 = last; None = all L + 1. Raises InputError that names the row, or the option.
+        """
+        return self._states("hidden", rows, layers, options)
+
+    def attention(
+        self, rows: Iterable[Any], layers: Sequence[int] | None = None, **options: Any
+    ) -> list[dict[str, Any]]:
+        """Returns each text's or pair's weights: {"tokens": [piece, ...], "attention": float32 [layers, heads, T, T]}.
+
+        layers: from 0, -1 = last; None = all L. Raises InputError that names the row, or the option.
+        """
+        return self._states("attention", rows, layers, options)
+
+    def _states(self, what: str, rows: Iterable[Any], layers: Sequence[int] | None, options: dict) -> list[dict]:
+        evaluator, found = self.evaluator(**options), own.examples(STATES, rows, what)
+        found = [{**example, "id": str(place)} for place, example in enumerate(found)]
+        for example in found:
+            example.pop(STATES.gold, None)
+        if not found:
+            return []
+        names = self.tokenizer.convert_ids_to_tokens
+        states = evaluator.states(found, layers, what == "attention")
+        return [{"tokens": names(tokens.tolist()), what: each} for tokens, each in states]
 
     def head(self, name: str | None = None) -> HeadSpec:
         """Returns a head whose predictions have scores: the one of this name, or the only one. Raises InputError."""

@@ -192,7 +192,9 @@ def _phase(settings: Mapping[str, Any], task: TaskSpec, data: _Data, head: str) 
     else:
         select |= {"metric": ""}
     where = f"config.phases.{NAME}"
-    return configs.build(phase.Phase, values, where).resolve(where)
+    made = configs.build(phase.Phase, values, where)
+    configs.at_least(where, made)
+    return made.resolve(where)
 
 
 @contextlib.contextmanager

@@ -24,8 +24,10 @@ from jxstilts.eval.options import Options, layer_of
 from jxstilts.eval.ranking import Search
 from jxstilts.eval.robustness import noisy
 from jxstilts.forms import Collector, Given, retrieval
+from jxstilts.forms.classification import STATES
 from jxstilts.forms.labels import match
 from jxstilts.models.checks import check_vocabulary
+from jxstilts.models.heads.states import StatesSpec
 from jxstilts.models.model import HeadSpec, Model, Params
 from jxstilts.runtime import InputError, suggest
 from jxstilts.tasks import TaskSpec
@@ -179,6 +181,33 @@ class Evaluator:
             )
         options = self.options.fit(retrieval.FORM, self.model).by(recipe)
         return self._embed(sentences, options, retrieval.FORM.reader(options, [0], recipe), 2)[1]
+
+    def states(
+        self, examples: Sequence[Mapping], layers: Sequence[int] | None = None, attention: bool = False
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Returns (tokens int32 [T], states) of each text or pair [{"id", "text_a", "text_b"}, ...], in order.
+
+        states: hidden ones, float32 [layers, T, D], or the weights of attention, float32 [layers, heads, T, T].
+        layers: of hidden states 0 = embeddings, -1 = last; of attention from 0; None = all. All are held on the host.
+        Raises InputError for a layer that there is not, and a family that does not show its attention.
+        """
+        count = self.model.config.layers + (not attention)
+        layers = range(count) if layers is None else layers
+        for layer in layers:
+            if not -count <= layer < count:
+                raise InputError(f"layer={layer}: there are {count}, 0 to {count - 1}")
+        spec = StatesSpec("states", "states", layers=tuple(layer % count for layer in layers), attention=attention)
+        check_vocabulary(self.model.config, self.tokenizer)
+        options = self.options.fit(STATES, self.model)
+        features = prepare.features(STATES, examples, self.tokenizer, self.model.template, options, None)
+        run = dataclasses.replace(self, model=self.model.with_heads(spec), options=options)
+        found: list[Any] = [None] * len(features)
+        for index, array in predict.each(run, spec.name, features, STATES):
+            tokens = features.tokens[features.offsets[index] : features.offsets[index + 1]]
+            # copies: what is cut out of a batch would keep all of it
+            own = array[..., : len(tokens)].transpose(1, 2, 0, 3) if attention else array.transpose(1, 0, 2)
+            found[index] = (np.array(tokens), np.ascontiguousarray(own))
+        return found
 
     def _embed(self, sentences: Sequence[Mapping], options: Options, head: HeadSpec, count: int) -> np.ndarray:
         check_vocabulary(self.model.config, self.tokenizer)

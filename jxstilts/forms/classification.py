@@ -7,6 +7,7 @@ from jxstilts.data.tokenizer import encode
 from jxstilts.forms import base, checks, files
 from jxstilts.forms.labels import match
 from jxstilts.readers import class_id
+from jxstilts.runtime import InputError
 
 
 class Classes(base.Collector):
@@ -130,4 +131,16 @@ class Classification(base.Form):
         return [spec.labels.index(label) for label in found], examples
 
 
+class States(Classification):
+    """Texts and pairs whose states are read (`models.heads.states`), of each token; a row of a batch holds one."""
+
+    output = "states"
+    per_token = True
+    alone = True
+
+    def collector(self, given):
+        raise InputError("states are read, nothing is predicted of them")
+
+
 FORM = Classification()
+STATES = States()

@@ -94,6 +94,7 @@ class HeadBase:
     layout: Layout
     spec_class: ClassVar[type[HeadSpec]] = HeadSpec
     all_hidden: ClassVar[bool] = False  # does `predict` read every hidden state?
+    reads_attention: ClassVar[bool] = False  # does `predict` read the weights of attention, not the hidden states?
     labelled: ClassVar[bool] = False  # has it an output for each label?
     whole_vocabulary: ClassVar[bool] = False  # does its loss read the token embeddings of words that do not occur?
 
