@@ -328,6 +328,7 @@ def share(predictions, labels):
         ({"learning_rat": 1}, r"^unknown setting 'learning_rat'; did you mean 'learning_rate'"),
         ({"max_length": 4096}, r"^max_length=4096, but the model has positions for 128 tokens"),
         ({"dropout": -1.0}, r"^dropout=-1\.0: expected 0 or more"),
+        ({"batch_size": [8]}, r"^batch_size=\[8\]: expected int, got list"),
         ({"batch_size": "8"}, r"^batch_size='8': expected int, got str"),
         ({"metric": "f1x", "dev": TRAIN}, r"unknown metric 'f1x'"),
     ],

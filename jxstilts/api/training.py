@@ -61,8 +61,8 @@ def finetune(
 
     Args:
         train: a list of rows, or anything else that can be iterated over; or {language: rows}.
-        dev: likewise; after every pass over `train` the model is scored on all of it, and the best one is returned.
-            None: the model of the last step.
+        dev: likewise; after every pass over `train` (`every`: so many steps) the model is scored on all of it, and the
+            best one is returned. None: the model of the last step.
         form: classification, choice, tagging or span; what a row is, `forms.Form.rows` says: {"text", "label"},
             {"text_a", "text_b", "label"}, {"prompt", "choices", "label"}, {"words", "tags"},
             {"question", "context", "answers": [{"text", "start"}, ...]}.
@@ -74,7 +74,7 @@ def finetune(
         folder: holds the phase, its checkpoints and its rows. The same call goes on from there, or returns at once;
             other rows or settings begin anew. None: a temporary one.
         progress: say on stderr how it goes.
-        settings: keys of a phase, its task, its optimizer and its selection (docs/configs.md): epochs=3, steps,
+        settings: keys of a phase, its task, its optimizer and its selection (docs/config.md): epochs=3, steps,
             batch_size=32, max_length, learning_rate=2e-5, warmup, seed, dropout, freeze, patience, every, ...
     Raises InputError that names the row or the setting; runtime.Interrupted where a first Ctrl-C asked to stop, and the
         folder holds what was done.
@@ -89,7 +89,7 @@ def finetune(
             place = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="jxstilts-")))
         else:
             place = runtime.make_folder(folder, "folder")
-        task = _task(model, data, metric, head)
+        task = _task(model, data, metric)
         _write(data, task, place / "data")
         stack.enter_context(tasks.given(task))
         _check_settings(settings)
@@ -134,7 +134,7 @@ def _called(name: str, language: str, parts: Any) -> str:
     return f"{name}[{language!r}]" if len(parts) > 1 else name
 
 
-def _task(model: Ready, data: _Data, metric: Any, head: str) -> TaskSpec:
+def _task(model: Ready, data: _Data, metric: Any) -> TaskSpec:
     """Returns the task of the rows, whose files `_write` writes."""
     form = data.form
     reach = min(protocols.get("authors").lengths[form.name], model.model.config.max_length)
@@ -184,16 +184,14 @@ def _phase(settings: Mapping[str, Any], task: TaskSpec, data: _Data, head: str) 
         place[name] = value
     stream |= whole_sentences(stream)
     stream |= {"languages": tuple(data.train), "head": head or task.type}
-    select = values["select"]
-    if data.dev:
-        rows = sum(map(len, data.train.values()))
-        steps = math.ceil(rows / max(1, int(stream.get("batch_size") or task.recipe.batch_size)))
-        select |= {"rows": ALL_ROWS, "every": select.get("every", steps), "languages": tuple(data.dev)}
-    else:
-        select |= {"metric": ""}
+    values["select"] |= {"rows": ALL_ROWS, "languages": tuple(data.dev)} if data.dev else {"metric": ""}
     where = f"config.phases.{NAME}"
     made = configs.build(phase.Phase, values, where)
     configs.at_least(where, made)
+    if "every" not in settings:
+        batch = made.tasks[own.TASK].batch_size or task.recipe.batch_size
+        every = math.ceil(sum(map(len, data.train.values())) / batch)
+        made = dataclasses.replace(made, select=dataclasses.replace(made.select, every=every))
     return made.resolve(where)
 
 
