@@ -17,7 +17,8 @@ from types import ModuleType
 
 from jxstilts.runtime import InputError, suggest
 
-SHARED = ("base", "files", "labels", "texts")  # modules of a room that are no parts: what its parts have in common
+# Modules of a room that are no parts: what its parts have in common.
+SHARED = ("answers", "base", "checks", "files", "labels", "texts")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ from samples import WORDS, word_tokenizer
 from jxstilts import tasks
 from jxstilts.eval import evaluator, retrieval
 from jxstilts.eval.evaluator import Evaluator, Options
-from jxstilts.forms import span
+from jxstilts.forms import answers as decoding
 from jxstilts.mesh import make_mesh
 from jxstilts.models.model import HeadSpec, Model, make_config
 from jxstilts.runtime import InputError
@@ -128,7 +128,7 @@ def test_best_span_equals_brute_force(seed, length, longest):
     logits = rng.normal(size=(length, 2))
     char_start = np.where(rng.random(length) < 0.7, np.arange(length), -1)
     max_context = rng.random(length) < 0.7
-    found = span.window_candidates(logits, char_start, max_context, n_best=length, max_answer_length=longest)
+    found = decoding.window_candidates(logits, char_start, max_context, n_best=length, max_answer_length=longest)
     allowed = [
         (logits[i, 0] + logits[j, 1], i, j)
         for i in range(length)

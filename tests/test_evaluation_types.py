@@ -16,7 +16,7 @@ from jxstilts.data import prepare
 from jxstilts.data import tokenizer as tokenizers
 from jxstilts.eval import benchmarks, predict, results
 from jxstilts.eval.evaluator import Evaluator, Options
-from jxstilts.forms import span
+from jxstilts.forms import answers as decoding
 from jxstilts.mesh import make_mesh
 from jxstilts.models.model import HeadSpec, Model, make_config
 from jxstilts.runtime import InputError
@@ -220,7 +220,7 @@ def test_squad_v2_predictions_hold_the_no_answer_score(run, model, params, token
         tokens = slice(*features.offsets[number : number + 2])
         logits = single(model, params, "qa", features.tokens[tokens])["logits"][: tokens.stop - tokens.start]
         fields = [features.token_fields[name][tokens] for name in ("char_start", "max_context")]
-        best = span.window_candidates(logits, *fields)
+        best = decoding.window_candidates(logits, *fields)
         one = least.setdefault(passages[features.fields["example"][number]]["id"], [np.inf, -np.inf])
         one[:] = min(one[0], float(logits[0].sum())), max(one[1], best[0] if best else -np.inf)
     assert len(features) > len(passages)

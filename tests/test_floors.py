@@ -14,6 +14,7 @@ FLOORS = {  # of a room, or of a part of one; the longest name that fits counts
     "train": 3, "eval": 3,
     "study": 4, "report": 4,
     "check": 5, "new": 5,
+    "api": 5.5,
     "cli": 6,
     "miniworld": 1,
 }  # fmt: skip

@@ -6,15 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jxstilts.eval import metrics
-from jxstilts.forms import span
+from jxstilts.forms import answers as decoding
 
 
 def test_no_valid_span_gives_an_empty_answer():
     fields = {"char_start": np.full(4, -1), "char_end": np.full(4, -1), "max_context": np.ones(4, bool)}
     windows = {0: (0, np.full((4, 2), 3.0), fields)}
     examples = [{"id": "a", "context": "text"}, {"id": "b", "context": "t"}]
-    assert span.decode(examples, windows) == {"a": "", "b": ""}
-    assert span.decode(examples, windows, null_scores=True) == {
+    assert decoding.decode(examples, windows) == {"a": "", "b": ""}
+    assert decoding.decode(examples, windows, null_scores=True) == {
         "a": {"text": "", "no_answer": 6.0},
         "b": {"text": "", "no_answer": 0.0},
     }
@@ -62,8 +62,8 @@ def brute_force(examples, windows, longest):
 @given(st.integers(0, 10**6), st.integers(1, 8))
 def test_answers_and_no_answer_scores_equal_brute_force(seed, longest):
     examples, windows = world(seed)
-    texts = span.decode(examples, windows, n_best=100, max_answer_length=longest)
-    answers = span.decode(examples, windows, n_best=100, max_answer_length=longest, null_scores=True)
+    texts = decoding.decode(examples, windows, n_best=100, max_answer_length=longest)
+    answers = decoding.decode(examples, windows, n_best=100, max_answer_length=longest, null_scores=True)
     best, null = brute_force(examples, windows, longest)
     assert {name: answer["text"] for name, answer in answers.items()} == texts
     for example in examples:
@@ -76,5 +76,5 @@ def test_the_predictions_are_what_the_metric_takes():
     examples, windows = world(3)
     gold = [{**example, "answers": []} for example in examples]
     metric = metrics.get("squad_v2")
-    values = metric.compute(metric.update(span.decode(examples, windows, null_scores=True), gold))
+    values = metric.compute(metric.update(decoding.decode(examples, windows, null_scores=True), gold))
     assert values["best_f1"] == 100  # with the threshold below every score nothing is answered

@@ -24,8 +24,10 @@ from jxstilts.eval.options import Options, layer_of
 from jxstilts.eval.ranking import Search
 from jxstilts.eval.robustness import noisy
 from jxstilts.forms import Collector, Given, retrieval
+from jxstilts.forms.classification import STATES
 from jxstilts.forms.labels import match
 from jxstilts.models.checks import check_vocabulary
+from jxstilts.models.heads.states import StatesSpec
 from jxstilts.models.model import HeadSpec, Model, Params
 from jxstilts.runtime import InputError, suggest
 from jxstilts.tasks import TaskSpec
@@ -111,7 +113,7 @@ class Evaluator:
         pass. `languages` is read in another thread, a little ahead. Results come in groups, when all rows of some
         languages have gone through the model; what comes to about STREAM batches is one group.
         """
-        run = self._run(task, head, all_layers)
+        run = self._run(task, task.form, head, all_layers)
         items, thresholds = iter(languages), thresholds or {}
         with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(1) as behind:
             coming = ahead.submit(_group, run, items)
@@ -126,8 +128,16 @@ class Evaluator:
                 waiting = futures
             yield from (future.result() for future in waiting)
 
-    def _run(self, task: TaskSpec, head: str | None, all_layers: bool) -> "_Run":
-        form = task.form
+    def details(self, task: TaskSpec, examples: Sequence[Mapping], *, head: str | None = None) -> list[dict[str, Any]]:
+        """Returns what a head says of each example, with scores, in the order of the examples (`Form.detailed`).
+
+        Raises InputError as `evaluate` does, and for a form without predictions with scores.
+        """
+        run = self._run(task, task.form.detailed(), head, False)
+        ((_, collector),) = _stream(run, _group(run, iter([(task.languages[0], examples)])))
+        return collector.finish()
+
+    def _run(self, task: TaskSpec, form: Any, head: str | None, all_layers: bool) -> "_Run":
         check_vocabulary(self.model.config, self.tokenizer)
         if not form.scored:
             raise InputError(f"task {task.name!r} is of the form {form.name!r}, which has no evaluation")
@@ -145,7 +155,7 @@ class Evaluator:
                 layers = tuple(range(model.config.layers + 1)) if every else (options.layer,)
             spec = form.reader(options, layers, recipe)
             model = model.with_heads(spec)
-        return _Run(dataclasses.replace(self, model=model, options=options), task, spec, layers)
+        return _Run(dataclasses.replace(self, model=model, options=options), task, form, spec, layers)
 
     def embed(self, sentences: Sequence[Mapping], layers: Sequence[int] | None = None) -> np.ndarray:
         """Returns embeddings of [{"id", "text"}, ...] in some hidden states, [layers, N, D] float32, from one pass.
@@ -172,6 +182,33 @@ class Evaluator:
         options = self.options.fit(retrieval.FORM, self.model).by(recipe)
         return self._embed(sentences, options, retrieval.FORM.reader(options, [0], recipe), 2)[1]
 
+    def states(
+        self, examples: Sequence[Mapping], layers: Sequence[int] | None = None, attention: bool = False
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Returns (tokens int32 [T], states) of each text or pair [{"id", "text_a", "text_b"}, ...], in order.
+
+        states: hidden ones, float32 [layers, T, D], or the weights of attention, float32 [layers, heads, T, T].
+        layers: of hidden states 0 = embeddings, -1 = last; of attention from 0; None = all. All are held on the host.
+        Raises InputError for a layer that there is not, and a family that does not show its attention.
+        """
+        count = self.model.config.layers + (not attention)
+        layers = range(count) if layers is None else layers
+        for layer in layers:
+            if not -count <= layer < count:
+                raise InputError(f"layer={layer}: there are {count}, 0 to {count - 1}")
+        spec = StatesSpec("states", "states", layers=tuple(layer % count for layer in layers), attention=attention)
+        check_vocabulary(self.model.config, self.tokenizer)
+        options = self.options.fit(STATES, self.model)
+        features = prepare.features(STATES, examples, self.tokenizer, self.model.template, options, None)
+        run = dataclasses.replace(self, model=self.model.with_heads(spec), options=options)
+        found: list[Any] = [None] * len(features)
+        for index, array in predict.each(run, spec.name, features, STATES):
+            tokens = features.tokens[features.offsets[index] : features.offsets[index + 1]]
+            # copies: what is cut out of a batch would keep all of it
+            own = array[..., : len(tokens)].transpose(1, 2, 0, 3) if attention else array.transpose(1, 0, 2)
+            found[index] = (np.array(tokens), np.ascontiguousarray(own))
+        return found
+
     def _embed(self, sentences: Sequence[Mapping], options: Options, head: HeadSpec, count: int) -> np.ndarray:
         check_vocabulary(self.model.config, self.tokenizer)
         form, run = retrieval.FORM, dataclasses.replace(self, model=self.model.with_heads(head), options=options)
@@ -186,10 +223,14 @@ class Evaluator:
 
 @dataclasses.dataclass(frozen=True)
 class _Run:
-    """An evaluator of one task. evaluator: with its options decided. layers: the hidden states that are read."""
+    """An evaluator of one task. evaluator: with its options decided. layers: the hidden states that are read.
+
+    form: the task's, or that of its predictions with scores.
+    """
 
     evaluator: Evaluator
     task: TaskSpec
+    form: Any
     head: HeadSpec
     layers: tuple[int, ...]
     pools: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)  # their vectors, by the pool's key
@@ -200,20 +241,20 @@ class _Run:
         if candidates.key not in self.pools:
             stored = own.cache_dir is not None and own.identity and len(candidates) >= pool.STORED
             place = pool.Place(pathlib.Path(own.cache_dir) / "pools", own.identity) if stored else None
-            self.pools[candidates.key] = pool.vectors(own, self.head, self.task.form, candidates, place)
+            self.pools[candidates.key] = pool.vectors(own, self.head, self.form, candidates, place)
         return self.pools[candidates.key]
 
     def features(self, examples: Any) -> Features:
         own = self.evaluator
         more = {"labels": self.head.labels} if self.head.labels else {}
         return prepare.features(
-            self.task.form, examples, own.tokenizer, own.model.template, own.options, own.cache_dir, **more
+            self.form, examples, own.tokenizer, own.model.template, own.options, own.cache_dir, **more
         )
 
     def collector(self, examples: Any, features: Features) -> Collector:
         own = self.evaluator
         search = Search(own.mesh)
-        return self.task.form.collector(
+        return self.form.collector(
             Given(
                 self.task,
                 examples,
@@ -263,7 +304,7 @@ def pick_head(model: Model, task: TaskSpec, head: str | None) -> HeadSpec:
 def _group(run: _Run, items: Iterator) -> list[tuple[str, Any, Features]]:
     """Reads and tokenises languages until they make a group: [(language, examples, features), ...]."""
     group, tokens = [], 0
-    form, options = run.task.form, run.evaluator.options
+    form, options = run.form, run.evaluator.options
     known = {*run.task.languages, *run.task.more_languages, *LANGUAGES}
     for language, examples in items:
         if language not in known:
@@ -283,7 +324,7 @@ def _group(run: _Run, items: Iterator) -> list[tuple[str, Any, Features]]:
 
 def _stream(run: _Run, group: list) -> list[tuple[str, Collector]]:
     """Runs the rows of all languages of a group; returns each language's collector, which has seen all of its rows."""
-    form, options = run.task.form, run.evaluator.options
+    form, options = run.form, run.evaluator.options
     collectors = [run.collector(examples, features) for _, examples, features in group]
     ends = list(itertools.accumulate(len(features) for _, _, features in group))
     features = group[0][2] if len(group) == 1 else concatenate([features for _, _, features in group])

@@ -2,6 +2,7 @@
 
 import abc
 import collections
+import copy
 import dataclasses
 import importlib
 import pathlib
@@ -13,7 +14,7 @@ import numpy as np
 from jxstilts.config import setting
 from jxstilts.data.features import Features, Field
 from jxstilts.data.template import Template
-from jxstilts.forms import files
+from jxstilts.forms import checks, files
 from jxstilts.runtime import InputError, atomic_write
 
 LONG_SENTENCES = ("split", "truncate")
@@ -130,6 +131,11 @@ class Form(abc.ABC):
         False  # are the examples of a batch compared? Then it is random, and a row has one of them
     )
     suffix: ClassVar[str] = ".json"  # of a benchmark's file; other tasks have JSON objects
+    rows: ClassVar[str] = ""  # what a row of a program's own is, in words; "": there are none
+    # What makes a dict with scores of each example, and the array that it takes ("" = `output`). A form that is derived
+    # from another and predicts something else has to say it anew.
+    scores: ClassVar[type[Collector] | None] = None
+    scores_output: ClassVar[str] = ""
 
     def of(self, spec: Any) -> "Form":
         """Returns the form of a task's examples: itself, where all tasks have the same."""
@@ -144,12 +150,49 @@ class Form(abc.ABC):
         seen: set[str] = set()
         for place, example in enumerate(examples):
             where = f"task {spec.name!r}, example {place}"
-            check_example(example, self.keys, seen, where)
+            checks.check_example(example, self.keys, seen, where)
             if self.gold in example:
                 self.check_gold(spec, example, where)
 
     def check_gold(self, spec: Any, example: Mapping, where: str) -> None:  # noqa: B027  (raw text has none)
         """Raises InputError, beginning with `where`, unless the example's gold is one that the task can have."""
+
+    # Rows of a program's own
+
+    def example(self, row: Any) -> dict[str, Any]:
+        """Returns what a row (`rows`) says as an example, without an id, its gold as the row has it.
+
+        Raises InputError that begins with "it" or a key, for a row of another shape.
+        """
+        raise InputError(f"the form {self.name!r} takes no rows of a program's own")
+
+    def named(self, gold: Any) -> Iterable[Any]:
+        """Returns the labels that an example's gold names, as `example` gives it."""
+        return ()
+
+    def as_gold(self, gold: Any, labels: Sequence[str]) -> Any:
+        """Returns gold as an example of a task with these labels has it. Raises InputError for an unknown label."""
+        return gold
+
+    def own_task(self, examples: Sequence[Mapping]) -> dict[str, Any]:
+        """Returns the fields of a TaskSpec for rows of a program's own: the metric, and what the examples show."""
+        return {"metric": "accuracy"}
+
+    @property
+    def has_scores(self) -> bool:
+        """Are there predictions with scores?"""
+        return "scores" in vars(type(self))
+
+    def detailed(self) -> "Form":
+        """Returns the form whose collector gives a dict for each example, in order: the prediction, with scores.
+
+        Raises InputError where the form has none.
+        """
+        if not self.has_scores:
+            raise InputError(f"the form {self.name!r} has no predictions with scores")
+        form = copy.copy(self)
+        form.collector, form.output = self.scores, self.scores_output or self.output
+        return form
 
     # Inputs
 
@@ -335,29 +378,6 @@ class Form(abc.ABC):
     def compared(self, spec: Any, found: list[Any], gold: list[Any]) -> tuple[Any, Any]:
         """Returns (predictions, examples with gold) of the values of two files of as many lines."""
         raise InputError(f"the form {self.name!r} has no files of a benchmark")
-
-
-def check_example(example: Any, keys: Mapping[str, tuple[type, ...]], seen: set[str], where: str) -> None:
-    """Raises InputError unless an example has an id that is not in `seen`, where it goes, and `keys` of these types."""
-    if not isinstance(example, Mapping):
-        raise InputError(f"{where}: expected a dict with {', '.join(('id', *keys))}, got {example!r:.60}")
-    identifier = example.get("id")
-    if not isinstance(identifier, str):
-        raise InputError(f"{where}: expected a text as 'id', got {identifier!r:.60}")
-    if identifier in seen:
-        raise InputError(f"{where}: the id {identifier!r:.60} is there twice")
-    seen.add(identifier)
-    for key, kinds in keys.items():
-        if not isinstance(example.get(key, seen), kinds):  # `seen` is of no kind that is asked for
-            names = " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)
-            given = repr(example[key])[:60] if key in example else "nothing"
-            raise InputError(f"{where} ({identifier!r:.60}): expected {key!r} to be a {names}, got {given}")
-
-
-def check_place(label: Any, count: int, what: str, where: str) -> None:
-    """Raises InputError unless a label is a whole number from 0 to below `count`."""
-    if isinstance(label, bool) or not isinstance(label, int | np.integer) or not 0 <= label < count:
-        raise InputError(f"{where}: the label is {label!r:.60}; expected {what}, a number from 0 to {count - 1}")
 
 
 def most_frequent(items: Iterable) -> Any:

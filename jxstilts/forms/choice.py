@@ -9,7 +9,7 @@ from jxstilts.data import batching
 from jxstilts.data.features import Features, Field, labelled
 from jxstilts.data.ragged import offsets_of
 from jxstilts.data.tokenizer import encode
-from jxstilts.forms import base, files
+from jxstilts.forms import base, checks, files
 from jxstilts.readers import parse_json
 from jxstilts.runtime import InputError
 
@@ -28,6 +28,20 @@ class Choices(base.Collector):
         return [int(self.scores[a:b].argmax()) for a, b in itertools.pairwise(groups)]
 
 
+class Scores(Choices):
+    """A score for each choice -> {"label": place of the best, "text": its text, "probabilities": [...], "logits"}."""
+
+    def finish(self):
+        groups = batching.groups(self.given.features, FORM.fields).tolist()
+        found = []
+        for example, (begin, end) in zip(self.given.examples, itertools.pairwise(groups), strict=True):
+            logits = self.scores[begin:end]
+            best = int(logits.argmax())
+            chances, text = checks.chances(logits).tolist(), example["choices"][best]
+            found.append({"label": best, "text": text, "probabilities": chances, "logits": logits.tolist()})
+        return found
+
+
 class Choice(base.Form):
     """Example {"id": str, "prompt": str, "choices": [str, ...], "label": int (index of the right choice)}.
 
@@ -40,9 +54,26 @@ class Choice(base.Form):
     fields = (Field("group", "example", "group", empty=-1), Field("labels", "label", "value", gold=True))
     typical = (195, 4)
     suffix = ".jsonl"
+    rows = (
+        'a pair (prompt, [choice, ...]) or {"prompt": ..., "choices": [...]}, with "label", the place of the right one'
+    )
+    scores = Scores
+
+    def example(self, row):
+        given = checks.keyed(row, "prompt", "choices")
+        example = {
+            "prompt": checks.got(given, "prompt", str),
+            "choices": checks.texts(given, "choices", "a list of texts"),
+        }
+        if "label" not in given:
+            return example
+        label, count = given["label"], len(example["choices"])
+        if not checks.whole(label) or not 0 <= label < count:
+            raise InputError(f"'label' is {label!r:.60}; expected the place of the right choice, 0 to {count - 1}")
+        return example | {"label": int(label)}
 
     def check_gold(self, spec, example, where):
-        base.check_place(example["label"], len(example["choices"]), "the place of the right choice", where)
+        checks.check_place(example["label"], len(example["choices"]), "the place of the right choice", where)
 
     def tokenize(self, examples, tokenizer, template, reading, labels=()) -> Features:
         """A feature per choice, those of a question one after the other.

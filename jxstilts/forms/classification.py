@@ -4,9 +4,10 @@ import numpy as np
 
 from jxstilts.data.features import Features, Field, labelled
 from jxstilts.data.tokenizer import encode
-from jxstilts.forms import base, files
+from jxstilts.forms import base, checks, files
 from jxstilts.forms.labels import match
 from jxstilts.readers import class_id
+from jxstilts.runtime import InputError
 
 
 class Classes(base.Collector):
@@ -24,6 +25,27 @@ class Classes(base.Collector):
         return self.found.tolist()
 
 
+class Scores(base.Collector):
+    """Logits [C] of each example -> {"label": name, "probabilities": {name: p}, "logits": {name: x}}."""
+
+    def prepare(self):
+        self.found = [None] * len(self.given.features)
+
+    def add(self, index, array):
+        self.found[index] = array
+
+    def finish(self):
+        labels = self.given.labels
+        return [
+            {
+                "label": labels[int(logits.argmax())],
+                "probabilities": dict(zip(labels, checks.chances(logits).tolist(), strict=True)),
+                "logits": dict(zip(labels, logits.tolist(), strict=True)),
+            }
+            for logits in self.found
+        ]
+
+
 class Classification(base.Form):
     """Example {"id": str, "text_a": str, "text_b": str | None, "label": int}.
 
@@ -38,9 +60,29 @@ class Classification(base.Form):
     fields = (Field("labels", "label", "value", gold=True),)
     typical = (45, 1)
     suffix = ".tsv"
+    rows = (
+        'a text, a pair (text, text), or {"text": ...} or {"text_a": ..., "text_b": ...}, with "label", a name or a '
+        "place among the labels"
+    )
+    scores = Scores
+
+    def example(self, row):
+        given = {"text": row} if isinstance(row, str) else checks.keyed(row, "text_a", "text_b")
+        first = "text" if "text" in given and "text_a" not in given else "text_a"
+        second = given.get("text_b")
+        if second is not None:
+            checks.got(given, "text_b", str)
+        example = {"text_a": checks.got(given, first, str), "text_b": second}
+        return example | ({"label": given["label"]} if "label" in given else {})
+
+    def named(self, gold):
+        return [gold]
+
+    def as_gold(self, gold, labels):
+        return checks.place(gold, labels)
 
     def check_gold(self, spec, example, where):
-        base.check_place(example["label"], len(spec.labels), f"the place of one of {', '.join(spec.labels)}", where)
+        checks.check_place(example["label"], len(spec.labels), f"the place of one of {', '.join(spec.labels)}", where)
 
     def tokenize(self, examples, tokenizer, template, reading, labels=()) -> Features:
         """Features have the field label, where the examples have it."""
@@ -89,4 +131,16 @@ class Classification(base.Form):
         return [spec.labels.index(label) for label in found], examples
 
 
+class States(Classification):
+    """Texts and pairs whose states are read (`models.heads.states`), of each token; a row of a batch holds one."""
+
+    output = "states"
+    per_token = True
+    alone = True
+
+    def collector(self, given):
+        raise InputError("states are read, nothing is predicted of them")
+
+
 FORM = Classification()
+STATES = States()

@@ -10,7 +10,7 @@ import numpy as np
 
 from jxstilts.data.features import Features, Field
 from jxstilts.data.tokenizer import encode
-from jxstilts.forms import base, files
+from jxstilts.forms import base, checks, files
 from jxstilts.runtime import InputError, atomic_write
 
 DEPTH = 21  # candidates that are kept of a query: the 20 that count, and one, since a value leaves one out (LAReQA)
@@ -64,7 +64,7 @@ class Embedding(base.Form):
             )
         seen: set[str] = set()
         for place, query in enumerate(examples["query"]):
-            base.check_example(query, {"text": (str,)}, seen, f"task {spec.name!r}, query {place}")
+            checks.check_example(query, {"text": (str,)}, seen, f"task {spec.name!r}, query {place}")
 
     def some(self, examples, count):
         return {**examples, "query": examples["query"][:count]}

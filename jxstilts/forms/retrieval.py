@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jxstilts.data.features import Features
-from jxstilts.forms import base, files, text
+from jxstilts.forms import base, checks, files, text
 from jxstilts.runtime import InputError, atomic_write
 
 SIDES = ("source", "target")
@@ -73,7 +73,7 @@ class Retrieval(base.Form):
         for side in SIDES:
             seen: set[str] = set()
             for place, sentence in enumerate(examples[side]):
-                base.check_example(sentence, {"text": (str,)}, seen, f"task {spec.name!r}, {side} {place}")
+                checks.check_example(sentence, {"text": (str,)}, seen, f"task {spec.name!r}, {side} {place}")
 
     def parts(self, examples):
         return list(self.sides(examples).values())

@@ -12,7 +12,8 @@ import numpy as np
 from jxstilts.data.features import Features, Field, labelled
 from jxstilts.data.ragged import spread
 from jxstilts.data.tokenizer import encode
-from jxstilts.forms import base, files
+from jxstilts.forms import base, checks, files
+from jxstilts.forms.answers import decode, ranked
 from jxstilts.readers import parse_json, read_text
 from jxstilts.runtime import InputError, atomic_write
 
@@ -48,6 +49,26 @@ class Spans(base.Collector):
         )  # fmt: skip
 
 
+class Scores(Spans):
+    """Start and end scores [T, 2] of each window's tokens -> the answers to each question, with their scores.
+
+    {"text", "score", "start", "end": of the best; "no_answer": how much better it scores to give none; "answers": the
+    `n_best` with different texts, the best first, each with its "probability" among them}. start, end: characters of
+    the context. Where there is no valid span the text is "", and there are no answers.
+    """
+
+    def finish(self):
+        options = self.given.options
+        found = ranked(self.examples(), self.windows, options.n_best, options.max_answer_length)
+        return [self._with_chances(answers, null) for answers, null in found]
+
+    def _with_chances(self, answers, null):
+        chances = checks.chances(np.array([each["score"] for each in answers])).tolist() if answers else []
+        best = answers[0] if answers else {"text": "", "score": 0.0, "start": 0, "end": 0}
+        answers = [each | {"probability": chance} for each, chance in zip(answers, chances, strict=True)]
+        return {**best, "no_answer": null - best["score"], "answers": answers}
+
+
 class Span(base.Form):
     """Example {"id": str, "question": str, "context": str, "answers": [{"text": str, "start": int}, ...]}.
 
@@ -63,6 +84,20 @@ class Span(base.Form):
     per_token = True
     counts_features = True
     typical = (211, 1)
+    rows = (
+        'a pair (question, context) or {"question": ..., "context": ...}, with "answers", [{"text": ..., "start": '
+        'character}, ...] (or {"text": [...], "answer_start": [...]}), [] where the context has none'
+    )
+    scores = Scores
+
+    def example(self, row):
+        given = checks.keyed(row, "question", "context")
+        example = {key: checks.got(given, key, str) for key in ("question", "context")}
+        return example | ({"answers": _own_answers(given, example["context"])} if "answers" in given else {})
+
+    def own_task(self, examples):
+        unanswerable = any(not example.get("answers", True) for example in examples)
+        return {"metric": "squad_v2" if unanswerable else "squad", "unanswerable": unanswerable}
 
     def options(self, reading):
         return super().options(reading) | {
@@ -156,6 +191,12 @@ class Span(base.Form):
             raise InputError(f"{file}: example {missing[0]!r} has no gold {self.gold}")
         atomic_write(file, files.json_bytes(_squad(examples)))
 
+    def to_value(self, spec, prediction):
+        """Where questions may have no answer, "" if none is better."""
+        if not isinstance(prediction, Mapping):
+            return prediction
+        return "" if prediction["no_answer"] > 0 else prediction["text"]
+
     def from_value(self, spec, value, example, where):
         if not isinstance(value, str):
             raise InputError(f"{where()}: expected a text for {example['id']!r:.80}, got {value!r:.60}")
@@ -186,6 +227,25 @@ class Span(base.Form):
                 where = files.line_of(predictions, identifier)
                 raise InputError(f"{where}: the answer to {identifier!r:.80} is {answer!r:.60}, expected a text")
         return found, examples
+
+
+def _own_answers(row: Mapping, context: str) -> list[dict[str, Any]]:
+    """Returns the answers of a program's own row, in either of the two layouts. Raises InputError."""
+    given = checks.got(row, "answers", list | tuple | Mapping, "a list of answers")
+    if isinstance(given, Mapping):
+        columns = [given.get(key) for key in ("text", "answer_start")]
+        if not all(isinstance(column, list | tuple) for column in columns) or len(set(map(len, columns))) > 1:
+            raise InputError(f"'answers' are {given!r:.60}; expected as many under 'text' as under 'answer_start'")
+        given = [{"text": text, "start": start} for text, start in zip(*columns, strict=True)]
+    found = []
+    for answer in given:
+        answer = checks.keyed(answer, "text", "start")
+        text = checks.got(answer, "text", str)
+        start = answer.get("answer_start", answer.get("start"))
+        if not checks.whole(start) or start < 0 or context[start : start + len(text)] != text or not text:
+            raise InputError(f"the answer {text!r:.60} does not stand at character {start!r:.20} of the context")
+        found.append({"text": text, "start": int(start)})
+    return found
 
 
 def _check(reading: base.Reading, template) -> None:
@@ -232,70 +292,6 @@ def _max_context(source: np.ndarray, length: np.ndarray) -> np.ndarray:
     best = np.zeros(len(order), bool)
     best[order[first]] = True
     return best
-
-
-def window_candidates(
-    logits: np.ndarray, char_start: np.ndarray, max_context: np.ndarray, n_best: int = 20, max_answer_length: int = 30
-) -> tuple[float, int, int] | None:
-    """Returns the best (score, first token, last token) of one window, or None if there is no valid span.
-
-    Args:
-        logits: [T, 2] start and end scores of the window's tokens.
-        char_start: [T] offset of each token in the context, -1 where a token may not be part of an answer.
-        max_context: [T] bool, is this the window in which the token has most context? Spans start only there.
-        max_answer_length: in tokens.
-    """
-    allowed = char_start >= 0
-    starts = _best(np.where(allowed & max_context, logits[:, 0], -np.inf), n_best)
-    ends = _best(np.where(allowed, logits[:, 1], -np.inf), n_best)
-    length = ends[None, :] - starts[:, None] + 1
-    scores = logits[starts, 0][:, None] + logits[ends, 1][None, :]
-    scores = np.where((length >= 1) & (length <= max_answer_length), scores, -np.inf)
-    if not scores.size or not np.isfinite(scores.max()):
-        return None
-    i, j = np.unravel_index(scores.argmax(), scores.shape)
-    return float(scores[i, j]), int(starts[i]), int(ends[j])
-
-
-def _best(scores: np.ndarray, count: int) -> np.ndarray:
-    """Indices of the `count` largest finite scores, best first; equal scores in order of position."""
-    order = np.argsort(-scores, kind="stable")[:count]
-    return order[np.isfinite(scores[order])]
-
-
-def decode(
-    examples: Sequence[Mapping],
-    windows: Mapping[int, tuple[int, np.ndarray, Mapping[str, np.ndarray]]],
-    *,
-    n_best: int = 20,
-    max_answer_length: int = 30,
-    null_scores: bool = False,
-) -> dict[str, Any]:
-    """Returns {example id: answer text}; the empty string where no window holds a valid span.
-
-    Args:
-        windows: feature index -> (example index, logits [T, 2], {"char_start", "char_end", "max_context"} [T]).
-        null_scores: return {example id: {"text": the same, "no_answer": how much better it scores to give none}}.
-            The null score is the least over the question's windows of the start and end score of their first token,
-            `<s>`; where there is no valid span, so that nothing can be given anyway, it stands alone.
-    The text is cut out of the original context by character offsets, so no detokenisation takes place.
-    """
-    best: dict[int, tuple[float, int, int]] = {}
-    null: dict[int, float] = {}
-    for feature in sorted(windows):
-        example, logits, fields = windows[feature]
-        none = float(logits[0, 0]) + float(logits[0, 1])
-        null[example] = min(none, null.get(example, none))
-        found = window_candidates(logits, fields["char_start"], fields["max_context"], n_best, max_answer_length)
-        if found and (example not in best or found[0] > best[example][0]):
-            score, first, last = found
-            best[example] = (score, int(fields["char_start"][first]), int(fields["char_end"][last]))
-    answers: dict[str, Any] = {}
-    for index, example in enumerate(examples):
-        score, begin, end = best.get(index, (0.0, 0, 0))
-        text = example["context"][begin:end].strip()
-        answers[example["id"]] = {"text": text, "no_answer": null.get(index, 0.0) - score} if null_scores else text
-    return answers
 
 
 def draw_span(identifier: str, context: str) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from jxstilts.data.features import Features, Field, constant, labelled
 from jxstilts.data.ragged import join, offsets_of, spread
 from jxstilts.data.tokenizer import encode
-from jxstilts.forms import base, files
+from jxstilts.forms import base, checks, files
 from jxstilts.forms.labels import match
 from jxstilts.runtime import InputError, suggest
 
@@ -56,6 +56,35 @@ class Tags(base.Collector):
         return {name: value for name, value in notes.items() if value}
 
 
+class Scores(base.Collector):
+    """Logits [T, C] of each feature's tokens -> {"words", "tags", "scores", "logits"} of each sentence.
+
+    tags, scores: of each word, and its probability; None where the word was cut off. logits: float32 [words, C], NaN
+    there.
+    """
+
+    def prepare(self):
+        shape = len(self.given.labels)
+        self.logits = [np.full((len(each["words"]), shape), np.nan, np.float32) for each in self.given.examples]
+
+    def add(self, index, array):
+        features = self.given.features
+        words = features.token_fields["word"][features.offsets[index] : features.offsets[index + 1]]
+        begins = words >= 0
+        self.logits[features.fields["example"][index]][words[begins]] = array[begins]
+
+    def finish(self):
+        names = self.given.labels
+        found = []
+        for example, logits in zip(self.given.examples, self.logits, strict=True):
+            cut = np.isnan(logits).any(-1).tolist()
+            best, highest = logits.argmax(-1).tolist(), checks.chances(logits).max(-1).tolist()
+            tags = [None if none else names[place] for none, place in zip(cut, best, strict=True)]
+            scores = [None if none else score for none, score in zip(cut, highest, strict=True)]
+            found.append({"words": list(example["words"]), "tags": tags, "scores": scores, "logits": logits})
+        return found
+
+
 class Tagging(base.Form):
     """Example {"id": str, "words": [str, ...], "tags": [str, ...]}: one per word, names, not ids.
 
@@ -74,6 +103,34 @@ class Tagging(base.Form):
     per_token = True
     typical = (32, 1)
     suffix = ".tsv"
+    rows = 'a list of words or {"words": [...]}, with "tags", a name or a place among the labels for each word'
+    scores = Scores
+    scores_output = "logits"
+
+    def example(self, row):
+        given = row if isinstance(row, Mapping) else {"words": row}
+        example = {"words": checks.texts(given, "words", "a list of words")}
+        if "tags" not in given:
+            return example
+        tags = checks.got(given, "tags", list | tuple, "a list of tags")
+        if len(tags) != len(example["words"]):
+            raise InputError(f"it has {len(example['words'])} words but {len(tags)} tags")
+        return example | {"tags": list(tags)}
+
+    def named(self, gold):
+        return gold
+
+    def as_gold(self, gold, labels):
+        return [labels[checks.place(tag, labels)] for tag in gold]
+
+    def own_task(self, examples):
+        return {"metric": "seqeval"}
+
+    def asked(self, head, options):
+        if self.output != self.scores_output:
+            return head
+        kind = self.head_class().asking  # which brings JAX, that a list of tasks does not need
+        return kind(head.name, head.type, head.labels, head.pooling)
 
     def options(self, reading):
         return super().options(reading) | {"long_sentences": reading.long_sentences}

@@ -5,7 +5,7 @@ A backend that cannot honour what it is asked for (dropout, the platform, the pr
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from jxstilts.mesh import on_one_cpu
 from jxstilts.runtime import InputError, suggest
 
 HALF = ("bfloat16", "float16")
+SHOWN = "intermediates"  # Flax's collection for what a module keeps beside its result
 SMALL = 2**23  # bytes of float32 scores of all rows: so many are no slower together on a CPU
 
 
@@ -71,6 +72,20 @@ def attend(
     sight = Sight(segments, segments if key_segments is None else key_segments, window, causal, bias, scale)
     backend, _ = choose(backend, rate, str(query.dtype), query.shape[1], window is not None, not sight.plain)
     return BACKENDS[backend](query, key, value, sight, rate, dropout_key)
+
+
+def show(module: Any, query: jax.Array, key: jax.Array, segments: jax.Array, **sight: Any) -> None:
+    """Keeps the weights of `attend`, float32 [B, N, T, S], where the module's caller asks for "intermediates".
+
+    module: a Flax one, whose "attention" they are. sight: as `attend` takes it. Dropout takes no part.
+    """
+    if not module.is_mutable_collection(SHOWN):
+        return
+    seen = Sight(segments, **{"key_segments": segments, **sight})
+    scores = jnp.where(mask(seen), _scores(query, key, seen), jnp.finfo(jnp.float32).min)
+    module.sow(
+        SHOWN, "attention", jax.nn.softmax(scores, axis=-1), reduce_fn=lambda old, new: new, init_fn=lambda: None
+    )
 
 
 def choose(

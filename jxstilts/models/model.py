@@ -13,7 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from jxstilts import forms
+from jxstilts.checkpoint import leaves
 from jxstilts.models import heads
+from jxstilts.models.attention import SHOWN
 from jxstilts.models.families import ROOM
 from jxstilts.models.families.base import Family, missing
 from jxstilts.models.heads import HeadSpec
@@ -135,6 +137,18 @@ class Model:
         rngs = {} if rng is None else {"dropout": rng}
         return self.encoder(rng is not None, all_hidden).apply({"params": params["encoder"]}, batch, rngs=rngs)
 
+    def attention(self, params: Params, batch: Batch) -> jax.Array:
+        """tokens, segments, positions [B, T] -> the weights of every layer's attention, float32 [L, B, heads, T, T].
+
+        Raises InputError for a family that does not show them (`models.attention.show`).
+        """
+        _, kept = self.encoder().apply({"params": params["encoder"]}, batch, mutable=[SHOWN])
+        shown = leaves(kept.get(SHOWN, {}))
+        if not shown:
+            raise InputError(f"the family {self.family!r} does not show its attention (models.attention.show)")
+        stacks = (shown[path] for path in sorted(shown))  # a first layer apart is named before those that are stacked
+        return jnp.concatenate([stack if stack.ndim == 5 else stack[None] for stack in stacks])
+
     def loss(self, params: Params, head: str, batch: Batch, rng: jax.Array | None = None) -> dict[str, tuple]:
         """Returns {name: (sum, weight)} of a head on a batch; divide once, after adding over everything."""
         encode_key, head_key = (None, None) if rng is None else jax.random.split(rng)
@@ -144,6 +158,8 @@ class Model:
     def predict(self, params: Params, head: str, batch: Batch) -> dict[str, jax.Array]:
         """Returns the head's arrays for a batch, without dropout."""
         head = self.head(head)
+        if head.reads_attention:
+            return head.predict(params, self.attention(params, batch), batch)
         return head.predict(params, self.encode(params, batch, all_hidden=head.all_hidden), batch)
 
     # Jitted, so that what `abstract` has traced is not traced again by `init`.

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jxstilts.mesh import constrain_rows
-from jxstilts.models.attention import attend, drop
+from jxstilts.models.attention import SHOWN, attend, drop, show
 from jxstilts.models.initial import matrix
 from jxstilts.models.layers import REMAT, Compute, Dense, RMSNorm
 
@@ -99,6 +99,7 @@ class Block(nn.Module):
         query, *new = (self._heads(name, x) for name in ("query", "key", "value"))
         if kept is None:
             sight = {"segments": given.segments, "causal": self.decodes, "bias": given.bias}
+            show(self, query, new[0], scale=1.0, **sight)
             return self._attended("output", query, *new, **sight), None
         at = (number, 0, given.place, 0, 0)  # in place: of a loop's arrays nothing else is written
         kept = tuple(jax.lax.dynamic_update_slice(old, each[None], at) for old, each in zip(kept, new, strict=True))
@@ -131,7 +132,7 @@ def _stack(module: nn.Module, layers: int, x, kept: Kept | None, given: Given, d
         block = nn.remat(Block, policy=REMAT[compute.remat], prevent_cse=False)
     stack = nn.scan(
         block,
-        variable_axes={"params": 0},
+        variable_axes={"params": 0, SHOWN: 0},
         split_rngs={"params": True, "dropout": True},
         in_axes=(0, nn.broadcast),
         length=layers,

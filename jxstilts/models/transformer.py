@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jxstilts.mesh import constrain_rows
-from jxstilts.models.attention import attend, drop
+from jxstilts.models.attention import SHOWN, attend, drop, show
 from jxstilts.models.initial import matrix
 from jxstilts.models.layers import REMAT, Compute, Dense, LayerNorm, gelu
 
@@ -42,6 +42,7 @@ class Block(nn.Module):
         query = split(dense(width, ("embed", "heads"), name="query")(inner))
         keys = split(dense(width, ("embed", "heads"), name="key")(inner))
         value = split(dense(width, ("embed", "heads"), name="value")(inner))
+        show(self, query, keys, segments)
         y = attend(
             query, keys, value, segments,
             backend=self.compute.attention, dropout=config.attention_dropout, dropout_key=key(),
@@ -100,7 +101,7 @@ class Encoder(nn.Module):
             block = nn.remat(Block, policy=REMAT[compute.remat], prevent_cse=False)
         stack = nn.scan(
             block,
-            variable_axes={"params": 0},
+            variable_axes={"params": 0, SHOWN: 0},
             split_rngs={"params": True, "dropout": True},
             in_axes=nn.broadcast,
             length=config.layers,

@@ -231,7 +231,7 @@ class _Worker:
         place = phases.Place(folder, study.data_dir, self.cache_dir, self.mesh, later=later)
         check = None
         if phase.select.metric:
-            check = _dev_evaluator(study, phase, tokenizer_dir, self.cache_dir, self.mesh)
+            check = dev_evaluator(phase, study.data_dir, tokenizer_dir, self.cache_dir, self.mesh)
         phases.run(name, phase, model, start, tokenizer_dir, place, own, check, stop)
 
     def _claim(self, name: str, phase: Any, config: Any, sha: str | None, tokenizer_dir: pathlib.Path):
@@ -355,7 +355,9 @@ def _remove_old(paths: Iterable[pathlib.Path]) -> None:
                 path.unlink()
 
 
-def _dev_evaluator(study, phase, tokenizer_dir, cache_dir, mesh) -> phases.Evaluator:
+def dev_evaluator(
+    phase: phases.Phase, data_dir: str, tokenizer_dir: pathlib.Path, cache_dir: pathlib.Path, mesh: Any
+) -> phases.Evaluator:
     """The selection rule: the first dev rows of every task that the phase trains, in English unless it says otherwise.
 
     Gives each task's metrics (of several tasks as TASK/METRIC), means over languages, and "major", the mean of the
@@ -363,7 +365,7 @@ def _dev_evaluator(study, phase, tokenizer_dir, cache_dir, mesh) -> phases.Evalu
     """
     tokenizer = tokenizers.load(tokenizer_dir)
     rows = {
-        key: inputs.dev_rows(stream, phase.select, study.data_dir)
+        key: inputs.dev_rows(stream, phase.select, data_dir)
         for key, stream in phase.tasks.items()
         if stream.objective == "task"
     }

@@ -6,6 +6,7 @@ A task is a module-level `TaskSpec` in any file of this folder, or in a file of 
 variable JXSTILTS_TASKS names (several as in PATH); nothing else lists it.
 """
 
+import contextlib
 import dataclasses
 import functools
 import importlib
@@ -14,6 +15,7 @@ import logging
 import os
 import pathlib
 import pkgutil
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -22,7 +24,7 @@ from jxstilts.runtime import InputError, suggest
 from jxstilts.tasks import pairs, sources
 from jxstilts.tasks.spec import Recipe, TaskSpec, Tfds
 
-__all__ = ["INTERMEDIATE", "Recipe", "TaskSpec", "Tfds", "available", "get", "load", "names"]
+__all__ = ["INTERMEDIATE", "Recipe", "TaskSpec", "Tfds", "available", "get", "given", "load", "names"]
 
 logger = logging.getLogger(__name__)
 
@@ -108,6 +110,23 @@ def _check_tuples(spec: TaskSpec) -> None:
             raise InputError(f"task {spec.name!r}: {name}={value!r} is one text, not a tuple; write ({value!r},)")
 
 
+_given: dict[str, TaskSpec] = {}
+
+
+@contextlib.contextmanager
+def given(spec: TaskSpec) -> Iterator[None]:
+    """Inside it `get` knows a task that stands in no file: one whose rows a program has made.
+
+    Raises InputError inside another of the same name.
+    """
+    if _given.setdefault(spec.name, spec) is not spec:
+        raise InputError(f"the task {spec.name!r} is in use in this process: one after the other")
+    try:
+        yield
+    finally:
+        del _given[spec.name]
+
+
 def names() -> list[str]:
     """Returns the names of all tasks, sorted, without those that are the text form of one (see `get`)."""
     return sorted(_found())
@@ -115,6 +134,8 @@ def names() -> list[str]:
 
 def get(name: str) -> TaskSpec:
     """Returns a task by name; NAME_text is its text form. Raises InputError with the known and the nearest name."""
+    if name in _given:
+        return _given[name]
     if name.endswith(AS_TEXT) and name in (texts := _text_specs(os.environ.get(OUTSIDE, ""))):
         return texts[name]
     if name not in _found():

@@ -74,7 +74,7 @@ class TaskSpec:
     fields: language -> values of each pattern field; a pattern is filled with each (with none: it is left out).
     parallel: an example's id means the same item in every language: a translation of it.
     labels: class names; the index is the class id. () for type "tagging": those of the training examples.
-    metric: name in `jxstilts.eval.metrics`; None where nothing is scored.
+    metric: name in `jxstilts.eval.metrics`, or a `Metric` of a program's own; None where nothing is scored.
     train_task: the English task that a target is trained on; its own name where it has training data.
     sizes: split -> rows of the official English release, where a source for the number is known.
     tokens: mean of an input (of a question with all its choices), for plans; 0: as its form says. By XLM-R's tokenizer
@@ -104,7 +104,7 @@ class TaskSpec:
     url: str
     licence: str
     labels: tuple[str, ...] = ()
-    metric: str | None = None
+    metric: Any = None
     train_task: str | None = None
     tfds: Tfds | None = None
     more_languages: tuple[str, ...] = ()

@@ -26,8 +26,13 @@ def names() -> list[str]:
     return sorted(_found())
 
 
-def get(name: str, language: str = "en") -> Metric:
-    """Returns a metric with a language's rules. Raises InputError for an unknown name or language."""
+def get(name: str | Metric, language: str = "en") -> Metric:
+    """Returns a metric with a language's rules, or one that is given as it is.
+
+    Raises InputError for an unknown name or language.
+    """
+    if isinstance(name, Metric):
+        return name
     if name not in _found():
         raise InputError(suggest("metric", name, names()))
     return _found()[name](language)

@@ -17,7 +17,7 @@ import numpy as np
 from jxstilts.config import setting
 from jxstilts.data.template import Template
 from jxstilts.mesh import constrain_rows
-from jxstilts.models.attention import attend, drop
+from jxstilts.models.attention import SHOWN, attend, drop, show
 from jxstilts.models.families.base import HuggingFace, tensors
 from jxstilts.models.heads import Layout, mlm
 from jxstilts.models.initial import matrix
@@ -146,10 +146,12 @@ class Block(nn.Module):
         qkv = dense(3 * width, ("embed", "heads"), name="qkv")(inner)
         query, keys, value = jnp.moveaxis(qkv.reshape(rows, tokens, 3, config.heads, -1), 2, 0)
         cos, sin = jnp.where(local, turns[1], turns[0])
+        query, keys = _turned(query, cos, sin), _turned(keys, cos, sin)
+        window = jnp.where(local, config.local_attention // 2, tokens)
+        show(self, query, keys, segments, window=window)
         y = attend(
-            _turned(query, cos, sin), _turned(keys, cos, sin), value, segments,
+            query, keys, value, segments, window=window,
             backend=self.compute.attention, dropout=config.attention_dropout, dropout_key=key(),
-            window=jnp.where(local, config.local_attention // 2, tokens),
         )  # fmt: skip
         y = dense(width, ("heads", "embed"), name="output")(y.reshape(x.shape))
         x = x + drop(y, config.attention_dropout, key())
@@ -198,7 +200,7 @@ class Encoder(nn.Module):
         if config.layers > 1:
             stack = nn.scan(
                 block,
-                variable_axes={"params": 0},
+                variable_axes={"params": 0, SHOWN: 0},
                 split_rngs={"params": True, "dropout": True},
                 in_axes=(nn.broadcast, nn.broadcast, 0),
                 length=config.layers - 1,

@@ -95,6 +95,7 @@ class HeadBase:
     spec_class: ClassVar[type[HeadSpec]] = HeadSpec
     all_hidden: ClassVar[bool] = False  # does `predict` read every hidden state?
     decodes: ClassVar[bool] = False  # does `predict` say a text token by token?
+    reads_attention: ClassVar[bool] = False  # does `predict` read the weights of attention, not the hidden states?
     labelled: ClassVar[bool] = False  # has it an output for each label?
     whole_vocabulary: ClassVar[bool] = False  # does its loss read the token embeddings of words that do not occur?
 

@@ -5,12 +5,18 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from jxstilts.models.heads import HeadBase, cross_entropy
+from jxstilts.models.heads import HeadBase, HeadSpec, cross_entropy
+
+
+@dataclasses.dataclass(frozen=True)
+class LogitsSpec(HeadSpec):
+    """Asks a head for its logits. No bundle has one."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Head(HeadBase):
     labelled = True
+    asking = LogitsSpec
 
     def logits(self, params, hidden, batch=None, rng=None) -> jax.Array:
         """hidden [B, T, D] -> [B, T, C]."""
@@ -26,9 +32,11 @@ class Head(HeadBase):
         return {"loss": (losses.sum(), weights.sum()), "accuracy": (right.sum(), weights.sum())}
 
     def predict(self, params, hidden, batch) -> dict:
-        """-> classes [B, T] int32, -1 where a logit is not finite.
+        """-> classes [B, T] int32, -1 where a logit is not finite; of a LogitsSpec logits [B, T, C] float32.
 
-        Not the logits: with a thousand labels they are too much to bring to the host.
+        Not the logits otherwise: with a thousand labels they are too much to bring to the host in every evaluation.
         """
         logits = self.logits(params, hidden)
+        if isinstance(self.spec, LogitsSpec):
+            return {"logits": logits.astype(jnp.float32)}
         return {"classes": jnp.where(jnp.isfinite(logits).all(-1), logits.argmax(-1), -1).astype(jnp.int32)}
