@@ -35,7 +35,7 @@ class Stream(Reading):
     )  # fmt: skip
     limit: int = setting(0, "training rows per language, the first ones; 0 = all", least=0)
     holdout: int = setting(0, "the last so many training rows are dev rows, where the dev split has no labels", least=0)
-    synonyms: str = setting("", "file of word<TAB>synonym<TAB>...: training rows have copies with other words")
+    synonyms: str = setting("", "file of a word and its synonyms a line, tabs between them, for `copies`")
     copies: int = setting(
         0,
         "of each training row, in which the words of `synonyms` are drawn from themselves and their synonyms",
