@@ -75,6 +75,7 @@ def test_gradients_are_finite_differences():
         np.testing.assert_allclose((ends[0] - ends[1]) / 0.04, size, rtol=2e-2)
 
 
+@pytest.mark.slow  # tests/test_robust.py has the attention on eight devices in any case
 def test_devices_and_accumulation_change_nothing(one_device, monkeypatch):
     spec = dataclasses.replace(test_step.HEADS["span"], aggregation="attention")
     monkeypatch.setitem(test_step.HEADS, "span", spec)
