@@ -22,6 +22,7 @@ HELP = {
     "evaluate": "evaluate a bundle or a Hugging Face model, zero-shot",
     "import": "a Hugging Face folder or hub id -> a bundle",
     "trim": TRIM,
+    "average": "the mean of several models' parameters -> a bundle",
     "export": "a bundle -> a folder that Hugging Face's AutoModelFor... loads",
     "score": "score a folder of predictions in XTREME's layout by the official rules",
     "report": "print the tables of a study folder and write its report: a page, tables, figures; or compare two",
@@ -139,6 +140,12 @@ def _trim(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace the bundle that the target holds")
 
 
+def _average(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("models", nargs="+", help="bundles, phases, Hugging Face folders: alike but for values")
+    parser.add_argument("target")
+    parser.add_argument("--force", action="store_true", help="replace the bundle that the target holds")
+
+
 def _export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle")
     parser.add_argument("target")
@@ -187,6 +194,6 @@ def _processes(parser: argparse.ArgumentParser) -> None:
 
 OPTIONS = {
     "run": _run, "plan": _plan, "check": _check, "config": _config, "new": _new, "evaluate": _evaluate,
-    "import": _import, "trim": _trim, "export": _export, "score": _score, "report": _report, "world": _world,
-    "completion": _completion,
+    "import": _import, "trim": _trim, "average": _average, "export": _export, "score": _score, "report": _report,
+    "world": _world, "completion": _completion,
 }  # fmt: skip

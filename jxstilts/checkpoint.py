@@ -12,7 +12,7 @@ import logging
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent import futures
 from typing import Any
 
@@ -134,7 +134,7 @@ def load_params(folder: str | pathlib.Path, abstract: Any) -> Any:
 
 
 class Checkpoints:
-    """The resumable checkpoints of one phase folder: the newest, and one more that the caller wants kept.
+    """The resumable checkpoints of one phase folder: the newest, and those that the caller wants kept.
 
     Saving is asynchronous. An older checkpoint is removed only when the next one has been committed. All processes of a
     run call every method together.
@@ -146,7 +146,7 @@ class Checkpoints:
         self._remove_unfinished()
         # Several processes open it here, together; one alone where there is something to find, or at its first save.
         self._manager = self._open() if processes.count() > 1 or any(self.folder.iterdir()) else None
-        self._needed: set[int | None] | None = None  # by the newest checkpoint; unknown until this process has saved
+        self._needed: set[int] | None = None  # by the newest checkpoint; unknown until this process has saved
         self._saving: int | None = None  # not known to be committed
 
     def _open(self):
@@ -167,10 +167,10 @@ class Checkpoints:
             return []
         return sorted((step for step in self._manager.all_steps() if step != self._saving), reverse=True)
 
-    def save(self, step: int, state: Any, meta: dict, keep: int | None = None) -> None:
+    def save(self, step: int, state: Any, meta: dict, keep: Collection[int] = ()) -> None:
         """Starts saving `step`; raises what an earlier asynchronous save ran into.
 
-        meta: a JSON value. keep: a step to keep beside the newest ones.
+        meta: a JSON value. keep: steps to keep beside the newest ones.
         """
         if self._manager is None:
             self._manager = self._open()
@@ -187,7 +187,7 @@ class Checkpoints:
             self._manager.save(step, args=args, force=True)
         except (OSError, ValueError, RuntimeError) as error:
             raise self._failed(error) from error
-        self._needed = {step, keep}
+        self._needed = {step, *keep}
 
     def check(self) -> None:
         """Raises what the save that is under way has run into, if it has ended; asked at every step, it costs nothing.

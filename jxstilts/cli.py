@@ -237,6 +237,15 @@ def _trim(options) -> None:
     trim.trim(source, options.target, options.data_dir, _names(options.tasks), _names(options.languages))
 
 
+def _average(options) -> None:
+    from jxstilts.models import averaging
+    from jxstilts.study.paths import model_path
+
+    _new_bundle(options)
+    sources = [model_path(each, "MODEL") for each in options.models]
+    print(f"{options.target}: the mean of {len(sources)} models, sha256 {averaging.bundles(sources, options.target)}")
+
+
 def _export(options) -> None:
     from jxstilts import mesh, runtime
     from jxstilts.models import bundle, export
@@ -338,6 +347,6 @@ def _completion(options) -> None:
 
 COMMANDS = {
     "run": _run, "plan": _plan, "check": _check, "config": _config, "new": _new, "evaluate": _evaluate,
-    "import": _import, "trim": _trim, "export": _export, "score": _score, "report": _report, "world": _world,
-    "tasks": _tasks, "languages": _languages, "models": _models, "completion": _completion,
+    "import": _import, "trim": _trim, "average": _average, "export": _export, "score": _score, "report": _report,
+    "world": _world, "tasks": _tasks, "languages": _languages, "models": _models, "completion": _completion,
 }  # fmt: skip

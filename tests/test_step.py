@@ -149,7 +149,7 @@ def test_older_checkpoints_go_once_the_next_is_committed(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     state = {"x": jnp.arange(3)}
     for number, keep in ((1, 1), (2, 2), (3, 2), (4, 2)):
-        checkpoints.save(number, state, {}, keep)
+        checkpoints.save(number, state, {}, {keep})
         checkpoints.wait()
         steps = {int(path.name) for path in tmp_path.iterdir() if path.name.isdigit()}
         assert {number, keep} <= steps

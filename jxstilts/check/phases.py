@@ -12,7 +12,7 @@ from jxstilts.models import bundle
 from jxstilts.models.model import HeadSpec, Model, published
 from jxstilts.study import starts
 from jxstilts.study.config import Study
-from jxstilts.train import frozen, inputs, terms, vocabulary
+from jxstilts.train import frozen, inputs, selection, terms, vocabulary
 from jxstilts.train.mixture import Stream
 
 OPEN_LABELS = 512  # stands in for the size of an open label set (CCG) whose data is not at hand
@@ -132,7 +132,7 @@ def model_of(study: Study, name: str) -> Model | None:
     kept = starts.kept(phase, start, own, study.data_dir).keep_heads or ()
     for stream in phase.tasks.values():
         head, task = inputs.head_name(stream), tasks.get(stream.task)
-        is_open = task.form.labelled and stream.objective == "task" and not task.labels
+        is_open = task.form.labelled and selection.trains_task(stream) and not task.labels
         if is_open and head not in kept and not _at_hand(stream, study.data_dir):
             labels = tuple(map(str, range(OPEN_LABELS)))
             own, kept = (*own, HeadSpec(head, task.form.head_type, labels)), (*kept, head)

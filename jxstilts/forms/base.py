@@ -114,6 +114,7 @@ class Form(abc.ABC):
     name: ClassVar[str]
     keys: ClassVar[Mapping[str, tuple[type, ...]]] = {}  # of an example, beside "id" and its gold, and their types
     gold: ClassVar[str] = ""  # the key of an example that holds what is right
+    replaceable: ClassVar[tuple[str, ...]] = ()  # keys of texts whose words may change without a change of the gold
     fields: ClassVar[tuple[Field, ...]] = ()
     output: ClassVar[str] = "logits"
     per_token: ClassVar[bool] = False
@@ -251,7 +252,7 @@ class Form(abc.ABC):
         """Returns the HeadSpec of a head that a stream (`train.mixture.Stream`, resolved) trains."""
         from jxstilts.models.heads import HeadSpec  # JAX, which files of predictions do without
 
-        return HeadSpec(name, self.head_type, tuple(labels), stream.pooling)
+        return HeadSpec(name, self.head_type, tuple(labels), stream.pooling, aggregation=stream.aggregation)
 
     def kept_head(self, head: Any, stream: Any) -> Any:
         """Returns the HeadSpec of a starting point's head that a stream goes on to train."""

@@ -51,6 +51,7 @@ class Choice(base.Form):
     name = "choice"
     keys = {"prompt": (str,), "choices": (list, tuple)}  # noqa: RUF012
     gold = "label"
+    replaceable = ("prompt", "choices")
     fields = (Field("group", "example", "group", empty=-1), Field("labels", "label", "value", gold=True))
     typical = (195, 4)
     suffix = ".jsonl"

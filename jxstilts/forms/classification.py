@@ -57,6 +57,7 @@ class Classification(base.Form):
     keys = {"text_a": (str,), "text_b": (str, type(None))}  # noqa: RUF012
     gold = "label"
     labelled = True
+    replaceable = ("text_a", "text_b")
     fields = (Field("labels", "label", "value", gold=True),)
     typical = (45, 1)
     suffix = ".tsv"

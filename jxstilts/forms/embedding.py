@@ -125,7 +125,8 @@ class Embedding(base.Form):
                 f"negatives_per_step={negatives} does not divide batch_size={stream.batch_size}: each query of a batch "
                 "has as many candidates in its softmax"
             )
-        return DualSpec(name, "dual", (), stream.pooling or "mean", negatives)
+        pooling = stream.pooling or "mean"
+        return DualSpec(name, "dual", (), pooling, negatives, aggregation=stream.aggregation)
 
     def kept_head(self, head, stream):
         return dataclasses.replace(head, negatives=self.head_spec(head.name, (), stream).negatives)

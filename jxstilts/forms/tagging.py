@@ -98,6 +98,7 @@ class Tagging(base.Form):
     keys = {"words": (list, tuple)}  # noqa: RUF012
     gold = "tags"
     labelled = True
+    replaceable = ("words",)
     fields = (Field("tags", "tag", "token", empty=-1, gold=True),)
     output = "classes"
     per_token = True

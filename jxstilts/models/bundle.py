@@ -196,13 +196,16 @@ def _model(meta: dict, folder: pathlib.Path, compute: Compute) -> Model:
 
 def _head(given: dict) -> HeadSpec:
     """Returns the head that an entry of a bundle.json describes."""
-    kinds = {"labels": list, "name": str, "type": str, "pooler": bool, "pooling": str}
+    kinds = {"labels": list, "name": str, "type": str, "pooler": bool, "pooling": str, "aggregation": str}
     if any(type(given[key]) is not kinds[key] for key in kinds if key in given or key in ("labels", "name", "type")):
         raise InputError(f"heads: not a head: {given!r:.200}")
     if "/" in given["name"] or not given["name"].isprintable():
         raise InputError(f"heads: not a head: {given!r:.200}")
     try:
-        spec = head_class(given["type"]).spec_class.read({**given, "labels": tuple(given["labels"])})
+        kind = head_class(given["type"])
+        spec = kind.spec_class.read({**given, "labels": tuple(given["labels"])})
+        if spec.aggregation and not hasattr(kind, "loss"):
+            raise InputError(f"{spec.name!r:.60}: aggregation={spec.aggregation!r}: a head of this type is not trained")
     except InputError as error:
         raise InputError(f"heads: {error}") from error
     check_labels(spec.labels, f"heads: {spec.name!r:.60}")

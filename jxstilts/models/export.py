@@ -67,8 +67,13 @@ def to_huggingface(
     return sorted(set(stored) - {place.path for place in written})
 
 
+def _computed(model: Model, spec: HeadSpec) -> bool:
+    """Has Hugging Face a class with this head? None reads more than the last hidden states."""
+    return bool(model.head(spec.name).layout.architecture) and not spec.aggregation
+
+
 def _exported_head(model: Model, name: str | None) -> HeadSpec | None:
-    specs = {spec.name: spec for spec in model.head_specs if model.head(spec.name).layout.architecture}
+    specs = {spec.name: spec for spec in model.head_specs if _computed(model, spec)}
     unplaced = [
         spec.name for spec in model.head_specs
         if spec.name not in specs and model.head(spec.name).layout.layers is not None

@@ -175,8 +175,13 @@ def describe(model: Model) -> dict:
     return {
         "family": model.family,
         "config": dataclasses.asdict(model.config),
-        "heads": [dataclasses.asdict(spec) for spec in model.head_specs],
+        "heads": [_described(spec) for spec in model.head_specs],
     }
+
+
+def _described(spec: HeadSpec) -> dict:
+    """A head's entry; without an aggregation as there has always been one."""
+    return {key: value for key, value in dataclasses.asdict(spec).items() if key != "aggregation" or value}
 
 
 def _open(source) -> tuple[pathlib.Path, Model, dict[str, Tensor], dict]:

@@ -1,7 +1,7 @@
 """The parts that every family is made of: dense, LayerNorm, GELU, and how they are computed."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import flax.linen as nn
 import jax
@@ -65,6 +65,11 @@ def _gelu_jvp(primals, tangents):
     return x * cdf, slope * dx
 
 
+def perturbed(words: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
+    """Returns the embeddings of a batch's tokens [B, T, D], moved by its `perturbation` [B, T, D], if it has one."""
+    return words + batch["perturbation"].astype(words.dtype) if "perturbation" in batch else words
+
+
 class Dense(nn.Module):
     """[..., D] -> [..., F], kernel [D, F]. Computed on flat [rows, D]: faster, on CPU above all going backward."""
 
@@ -105,6 +110,38 @@ class LayerNorm(nn.Module):
         centred = x - x.mean(-1, keepdims=True)
         normal = centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + self.eps)
         return (normal * scale + bias).astype(self.dtype)
+
+
+class Aggregation(nn.Module):
+    """All hidden states of a token [N, B, T, D] -> one [B, T, D]: their sum, weighted by a softmax over the states.
+
+    A state's score is a learned number of its own (Peters et al. 2018), and with `attention` its product with a learned
+    query besides, divided by sqrt(D), so that a token chooses (after Chen et al. 2022, arXiv 2205.08497). States are
+    scaled to the length of the token's last one: those within a pre-norm encoder are not normalised. The last state
+    begins with half of the weight, the others share the rest: no finite scores give it all.
+    """
+
+    attention: bool
+    param_dtype: str
+
+    @nn.compact
+    def __call__(self, states):
+        count, width = states.shape[0], states.shape[-1]
+
+        def first(key, shape, dtype):
+            return jnp.zeros(shape, dtype).at[-1].set(jnp.log(count - 1.0))
+
+        scores = self.param("bias", nn.with_logical_partitioning(first, ("norm",)), (count,), self.param_dtype)
+        scores = scores.astype(jnp.float32)[:, None, None]
+        x = states.astype(jnp.float32)
+        squares = jnp.square(x).mean(-1, keepdims=True) + 1e-12
+        x = x * jnp.sqrt(squares[-1] / squares)
+        if self.attention:
+            zeros = nn.with_logical_partitioning(nn.initializers.zeros, ("norm",))
+            query = self.param("query", zeros, (width,), self.param_dtype).astype(jnp.float32)
+            scores = scores + jnp.einsum("nbtd,d->nbt", x, query) / width**0.5
+        weights = jnp.broadcast_to(jax.nn.softmax(scores, axis=0), x.shape[:-1])
+        return jnp.einsum("nbt,nbtd->btd", weights, x).astype(states.dtype)
 
 
 class RMSNorm(nn.Module):

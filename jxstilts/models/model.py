@@ -152,15 +152,17 @@ class Model:
     def loss(self, params: Params, head: str, batch: Batch, rng: jax.Array | None = None) -> dict[str, tuple]:
         """Returns {name: (sum, weight)} of a head on a batch; divide once, after adding over everything."""
         encode_key, head_key = (None, None) if rng is None else jax.random.split(rng)
-        hidden = self.encode(params, batch, encode_key)
-        return self.head(head).loss(params, hidden, batch, head_key)
+        head = self.head(head)
+        hidden = self.encode(params, batch, encode_key, all_hidden=head.all_hidden)
+        return head.loss(params, head.aggregated(params, hidden), batch, head_key)
 
     def predict(self, params: Params, head: str, batch: Batch) -> dict[str, jax.Array]:
         """Returns the head's arrays for a batch, without dropout."""
         head = self.head(head)
         if head.reads_attention:
             return head.predict(params, self.attention(params, batch), batch)
-        return head.predict(params, self.encode(params, batch, all_hidden=head.all_hidden), batch)
+        hidden = self.encode(params, batch, all_hidden=head.all_hidden)
+        return head.predict(params, head.aggregated(params, hidden), batch)
 
     # Jitted, so that what `abstract` has traced is not traced again by `init`.
     @functools.partial(jax.jit, static_argnums=0)
@@ -172,7 +174,7 @@ class Model:
     @functools.partial(jax.jit, static_argnums=0)
     def _init_heads(self, rng: jax.Array) -> dict[str, Any]:
         own = jax.random.split(rng)[1]
-        return {spec.name: self.head(spec.name).init(_named(own, spec.name)) for spec in self.head_specs}
+        return {spec.name: self.head(spec.name).new(_named(own, spec.name)) for spec in self.head_specs}
 
     @functools.partial(jax.jit, static_argnums=0)
     def _init_extra(self, rng: jax.Array) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import numpy as np
 from jxstilts.mesh import constrain_rows
 from jxstilts.models.attention import SHOWN, attend, drop, show
 from jxstilts.models.initial import matrix
-from jxstilts.models.layers import REMAT, Compute, Dense, RMSNorm
+from jxstilts.models.layers import REMAT, Compute, Dense, RMSNorm, perturbed
 
 
 class Given(NamedTuple):
@@ -183,16 +183,16 @@ def buckets(distance: np.ndarray, both_ways: bool, count: int, farthest: int) ->
 
 
 class Embeddings(nn.Module):
-    """tokens [B, T] -> [B, T, D]."""
+    """A batch's tokens [B, T] -> [B, T, D]."""
 
     config: Any
     compute: Compute
 
     @nn.compact
-    def __call__(self, tokens):
+    def __call__(self, batch):
         init = nn.with_logical_partitioning(matrix(self, self.config.init_std), ("vocab", "embed"))
         table = self.param("tokens", init, (self.config.vocab_size, self.config.width), self.compute.param_dtype)
-        return table[tokens]
+        return perturbed(table[batch["tokens"]], batch)
 
 
 class Encoder(nn.Module):
@@ -205,7 +205,7 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, batch):
-        x = Embeddings(self.config, self.compute, name="embeddings")(batch["tokens"])
+        x = Embeddings(self.config, self.compute, name="embeddings")(batch)
         bias = _biases(self, x.shape[1], x.shape[1], both_ways=True)
         last, every, _ = _stack(self, self.config.layers, x, None, Given(batch["segments"], bias), decodes=False)
         return every if self.all_hidden else last

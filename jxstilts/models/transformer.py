@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jxstilts.mesh import constrain_rows
 from jxstilts.models.attention import SHOWN, attend, drop, show
 from jxstilts.models.initial import matrix
-from jxstilts.models.layers import REMAT, Compute, Dense, LayerNorm, gelu
+from jxstilts.models.layers import REMAT, Compute, Dense, LayerNorm, gelu, perturbed
 
 
 class Block(nn.Module):
@@ -74,7 +74,7 @@ class Embeddings(nn.Module):
             return self.param(name, init, (rows, config.width), self.compute.param_dtype)
 
         offset = config.first_position
-        words = table("tokens", config.vocab_size, "vocab")[batch["tokens"]]
+        words = perturbed(table("tokens", config.vocab_size, "vocab")[batch["tokens"]], batch)
         places = table("positions", config.max_positions + offset, "positions")[batch["positions"] + offset]
         types = table("types", config.types, None)
         x = words + places + types[batch["types"] if config.types > 1 and "types" in batch else 0]

@@ -48,7 +48,7 @@ class Phase:
     @property
     def languages(self) -> tuple[str, ...]:
         """The languages that it trains tasks in; () for none, or running text alone."""
-        streams = [each for each in self.config.get("tasks", {}).values() if each.get("objective", "task") == "task"]
+        streams = [each for each in self.config.get("tasks", {}).values() if trains_task(each)]
         return tuple(dict.fromkeys(code for stream in streams for code in stream.get("languages", ())))
 
     @property
@@ -78,7 +78,7 @@ class Phase:
         own = [
             ["en"] if "en" in stream.get("languages", ["en"]) else stream["languages"]
             for stream in self.config.get("tasks", {}).values()
-            if stream.get("objective", "task") == "task"
+            if trains_task(stream)
         ]
         return list(dict.fromkeys(given or itertools.chain.from_iterable(own)))
 
@@ -89,13 +89,24 @@ class Phase:
         if not self.config.get("tasks"):
             return "not trained"
         if not select.get("metric"):
-            return "the last step"
+            return "the last step" + self._beside(select)
         value = "mean major metric" if select["metric"] == "major" else select["metric"]
         return (
             f"best {value} on the first {select['rows']} {names(self.chosen_in)} dev rows of its tasks, every "
             f"{select['every']} steps; "
-            f"stops after {select['patience']} evaluations without improvement"
+            f"stops after {select['patience']} evaluations without improvement" + self._beside(select)
         )
+
+    def _beside(self, select: dict) -> str:
+        """What else was kept, to compare with."""
+        said = {
+            "last": "the last step",
+            "average": f"the mean of the weights at the last {select.get('average')} evaluations",
+            "oracle": f"an oracle, best on {names(select.get('oracle_languages', []))} dev rows of "
+                      f"{select.get('oracle_task') or 'its tasks'}, by which no zero-shot study may choose",
+        }  # fmt: skip
+        kept = [said[kind] for kind in select.get("also", [])]
+        return f"; kept beside it to compare with: {'; '.join(kept)}" if kept else ""
 
 
 def load(workdir: pathlib.Path) -> list[Phase]:
@@ -104,7 +115,7 @@ def load(workdir: pathlib.Path) -> list[Phase]:
     found = []
     for path in sorted(root.rglob("config.json")):
         name = path.parent.relative_to(root)
-        if any(part.startswith(".") for part in name.parts) or "best" in name.parts:
+        if any(part.startswith(".") for part in name.parts) or _in_bundle(path, root):
             continue
         config = _json(path)
         record = _json(path.parent / "DONE")
@@ -133,17 +144,19 @@ def outdated(workdir: pathlib.Path, made: Iterable[tuple[str, str]]) -> dict[tup
     checkpoint that is nowhere but aside is outdated as well. Phases without a folder here are not judged.
     """
     root = workdir / "phases"
-    starts, ends, aside = {}, {}, set()
+    starts, ends, beside, aside = {}, {}, {}, set()
     for path in root.rglob("config.json"):
         parts = path.parent.relative_to(root).parts
-        if "best" in parts:
+        if _in_bundle(path, root):
             continue
-        end = (_json(path.parent / "DONE") or {}).get("checkpoint_sha256")
+        done = _json(path.parent / "DONE") or {}
+        end = done.get("checkpoint_sha256")
         if any(part.startswith(".") for part in parts):
             aside.add(end)
         else:
             name = "/".join(parts)
             starts[name], ends[name] = _json(path).get("start"), end
+            beside[name] = {each["checkpoint_sha256"] for each in done.get("also", {}).values()}
     gone = aside - {None, *ends.values()}
     below: set[str] = set()
     while more := {name for name, start in starts.items() if start in gone} - below:
@@ -153,11 +166,27 @@ def outdated(workdir: pathlib.Path, made: Iterable[tuple[str, str]]) -> dict[tup
     for name, sha in made:
         if name in ends and ends[name] is None:
             found[name, sha] = "has changed and is not finished again"
-        elif name in ends and ends[name] != sha:
+        elif name in ends and sha not in (ends[name], *beside[name]):
             found[name, sha] = "has changed, and its new model is not evaluated yet"
         elif name in below:
             found[name, sha] = "starts from a model that has changed"
     return found
+
+
+def trains_task(stream: dict) -> bool:
+    """Does a stream, as a phase's config records it, train the head of its task?"""
+    name = stream.get("objective", "task")
+    if name == "task":
+        return True
+    from jxstilts.train import objectives  # JAX, which most reports do without
+
+    return name in objectives.names() and objectives.get(name).HEAD == objectives.OWN
+
+
+def _in_bundle(path: pathlib.Path, root: pathlib.Path) -> bool:
+    """Is a file one of a bundle's, as its tokenizer's config.json?"""
+    inside = path.relative_to(root).parents
+    return any((root / folder / "bundle.json").exists() for folder in inside)
 
 
 def failed(workdir: pathlib.Path) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from jxstilts.report import comparisons, statistics
+from jxstilts.report import comparisons, phases, statistics
 from jxstilts.report.contents import Study
 from jxstilts.report.folder import SOURCE, Arm, Target
 from jxstilts.report.sheet import Table
@@ -70,6 +70,4 @@ def _values(it: Study, arm: Arm, target: Target, metric: str) -> dict[str, float
 def _trained(it: Study) -> set[str]:
     """Returns the languages in which a phase of the study trains a task on its labels."""
     streams = (stream for phase in it.phases for stream in phase.config.get("tasks", {}).values())
-    return {
-        code for stream in streams if stream.get("objective", "task") == "task" for code in stream.get("languages", ())
-    }
+    return {code for stream in streams if phases.trains_task(stream) for code in stream.get("languages", ())}

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from jxstilts import config as configs
 from jxstilts import tasks
 from jxstilts.config import setting
+from jxstilts.data import synonyms
 from jxstilts.eval import results
 from jxstilts.mesh import AXES
 from jxstilts.models.checks import check_values
@@ -18,6 +19,7 @@ from jxstilts.models.model import family_module
 from jxstilts.runtime import InputError, suggest
 from jxstilts.study import grid as grids
 from jxstilts.study.paths import model_path
+from jxstilts.train import selection
 from jxstilts.train.phase import Phase
 
 
@@ -30,6 +32,11 @@ class Evaluation:
     intermediate: str = setting(..., "the intermediate task's name in the tables; none: there was none")
     what: results.Request = setting(..., "what it is evaluated on")
     target: str = setting("", 'the target task of the phase; "" = none (retrieval)')
+    selection: str = setting(
+        selection.BEST,
+        "which of the phase's bundles; another than best is one of its select.also",
+        allowed=(selection.BEST, *selection.ALSO),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,13 +139,16 @@ def from_config(config: Any, to_run: bool = True) -> Study:
         for stream in phase.tasks.values():
             for language in phase.select.languages:
                 known = tasks.get(stream.task).loadable("train" if stream.holdout else "dev")
-                if stream.objective == "task" and language not in known:
+                if selection.trains_task(stream) and language not in known:
                     where = f"config.phases.{name}.select.languages"
                     raise InputError(f"{where}: {suggest(f'language of task {stream.task!r}', language, known)}")
+        selection.check_oracle(phase, f"config.phases.{name}")
         if phase.init not in known:
             start = model_path(phase.init, f"config.phases.{name}.init")
             study.phases[name] = dataclasses.replace(phase, init=start)
         for key, stream in phase.tasks.items():
+            if to_run and stream.synonyms:
+                synonyms.read(stream.synonyms)
             known = tasks.get(stream.task).loadable("train")
             for language in stream.languages:
                 if language not in known:
@@ -148,6 +158,12 @@ def from_config(config: Any, to_run: bool = True) -> Study:
         where = f"config.evaluations.{name}"
         if evaluation.phase not in study.phases:
             raise InputError(f"{where}.phase: {suggest('phase', evaluation.phase, study.phases)}")
+        kept = (selection.BEST, *study.phases[evaluation.phase].select.also)
+        if evaluation.selection not in kept:
+            raise InputError(
+                f"{where}.selection: {suggest('bundle', evaluation.selection, kept)}; "
+                f"config.phases.{evaluation.phase}.select.also names what is kept"
+            )
         results.check(evaluation.what, f"{where}.what.tasks", f"{where}.what.languages")
     order(study)
     return study

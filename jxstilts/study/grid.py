@@ -17,6 +17,7 @@ from jxstilts.runtime import InputError, suggest
 from jxstilts.tasks import protocols
 from jxstilts.train import mixture
 from jxstilts.train import phase as phases
+from jxstilts.train.selection import ALSO, BEST
 
 NONE = "none"
 ALL = "all9"
@@ -58,6 +59,12 @@ class Grid:
     replay: some_of(mixture.Stream) = setting(dict, "keys of the text stream that +mlm adds")
     translated: tuple[str, ...] = setting((), "the languages that +translated adds, beside English")
     what: some_of(results.Request) = setting(dict, "keys of every evaluation")
+    selections: tuple[str, ...] = setting(
+        (BEST,),
+        "bundles of the phases that are evaluated: best, and of `select.also`, which the phases then keep; each is a "
+        "model of its own in the tables; the oracle where `training` gives its select.oracle_languages",
+        allowed=(BEST, *ALSO),
+    )
 
 
 def expand(grid: Grid, given: tuple[str, ...] = ()) -> tuple[dict[str, dict], dict[str, dict]]:
@@ -88,13 +95,19 @@ def expand(grid: Grid, given: tuple[str, ...] = ()) -> tuple[dict[str, dict], di
                     if phase in seen:
                         continue  # nothing has been trained: one seed says it all
                     seen.add(phase)
-                    evaluations[f"{model}-{intermediate}-{target}-s{seed}"] = {
-                        "phase": phase,
-                        "model": model,
-                        "intermediate": intermediate,
-                        "target": target if training else "",
-                        "what": _what(grid, target, what),
-                    }
+                    name = f"{model}-{intermediate}-{target}-s{seed}"
+                    kept = made.phases.get(phase, {}).get("select", {}).get("also", ())
+                    for which in grid.selections:
+                        if which not in (BEST, *kept):
+                            continue
+                        evaluations[name if which == BEST else f"{name}-{which}"] = {
+                            "phase": phase,
+                            "model": model,
+                            "intermediate": intermediate,
+                            "target": target if training else "",
+                            "what": _what(grid, target, what),
+                            **({} if which == BEST else {"selection": which}),
+                        }
     return made.phases, evaluations
 
 
@@ -129,6 +142,11 @@ class _Phases:
         usual = {"protocol": self.grid.protocol, "keep_heads": []}
         phase = _merge(_merge(usual, plain(self.grid.phase)), own)
         phase |= {"init": init, "tasks": streams, "seed": seed}
+        select = phase.get("select", {})
+        also = [which for which in self.grid.selections if which in ALSO]
+        also = [which for which in also if which != "oracle" or select.get("oracle_languages")]
+        if also:
+            phase["select"] = {**select, "also": also}
         if keep:
             phase["keep_heads"] = keep
         name = self.names.setdefault(fingerprint(phase), f"{name}-s{seed}")
@@ -161,12 +179,15 @@ def _merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict:
 
 def _check(grid: Grid, given: tuple[str, ...]) -> None:
     where = "config.grid"
-    for key in ("intermediates", "seeds"):
+    for key in ("intermediates", "seeds", "selections"):
         values = getattr(grid, key)
         if not values or len(set(values)) != len(values):
             raise InputError(f"{where}.{key}={values}: at least one, and none of them twice")
     if min(grid.seeds) < 0:
         raise InputError(f"{where}.seeds={grid.seeds}: 0 or more")
+    for which in grid.selections:
+        if which not in (BEST, *ALSO):
+            raise InputError(f"{where}.selections: {suggest('bundle', which, (BEST, *ALSO))}")
     for name, start in grid.models.items():
         if not name or set("/*?[]") & set(name):
             raise InputError(f"{where}.models: {name!r} is part of folders' names: no slash, no bracket, no * or ?")

@@ -22,7 +22,7 @@ from jxstilts.models.model import Model, family_module, make_config
 from jxstilts.runtime import InputError, counted
 from jxstilts.study import starts
 from jxstilts.study.config import Study, order
-from jxstilts.train import identity, mixture, vocabulary
+from jxstilts.train import identity, mixture, selection, vocabulary
 from jxstilts.train.mixture import Stream
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -97,7 +97,7 @@ def _ends(phase: Any, steps: int | None) -> str:
     count = "" if steps is None else f" of {-(-steps // phase.select.every):,}"
     rows = ", ".join(dict.fromkeys(
         f"last {stream.holdout:,} training" if stream.holdout else f"first {phase.select.rows:,} dev"
-        for stream in phase.tasks.values() if stream.objective == "task"
+        for stream in phase.tasks.values() if selection.trains_task(stream)
     ))  # fmt: skip
     return f"best{count} by {phase.select.metric}, {rows} rows"
 
@@ -164,7 +164,7 @@ def _size(stream: Stream, data_dir: str) -> int | None:
         if size is None:
             return None
         size = max(size - stream.holdout, 1) if language == "en" else size
-        total += min(size, stream.limit) if stream.limit else size
+        total += (min(size, stream.limit) if stream.limit else size) * (1 + stream.copies)
     return total
 
 

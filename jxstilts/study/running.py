@@ -28,8 +28,9 @@ from jxstilts.runtime import InputError
 from jxstilts.study import fresh, plan
 from jxstilts.study.config import Evaluation, Study, order
 from jxstilts.train import identity as identities
-from jxstilts.train import inputs, keeping
+from jxstilts.train import inputs, keeping, selection
 from jxstilts.train import phase as phases
+from jxstilts.train.loop import ORACLE
 
 LEASES = "leases"
 ALONE = "alone"
@@ -232,6 +233,10 @@ class _Worker:
         check = None
         if phase.select.metric:
             check = dev_evaluator(phase, study.data_dir, tokenizer_dir, self.cache_dir, self.mesh)
+        if "oracle" in phase.select.also:
+            oracle = selection.oracle(phase)
+            target = dev_evaluator(oracle, study.data_dir, tokenizer_dir, self.cache_dir, self.mesh)
+            check = partial(_with_oracle, check, target)
         phases.run(name, phase, model, start, tokenizer_dir, place, own, check, stop)
 
     def _claim(self, name: str, phase: Any, config: Any, sha: str | None, tokenizer_dir: pathlib.Path):
@@ -272,9 +277,15 @@ class _Worker:
             "intermediate": evaluation.intermediate, "target": evaluation.target,
             "seed": study.phases[evaluation.phase].seed, "checkpoint_sha256": record["checkpoint_sha256"],
         }  # fmt: skip
+        which = evaluation.selection
+        if which != selection.BEST:
+            labels |= {
+                "selection": which, "model": f"{evaluation.model} [{selection.ALSO[which]}]",
+                "checkpoint_sha256": record["also"][which]["checkpoint_sha256"],
+            }  # fmt: skip
         results.add(
             self.workdir, key, evaluation.what, labels,
-            lambda: bundle.load(folder / "best", compute=study.compute, mesh=self.mesh),
+            lambda: bundle.load(folder / which, compute=study.compute, mesh=self.mesh),
             data_dir=study.data_dir, cache_dir=self.cache_dir, digests_dir=self.cache_dir.with_name("digests"),
             mesh=self.mesh, stop=stop,
         )  # fmt: skip
@@ -355,6 +366,11 @@ def _remove_old(paths: Iterable[pathlib.Path]) -> None:
                 path.unlink()
 
 
+def _with_oracle(check: phases.Evaluator | None, target: phases.Evaluator, model: Model, params: Any) -> dict:
+    """The values of the selection rule, where there is one, and the oracle's."""
+    return {**(check(model, params) if check else {}), ORACLE: target(model, params)["major"]}
+
+
 def dev_evaluator(
     phase: phases.Phase, data_dir: str, tokenizer_dir: pathlib.Path, cache_dir: pathlib.Path, mesh: Any
 ) -> phases.Evaluator:
@@ -367,7 +383,7 @@ def dev_evaluator(
     rows = {
         key: inputs.dev_rows(stream, phase.select, data_dir)
         for key, stream in phase.tasks.items()
-        if stream.objective == "task"
+        if selection.trains_task(stream)
     }
 
     def check(model: Model, params: Any) -> dict[str, float]:

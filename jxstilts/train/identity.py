@@ -15,6 +15,7 @@ from jxstilts import runtime
 from jxstilts.config import differences, fingerprint, plain
 from jxstilts.data import tokenizer as tokenizers
 from jxstilts.tasks.digests import digests
+from jxstilts.train import selection
 
 SUPERSEDED = ".superseded"
 # Keys that a phase's config has not always had, and what a phase did without them: there they are not recorded, so
@@ -27,7 +28,11 @@ ADDED_TO_STREAM = {
     "options": {},
     "paired": False,
     "lengths_of": "",
+    "aggregation": "",
+    "synonyms": "",
+    "copies": 0,
 }
+ADDED_TO_SELECT = {"languages": [], "also": [], "average": 5, "oracle_task": "", "oracle_languages": []}
 ADDED_TO_OPTIMIZER = {"name": "adamw", "schedule": "linear"}
 
 
@@ -67,7 +72,7 @@ def without_added(settings: Mapping[str, Any]) -> dict[str, Any]:
             for name, entry in kept["objectives"].items()
         }
     if "select" in kept:
-        kept["select"] = {key: value for key, value in kept["select"].items() if key != "languages" or value}
+        kept["select"] = _without(kept["select"], ADDED_TO_SELECT)
     return kept
 
 
@@ -80,11 +85,22 @@ def data(phase: Any, data_dir: str, kept: pathlib.Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for stream in phase.tasks.values():
         wanted = [("train", language) for language in stream.languages]
-        if phase.select.metric and stream.objective == "task" and not stream.holdout:
+        if phase.select.metric and selection.trains_task(stream) and not stream.holdout:
             wanted += [("dev", language) for language in phase.select.languages or stream.own_languages]
+        if stream.synonyms:
+            found[f"synonyms: {pathlib.Path(stream.synonyms).name}"] = _sha256(stream.synonyms)
         for split, language in wanted:
             found |= digests(stream.task, data_dir, split, language, stream.source, kept)
+    if "oracle" in phase.select.also:
+        for stream in selection.oracle(phase).tasks.values():
+            for language in phase.select.oracle_languages:
+                found |= digests(stream.task, data_dir, "dev", language, stream.source, kept)
     return dict(sorted(found.items()))
+
+
+def _sha256(path: str) -> str:
+    file = pathlib.Path(path).expanduser()
+    return runtime.sha256_file(file) if file.is_file() else ""  # reading it says that it is not there
 
 
 def done(folder: pathlib.Path) -> dict | None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jxstilts import tasks
-from jxstilts.data import batching, packing, pipeline, prepare
+from jxstilts.data import batching, packing, pipeline, prepare, synonyms
 from jxstilts.data import tokenizer as tokenizers
 from jxstilts.data.features import Features, Field, concatenate
 from jxstilts.data.ragged import offsets_of
@@ -85,7 +85,10 @@ def heads(phase: Any, model: Model, start_heads: tuple[HeadSpec, ...], data_dir:
         labels = () if fixed else task.labels
         if not fixed and task.form.labelled and not labels:  # an open set: those of the training examples
             labels = task.form.labels(task, training_rows(stream, data_dir))
-        own = HeadSpec(name, fixed) if fixed else task.form.head_spec(name, labels, stream)
+        if fixed:
+            own = HeadSpec(name, fixed, aggregation=stream.aggregation)
+        else:
+            own = task.form.head_spec(name, labels, stream)
         if specs.setdefault(name, own) != own:
             raise InputError(f"tasks.{key}: the head {name!r} is shared by tasks of other types or labels")
     for name, entry in phase.objectives.items():
@@ -109,11 +112,17 @@ def check_kept(phase: Any, start_heads: tuple[HeadSpec, ...], where: str = "") -
 
 
 def training_rows(stream: Stream, data_dir: str, language: str = "en") -> list[dict]:
-    """Returns the training examples in one language, without those that are held out; `limit` counts what is left."""
+    """Returns the training examples in one language, without those that are held out; `limit` counts what is left.
+
+    With `synonyms`, each is followed by its copies.
+    """
     rows = tasks.load(stream.task, data_dir, "train", language, stream.source)
     if stream.holdout and language in stream.own_languages:
         rows = rows[: -_held_out(stream, rows)]
-    return rows[: stream.limit] if stream.limit else rows
+    rows = rows[: stream.limit] if stream.limit else rows
+    if not stream.synonyms:
+        return rows
+    return synonyms.with_copies(rows, tasks.get(stream.task).form.replaceable, stream.synonyms, stream.copies)
 
 
 def dev_rows(stream: Stream, select: Any, data_dir: str) -> dict[str, list[dict]]:
@@ -290,7 +299,11 @@ def _origin(stream: Stream, counts: Sequence[int], example: np.ndarray | None, i
     languages = np.searchsorted(ends, found, side="right").tolist()
     unit = "block" if tasks.get(stream.task).form.running_text and stream.packed else "row"
     return [
-        {"task": stream.task, "language": stream.languages[i], unit: int(row - ends[i] + counts[i])}
+        {
+            "task": stream.task,
+            "language": stream.languages[i],
+            unit: int(row - ends[i] + counts[i]) // (1 + stream.copies),
+        }
         for i, row in zip(languages, found, strict=True)
     ]
 

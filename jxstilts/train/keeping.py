@@ -29,4 +29,4 @@ def keep(phase: Any, model: Model, start_heads: tuple[HeadSpec, ...], data_dir: 
 
 
 def _content(spec: HeadSpec) -> tuple:
-    return spec.type, sorted(map(str.casefold, spec.labels)), spec.pooling
+    return spec.type, sorted(map(str.casefold, spec.labels)), spec.pooling, spec.aggregation

@@ -1,7 +1,7 @@
 """The loop of one phase: steps, dev values and checkpoints, from its own newest checkpoint to its end or a stop."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ from jxstilts import processes, runtime, tracking
 from jxstilts.checkpoint import Checkpoints
 from jxstilts.data import pipeline
 from jxstilts.mesh import process_rows, put_batch
+from jxstilts.models import averaging
 from jxstilts.models.model import Model, Params
 from jxstilts.runtime import InputError
 from jxstilts.train import optimizer as optimizers
@@ -21,6 +22,7 @@ from jxstilts.train.log import Log
 from jxstilts.train.step import State
 from jxstilts.train.terms import Loss
 
+ORACLE = "oracle"  # the name of the oracle's value among those of an evaluation
 Evaluator = Callable[[Model, Params], dict[str, float]]
 
 
@@ -81,11 +83,13 @@ class Loop:
             lambda p: {key: first(p)[key] for key in rest}, out_shardings=rest
         )  # parameters are not copied
         self.state: State = {"params": params, **beside(params)}
-        self.meta: dict = {"best": None, "bad": 0, "evaluated": 0, "iterator": None, "skipped": 0}
+        self.meta: dict = {
+            "best": None, "bad": 0, "evaluated": 0, "iterator": None, "skipped": 0, "oracle": None, "marks": [],
+        }  # fmt: skip
         self.begun: int | None = None  # the step of the checkpoint that it goes on from
         self.checkpoints = Checkpoints(training.place.folder / "checkpoints")
         if found := self.checkpoints.resume(self.whole, progress.note):
-            self.begun, self.state, self.meta = found[0], self.table.narrow(found[1]), found[2]
+            self.begun, self.state, self.meta = found[0], self.table.narrow(found[1]), self.meta | found[2]
             progress.note(f"going on from step {self.begun}")
         self.now = self.begun or 0
 
@@ -114,8 +118,8 @@ class Loop:
                 stopping = self.now < steps and stop(self.now)
                 at_mark = self.now > 0 and (self.now % phase.select.every == 0 or self.now == steps)
                 improved = False
-                if evaluate is not None and at_mark and self.meta["evaluated"] != self.now and not stopping:
-                    improved = self._evaluate(evaluate, log)
+                if at_mark and self.meta["evaluated"] != self.now and not stopping:
+                    improved = self._mark(evaluate, log)
                 finished = self.now == steps or self.meta["bad"] >= phase.select.patience
                 due = self.now > 0 and self.now % phase.save_every == 0
                 if self.now != self.begun and (stopping or finished or improved or due):
@@ -133,31 +137,60 @@ class Loop:
         finally:
             log.close()
 
+    def _mark(self, evaluate: Evaluator | None, log: Log) -> bool:
+        """Evaluates and notes what is to be kept of this step; returns whether that is anything."""
+        select, meta = self.training.phase.select, self.meta
+        meta["evaluated"] = self.now
+        kept = False if evaluate is None else self._evaluate(evaluate, log)
+        if "average" in select.also:
+            meta["marks"] = [*meta["marks"], self.now][-select.average :]
+            kept = True
+        return kept
+
     def _evaluate(self, evaluate: Evaluator, log: Log) -> bool:
-        """Updates the best record; returns whether this evaluation is the best so far."""
+        """Updates the records of the best and of the oracle; returns whether this evaluation is the best so far."""
         select, meta = self.training.phase.select, self.meta
         log.flush()
         found = log.paused(evaluate, self.training.model, self.table.params(self.state))
         values = processes.meet("a dev value", found)[0]
+        ahead = ORACLE in values and (meta["oracle"] is None or values[ORACLE] > meta["oracle"]["value"])
+        if ahead:
+            meta["oracle"] = {"step": self.now, "metric": ORACLE, "value": values[ORACLE]}
+        if not select.metric:
+            log.evaluation(self.now, values, None)
+            return ahead
         if select.metric not in values:
             raise InputError(f"select.metric: {runtime.suggest('metric', select.metric, values)}")
         value = values[select.metric]
         improved = meta["best"] is None or value > meta["best"]["value"]
-        meta["evaluated"] = self.now
         meta["bad"] = 0 if improved else meta["bad"] + 1
         if improved:
             meta["best"] = {"step": self.now, "metric": select.metric, "value": value}
         log.evaluation(self.now, values, meta["best"])
-        return improved
+        return improved or ahead
 
     def _save(self, iterator: pipeline.Batches, log: Log) -> None:
         log.flush()
-        keep = self.meta["best"]["step"] if self.meta["best"] else self.now
+        keep = {self.meta[which]["step"] for which in ("best", "oracle") if self.meta[which]} | {*self.meta["marks"]}
         record = self.meta | {"iterator": iterator.get_state(), "skipped": log.skipped}
         log.paused(self.checkpoints.save, self.now, self.table.widen(self.state), record, keep)
 
     def _best(self) -> Params:
-        best = self.meta["best"]
-        if best and best["step"] != self.now:
-            return self.checkpoints.restore_params(best["step"], self.whole["params"])
+        return self._at(self.meta["best"]["step"] if self.meta["best"] else self.now)
+
+    def _at(self, step: int) -> Params:
+        """Returns the parameters of a step that is kept."""
+        if step != self.now:
+            return self.checkpoints.restore_params(step, self.whole["params"])
         return self.table.params(self.state)
+
+    def also(self) -> Iterator[tuple[str, Params, dict]]:
+        """Yields (name, parameters, their step or steps) of what is kept beside the best, one after the other."""
+        for kind in self.training.phase.select.also:
+            if kind == "average":
+                steps = self.meta["marks"]
+                yield kind, averaging.mean(map(self._at, steps)), {"average_of": steps}
+            elif kind == "oracle":
+                yield kind, self._at(self.meta["oracle"]["step"]), {"oracle": self.meta["oracle"]}
+            else:
+                yield kind, self._at(self.now), {"step": self.now}

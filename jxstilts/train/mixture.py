@@ -10,7 +10,7 @@ from jxstilts import tasks
 from jxstilts.config import setting
 from jxstilts.data.pipeline import BatchSource
 from jxstilts.forms import Reading
-from jxstilts.models.heads import POOLINGS
+from jxstilts.models.heads import AGGREGATIONS, POOLINGS
 from jxstilts.runtime import InputError, suggest
 from jxstilts.tasks import protocols
 
@@ -35,6 +35,12 @@ class Stream(Reading):
     )  # fmt: skip
     limit: int = setting(0, "training rows per language, the first ones; 0 = all", least=0)
     holdout: int = setting(0, "the last so many training rows are dev rows, where the dev split has no labels", least=0)
+    synonyms: str = setting("", "file of a word and its synonyms a line, tabs between them, for `copies`")
+    copies: int = setting(
+        0,
+        "of each training row, in which the words of `synonyms` are drawn from themselves and their synonyms",
+        least=0,
+    )
     sampling_exponent: float | None = setting(
         None, "languages are drawn with p ~ tokens ** this; None = 0.3 for text, 1 for tasks", least=0
     )
@@ -43,6 +49,11 @@ class Stream(Reading):
     head: str = setting("", 'the name of its head; "" = the task\'s name; streams that name the same head share it')
     pooling: str = setting(
         "", 'what the head reads: the first token, the mean, or the pooler; "" = as the family does', allowed=POOLINGS
+    )
+    aggregation: str = setting(
+        "",
+        'which hidden states the head reads: "" = the last; softmax, attention: all, by learned weights',
+        allowed=AGGREGATIONS[1:],
     )
     batch_size: int = setting(0, "examples of an update, all devices together; 0 = as in the recipe", least=0)
     packed: bool | None = setting(
@@ -84,11 +95,15 @@ class Stream(Reading):
             raise InputError(f"amount={self.amount} needs mode='alternate' or mode='mixed'")
         if self.pooling and self.pooling not in POOLINGS:
             raise InputError(f"pooling: {suggest('pooling', self.pooling, POOLINGS)}")
+        if self.aggregation not in AGGREGATIONS:
+            raise InputError(f"aggregation: {suggest('aggregation', self.aggregation, AGGREGATIONS[1:])}")
         if self.buckets < 1 or self.sort_window < 1:
             raise InputError("buckets and sort_window are at least 1")
-        counts = ("batch_size", "max_length", "query_length", "limit", "holdout", "negatives_per_step")
+        counts = ("batch_size", "max_length", "query_length", "limit", "holdout", "negatives_per_step", "copies")
         if min(getattr(self, name) for name in counts) < 0:
             raise InputError(f"{', '.join(counts)} are 0 or more")
+        if bool(self.synonyms) != bool(self.copies):
+            raise InputError(f"synonyms={self.synonyms!r:.60} and copies={self.copies} go together: a file, a number")
         if not self.languages:
             raise InputError("languages is empty")
 
@@ -132,6 +147,10 @@ def resolve(streams: Mapping[str, Stream], protocol: str, where: str) -> dict[st
         if missing and recipe is None:
             raise InputError(
                 f"{key}.{missing[0]}: the protocol {protocol!r} has no default for task {spec.name!r}; give it"
+            )
+        if stream.synonyms and not spec.form.replaceable:
+            raise InputError(
+                f"{key}.synonyms: the words of task {spec.name!r} cannot be replaced: no text of it is free of its gold"
             )
         exponent = stream.sampling_exponent
         filled[name] = dataclasses.replace(

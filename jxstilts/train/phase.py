@@ -1,7 +1,8 @@
 """One phase: a starting point, a task and hyper-parameters -> the best checkpoint, as a bundle.
 
 A phase folder holds config.json (see `identity`), metrics.jsonl, nonfinite.jsonl (steps whose loss was not finite, if
-any), checkpoints/ (while it runs), best/ (a bundle) and DONE. Running the same phase again continues it.
+any), checkpoints/ (while it runs), best/ (a bundle), others beside it (`selection`) and DONE. Running the same phase
+again continues it.
 """
 
 import dataclasses
@@ -9,7 +10,7 @@ import functools
 import json
 import pathlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 
 from jax.sharding import Mesh
@@ -24,38 +25,7 @@ from jxstilts.train import frozen, handover, inputs, keeping, mixture, terms, vo
 from jxstilts.train.loop import Evaluator, Loop, Training
 from jxstilts.train.mixture import Sampling, Stream
 from jxstilts.train.optimizer import Optimizer
-
-
-@dataclasses.dataclass(frozen=True)
-class Select:
-    """How a phase ends: with its best weights on English dev rows, or those of its last step.
-
-    Another language than English chooses only where the config says so, or where nothing is trained in English.
-    """
-
-    metric: str | None = setting(
-        None,
-        "by which checkpoints are compared: major is the mean over the tasks of each task's major metric; or a "
-        'metric\'s name (several tasks: TASK/NAME); "" = the last step is kept; None = major where every task has dev '
-        'rows, else ""',
-    )
-    rows: int = setting(500, "the first rows (questions: windows) of each task's dev split", least=1)
-    every: int = setting(1000, "steps between two evaluations on them", least=1)
-    languages: tuple[str, ...] = setting(
-        (), "languages of the dev rows; () = English, or where a task is not trained in it, its languages"
-    )
-    patience: int = setting(30, "evaluations without improvement before the phase stops early", least=1)
-
-    def __post_init__(self):
-        if min(self.rows, self.every, self.patience) < 1:
-            raise InputError("select: rows, every and patience are at least 1")
-
-    def resolve(self, streams: Mapping[str, Stream]) -> "Select":
-        """Returns the rule with its metric decided, for a phase of these (resolved) streams."""
-        judged = [stream for stream in streams.values() if stream.objective == "task"]
-        known = bool(judged) and all(each.holdout or "dev" in tasks.get(each.task).splits for each in judged)
-        metric = "major" if known else ""
-        return self if self.metric is not None else dataclasses.replace(self, metric=metric)
+from jxstilts.train.selection import BEST, Select
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +77,8 @@ class Phase:
             raise InputError(f"a phase has epochs or steps, not both: epochs={self.epochs}, steps={self.steps}")
         if (self.epochs > 0 or self.steps > 0) and not self.tasks:
             raise InputError("a phase that trains needs tasks")
+        if self.select.also and not self.tasks:
+            raise InputError(f"select.also={', '.join(self.select.also)}: a phase that trains has them; it needs tasks")
         if self.objectives and not self.tasks:
             raise InputError(f"objectives={', '.join(self.objectives)}: a phase with objectives needs tasks")
         for name, stream in self.tasks.items():
@@ -218,7 +190,8 @@ def run(
     provenance = {"phase": name, "identity": own, "handover": plain(taken), "hardware": tracking.hardware(place.mesh)}
     if start:
         provenance["start"] = _origin(start.meta)
-    finish = partial(_finish, folder, model, tokenizer_dir, provenance)
+    write = partial(_write, folder, model, tokenizer_dir, provenance)
+    finish = partial(_finish, folder, write, own)
     if not phase.tasks:
         return finish(params, {"steps": 0, "best": None})
 
@@ -239,7 +212,9 @@ def run(
     # 3. The best checkpoint becomes the bundle that the next phase starts from.
     try:
         best = loop.run(evaluate, stop)
-        record = finish(best, {"steps": loop.now, "best": loop.meta["best"]})
+        record = {"steps": loop.now, "best": loop.meta["best"]}
+        also = {kind: {**which, "checkpoint_sha256": write(params, kind, which)} for kind, params, which in loop.also()}
+        record = finish(best, {**record, "also": also} if also else record)
     finally:
         progress.close()
         loop.checkpoints.close()
@@ -255,8 +230,11 @@ def _origin(meta: dict) -> dict:
     return {"sha256": meta["sha256"]} | {key: meta["provenance"][key] for key in kept if key in meta["provenance"]}
 
 
-def _finish(folder, model, tokenizer_dir, provenance, params, record) -> dict:
-    """Writes best/ and then DONE. Of the objectives' parameters, best/ has those that are a part of the model."""
+def _write(folder, model, tokenizer_dir, provenance, params, kind, record) -> str:
+    """Writes one bundle of the phase and returns its SHA-256.
+
+    Of the objectives' parameters it has those that are a part of the model.
+    """
     kept = tuple((name, signal) for name, signal in model.extra if signal.KEPT)
     model, extra = dataclasses.replace(model, extra=kept), params.get("extra", {})
     left_out = sorted(set(extra) - set(dict(kept)))
@@ -264,9 +242,15 @@ def _finish(folder, model, tokenizer_dir, provenance, params, record) -> dict:
         rest = {name: branch for name, branch in extra.items() if name not in left_out}
         params = {**params, "extra": rest} if rest else {room: params[room] for room in ("encoder", "heads")}
         provenance = {**provenance, "left_out": [f"extra/{name}" for name in left_out]}
-    provenance = {**provenance, **record}
-    sha = bundle.save(folder / "best", model, params, tokenizer_files=tokenizer_dir, provenance=provenance)
-    record = {**record, "checkpoint_sha256": sha, "fingerprint": fingerprint(provenance["identity"])}
+    if kind != BEST:
+        provenance = {**provenance, "selection": kind}
+    return bundle.save(folder / kind, model, params, tokenizer_files=tokenizer_dir, provenance={**provenance, **record})
+
+
+def _finish(folder, write, own, params, record) -> dict:
+    """Writes best/ and then DONE."""
+    sha = write(params, BEST, record)
+    record = {**record, "checkpoint_sha256": sha, "fingerprint": fingerprint(own)}
     if processes.first():
         runtime.atomic_write(folder / "DONE", json.dumps(record, indent=1))
     return record

@@ -213,7 +213,7 @@ class _Step:
         Of a micro-batch of each stream, each encoded once.
         """
         terms, signals = self._terms(batches), self._signals
-        every = {name for term, read in terms.items() if signals[term].ALL_HIDDEN for name in read}
+        every = {name for term, read in terms.items() if signals[term].reads_all(self.model) for name in read}
         passes = {
             name: objectives.Forward(self.model, params, batch, keys[name], name in every)
             for name, batch in batches.items()

@@ -61,7 +61,8 @@ class Family(Protocol):
     PRESETS: name -> fields of Config. HUB: hub id of published weights -> their preset, for plans without a network.
     Encoder: Flax module, Encoder(config, compute, train, all_hidden)(batch) -> hidden [B, T, D], or all of them
         [L + 1, B, T, D] (0 = embeddings). It reads tokens, segments, positions [B, T] of the batch, and may read fields
-        of its own, which are zeros where the batch has none. Its parameter embeddings/tokens [V, D] are the words.
+        of its own, which are zeros where the batch has none. Its parameter embeddings/tokens [V, D] are the words. A
+        batch's `perturbation` [B, T, D], where there is one, is added to its words (`layers.perturbed`).
     TEMPLATE: how texts become tokens, and which fields of its own the batch has.
     HUGGINGFACE: see there.
     SENTENCE: what stands for a sentence in a model that was not trained for it: a `Layout.pooling`, of the hidden state

@@ -21,7 +21,7 @@ from jxstilts.models.attention import SHOWN, attend, drop, show
 from jxstilts.models.families.base import HuggingFace, tensors
 from jxstilts.models.heads import Layout, mlm
 from jxstilts.models.initial import matrix
-from jxstilts.models.layers import REMAT, Compute, Dense, LayerNorm, Perceptron, gelu
+from jxstilts.models.layers import REMAT, Compute, Dense, LayerNorm, Perceptron, gelu, perturbed
 from jxstilts.runtime import InputError
 
 
@@ -162,18 +162,18 @@ class Block(nn.Module):
 
 
 class Embeddings(nn.Module):
-    """tokens [B, T] -> [B, T, D]."""
+    """A batch's tokens [B, T] -> [B, T, D]."""
 
     config: Config
     compute: Compute
     train: bool
 
     @nn.compact
-    def __call__(self, tokens):
+    def __call__(self, batch):
         config, kinds = self.config, self.compute.kinds
         init = nn.with_logical_partitioning(matrix(self, config.init_std), ("vocab", "embed"))
         words = self.param("tokens", init, (config.vocab_size, config.width), self.compute.param_dtype)
-        x = LayerNorm(config.norm_eps, biased=False, name="norm", **kinds)(words[tokens])
+        x = LayerNorm(config.norm_eps, biased=False, name="norm", **kinds)(perturbed(words[batch["tokens"]], batch))
         key = self.make_rng("dropout") if self.train else None
         return constrain_rows(drop(x, config.embedding_dropout, key))
 
@@ -189,7 +189,7 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(self, batch):
         config, compute, segments = self.config, self.compute, batch["segments"]
-        embedded = Embeddings(config, compute, self.train, name="embeddings")(batch["tokens"])
+        embedded = Embeddings(config, compute, self.train, name="embeddings")(batch)
         thetas = (config.global_theta, config.local_theta)
         turns = jnp.stack([_turns(batch["positions"], config, theta) for theta in thetas])
         block, options = Block, (config, compute, self.train, self.all_hidden)

@@ -3,6 +3,7 @@
 A module defines `Head`, a subclass of `HeadBase` with
     loss(params, hidden, batch, rng) -> {name: (sum, weight)}
     predict(params, hidden, batch) -> {name: array}
+where `hidden` is what `aggregated` makes of the encoder's states: of all of them where `all_hidden`, else of the last.
 `params` is the whole tree {"encoder", "heads"}, because some heads share parameters with the encoder. Which layers a
 head has is its family's matter: a `Layout`.
 """
@@ -18,11 +19,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jxstilts.models.layers import Compute
+from jxstilts.models.layers import Aggregation, Compute
 from jxstilts.runtime import InputError, suggest
 
 # What stands for a segment: the state of its first token, the encoder's pooler over that, the mean of its tokens.
 POOLINGS = ("first", "pooler", "mean")
+# What a head reads: "" the last hidden states, or all of them, weighted by a softmax (`layers.Aggregation`).
+AGGREGATIONS = ("", "softmax", "attention")
+MIX = "mix"  # the aggregation's own among a head's parameters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +37,11 @@ class HeadSpec:
     type: str
     labels: tuple[str, ...] = ()
     pooling: str = ""  # classification and choice: the vector that they read, one of POOLINGS; "" = as the family does
+    aggregation: str = dataclasses.field(default="", kw_only=True)  # one of AGGREGATIONS
 
     def __post_init__(self):
+        if self.aggregation not in AGGREGATIONS:
+            raise InputError(suggest("aggregation", self.aggregation, AGGREGATIONS))
         if self.pooling and self.pooling not in POOLINGS:
             raise InputError(suggest("pooling", self.pooling, POOLINGS))
 
@@ -93,11 +100,33 @@ class HeadBase:
     compute: Compute
     layout: Layout
     spec_class: ClassVar[type[HeadSpec]] = HeadSpec
-    all_hidden: ClassVar[bool] = False  # does `predict` read every hidden state?
     decodes: ClassVar[bool] = False  # does `predict` say a text token by token?
     reads_attention: ClassVar[bool] = False  # does `predict` read the weights of attention, not the hidden states?
     labelled: ClassVar[bool] = False  # has it an output for each label?
     whole_vocabulary: ClassVar[bool] = False  # does its loss read the token embeddings of words that do not occur?
+
+    @property
+    def all_hidden(self) -> bool:
+        """Does the head read every hidden state?"""
+        return bool(self.spec.aggregation)
+
+    @property
+    def _aggregation(self) -> Aggregation:
+        return Aggregation(self.spec.aggregation == "attention", self.compute.param_dtype)
+
+    def aggregated(self, params: dict, hidden: jax.Array) -> jax.Array:
+        """Returns what `loss` and `predict` read: [L + 1, B, T, D] -> [B, T, D], or `hidden` as it is."""
+        if not self.spec.aggregation:
+            return hidden
+        return self._aggregation.apply({"params": params["heads"][self.spec.name][MIX]}, hidden)
+
+    def new(self, key: jax.Array) -> dict:
+        """Returns all of the head's parameters, those of its aggregation included."""
+        made = self.init(key)
+        if not self.spec.aggregation:
+            return made
+        states = jnp.zeros((self.config.layers + 1, 1, 1, self.config.width))
+        return {**made, MIX: self._aggregation.init(key, states)["params"]}
 
     @property
     def pooling(self) -> str:

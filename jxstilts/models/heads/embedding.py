@@ -82,8 +82,11 @@ class EmbeddingSpec(HeadSpec):
 
 @dataclasses.dataclass(frozen=True)
 class Head(HeadBase):
-    all_hidden = True
     spec_class: ClassVar[type[HeadSpec]] = EmbeddingSpec
+
+    @property
+    def all_hidden(self) -> bool:
+        return True
 
     @property
     def _recipe(self) -> Recipe | None:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jxstilts.models import generation, words
-from jxstilts.models.heads import HeadBase, HeadSpec
+from jxstilts.models.heads import MIX, HeadBase, HeadSpec
 from jxstilts.models.initial import matrix
 from jxstilts.runtime import InputError
 
@@ -86,7 +86,7 @@ class Head(HeadBase):
 
     def own(self, params: dict) -> dict:
         """Returns the decoder's parameters alone."""
-        return {name: tree for name, tree in params["heads"][self.spec.name].items() if name != "words"}
+        return {name: tree for name, tree in params["heads"][self.spec.name].items() if name not in ("words", MIX)}
 
     def states(self, params: dict, hidden: jax.Array, batch, rng=None) -> jax.Array:
         """hidden [B, T, D]; targets, targets_segments [B, U] (0 = padding) -> the decoder's states, [B, U, D].

@@ -39,6 +39,14 @@ class Forward:
     def _encoded(self) -> jax.Array:
         return self._model.encode(self._params, self.batch, self._key, all_hidden=self._every)
 
+    def moved(self, perturbation: jax.Array, params: Params, every: bool = False) -> jax.Array:
+        """The last hidden states, or all, where [B, T, D] is added to the words' embeddings; with the same dropout.
+
+        Each call is a pass of its own.
+        """
+        batch = {**self.batch, "perturbation": perturbation}
+        return self._model.encode(params, batch, self._key, all_hidden=every)
+
     @property
     def hidden(self) -> jax.Array:
         """The last hidden states, [B, T, D]."""
@@ -46,7 +54,7 @@ class Forward:
 
     @property
     def all_hidden(self) -> jax.Array:
-        """All hidden states, [L + 1, B, T, D], 0 the embeddings; for an objective that declares ALL_HIDDEN."""
+        """All hidden states, [L + 1, B, T, D], 0 the embeddings; for an objective that `reads_all`."""
         assert self._every, "an objective that reads all_hidden declares ALL_HIDDEN = True"
         return self._encoded
 
@@ -64,6 +72,10 @@ class Objective:
     KEPT: ClassVar[bool] = False
     WHOLE_VOCABULARY: ClassVar[bool] = True
     READS_LANGUAGE: ClassVar[bool] = False
+
+    def reads_all(self, model: Model) -> bool:
+        """Does it read all hidden states?"""
+        return self.ALL_HIDDEN
 
     def own(self, params: Params) -> Any:
         """Returns the objective's own parameters."""
