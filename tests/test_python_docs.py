@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 
+import folders
 import jax
 import pytest
 import samples
@@ -48,6 +49,9 @@ def places(world, tmp_path, monkeypatch, compile_cache):
     (tmp_path / "conll").mkdir()
     (tmp_path / "conll/train.txt").write_text(CONLL)
     (tmp_path / "study.py").write_text(toy.CONFIG)
+    for name, gain in (("old", 0.0), ("new", 0.2)):
+        rows = folders.study(tmp_path / "runs" / name, {"none": gain}, ("xnli",), seeds=1, n=60)
+        folders.put(tmp_path / "runs" / name, *[row | {"study": name} for row in rows])
     head = dataclasses.replace(loaded.model.head_specs[0], labels=ORDER)
     other = dataclasses.replace(loaded, model=loaded.model.with_heads(head))
     export.to_huggingface(other, tmp_path / "NLI_MODEL")
@@ -57,7 +61,7 @@ def places(world, tmp_path, monkeypatch, compile_cache):
 
 def test_the_recipes_run(places, capsys):
     recipes = re.findall(r"^## (\d+)\. .*?\n\n(?=```)(.*?)(?=^## )", PAGE, re.DOTALL | re.MULTILINE)
-    assert [int(number) for number, _ in recipes] == [1, 2, 3, 4, 5, 6, 7, 8, 10]
+    assert [int(number) for number, _ in recipes] == [*range(1, 11)]
     out, spaces = {}, {}
     for number, text in recipes:
         ((kind, code),) = BLOCK.findall(text)
@@ -74,6 +78,7 @@ def test_the_recipes_run(places, capsys):
     assert out["5"] == "{'cost': 0.0}\n"
     assert spaces["6"]["model"].heads["classification"].labels == ("bad", "good")
     assert out["7"].splitlines()[0] == str(ORDER) and "'accuracy'" in out["7"] and "'f1'" in out["8"]
+    assert out["9"].startswith("# new against old\n") and (places / "runs/new/against/old/report/index.html").exists()
     changed = next(line for line in out["10"].splitlines() if line.startswith("mnli"))
     assert "4" in changed.split()  # 2 epochs of 32 rows, 16 a step
 
