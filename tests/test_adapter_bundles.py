@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import re
 import shutil
 
 import jax
@@ -19,6 +20,7 @@ from jxstilts.models import adapters, bundle, export, peft
 from jxstilts.runtime import InputError
 
 MICRO = pathlib.Path(jxstilts.__file__).parent / "miniworld" / "micro"
+PAGE = (pathlib.Path(__file__).parent.parent / "docs/adapters.md").read_text(encoding="utf-8")
 GOLDEN = HERE / "xlmr_classification"
 
 
@@ -146,41 +148,22 @@ def test_pefts_folder_and_back_is_the_same_to_the_bit(saved, tmp_path, capsys):
         peft.write(bundle.load(folder / "own"), tmp_path / "no", "madx")
 
 
-CONFIG = """
-from jxstilts.config import complete
-from jxstilts.study import Study
-
-
-def get_config(arg):
-    text = {"text": {"objective": "mlm", "batch_size": 8, "max_length": 32, "packed": True}}
-    task = {"batch_size": 8, "max_length": 32, "buckets": 1, "limit": 64}
-    rest = {"optimizer": {"learning_rate": 1e-2, "warmup": 0.0}, "select": {"metric": ""}}
-    own = {"kind": "pfeiffer", "reduction": 2, "layers": ":-1", "invertible": True}
-    return complete(Study, {
-        "study": "madx", "data_dir": "", "mesh": {"data": 1}, "model": {},
-        "phases": {
-            **{code: {
-                "init": init, "tasks": {"text": {**text["text"], "languages": (code,)}}, "steps": 3, **rest,
-                "adapters": {code: {**own, "language": code}},
-            } for code, init in (("en", arg), ("de", "en"))},
-            "nli": {
-                "init": "de", "tasks": {"mnli": task}, "steps": 4, **rest,
-                "adapters": {"en": {"use": "keep"}, "nli": {"matrices": ("layers/*/kernel",), "rank": 2}},
-            },
-        },
-        "evaluations": {"xnli": {
-            "phase": "nli", "model": "micro", "intermediate": "none", "target": "xnli",
-            "what": {"tasks": ("xnli",), "languages": ("en", "de"), "limit": 8, "options": {"max_length": 32}},
-        }},
-    })
-"""
+SMALL = {
+    "en": {"steps": 3, "tasks.text.batch_size": 8, "tasks.text.max_length": 32},
+    "de": {"steps": 3, "tasks.text.batch_size": 8, "tasks.text.max_length": 32},
+    "nli": {"steps": 4, "tasks.mnli.batch_size": 8, "tasks.mnli.max_length": 32, "tasks.mnli.limit": 64,
+            "tasks.mnli.buckets": 1},
+}  # fmt: skip
 
 
 def test_a_study_with_language_adapters(world, tmp_path, compile_cache, capsys):
-    """MAD-X: MLM for each language, a task upon English's, German's in its place at evaluation; and broken off."""
+    """The config of docs/adapters.md, small: MAD-X, with German's adapter exchanged at evaluation; and broken off."""
     file = tmp_path / "madx.py"
-    file.write_text(CONFIG)
+    file.write_text(re.search(r"`madx.py`:\n\n```python\n(.*?)```", PAGE, re.DOTALL)[1])
     options = [f"--config={file}:{MICRO}", f"--config.data_dir={world}", f"--config.compile_cache={compile_cache}"]
+    options += [f"--config.phases.{name}.{key}={value}" for name, keys in SMALL.items() for key, value in keys.items()]
+    options += [f"--config.phases.{name}.optimizer.warmup=0" for name in SMALL]
+    options += ["--config.mesh.data=1", "--config.evaluations.xnli.what.limit=8"]
     plan, one = study.from_config(config.load(options)), jax.devices()[:1]
     study.run(plan, tmp_path / "run", devices=one)
     nli = bundle.load(tmp_path / "run/phases/nli/best")
