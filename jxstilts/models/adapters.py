@@ -60,7 +60,7 @@ class Adapter:
         if self.invertible and self.kind == "lora":
             raise InputError("invertible=True is for the kinds pfeiffer and houlsby")
         begin, colon, end = self.layers.partition(":")
-        if not colon or not all(part == "" or part.lstrip("-").isdecimal() for part in (begin, end)):
+        if not colon or not all(part == "" or part.removeprefix("-").isdecimal() for part in (begin, end)):
             raise InputError(f"layers={self.layers!r:.60}: a slice of the layers, such as ':' or ':-1' or '0:2'")
 
     def span(self, count: int) -> tuple[int, int]:
@@ -249,7 +249,7 @@ def merge(model: Any, params: Any, names: Sequence[str]) -> tuple[Any, Any]:
         site = path.removesuffix("/lora_a")
         kernel = flat[f"{site}/kernel"]
         change = jnp.matmul(thin[path], thin[f"{site}/lora_b"], precision=jax.lax.Precision.HIGHEST)
-        flat[f"{site}/kernel"] = jax.device_put((kernel + change).astype(kernel.dtype), kernel.sharding)
+        flat[f"{site}/kernel"] = (kernel + change).astype(kernel.dtype)
     rest = {name: tree for name, tree in params["adapters"].items() if name not in names}
     others = {room: tree for room, tree in params.items() if room not in ("encoder", "adapters")}
     kept = tuple((name, spec) for name, spec in model.adapters if name not in names)
