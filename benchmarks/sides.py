@@ -24,13 +24,15 @@ from jxstilts.runtime import InputError, start
 class Training:
     """How both sides train. recipe: a `train.optimizer.Optimizer`; steps: length of the learning rate's schedule.
 
-    seed: of this package's dropout. freeze: are the embeddings left as they are?
+    seed: of this package's dropout. freeze: are the embeddings left as they are? lora: of PyTorch's side, (rank, the
+    modules of peft's LoRA).
     """
 
     recipe: Any
     steps: int
     seed: int = 0
     freeze: bool = False
+    lora: tuple[int, list[str]] | None = None
 
 
 def ready(options: Any) -> str:
@@ -103,6 +105,7 @@ class Ours:
         self.model, self.mesh, self._head, head = model, make_mesh({}, jax.devices()[:1]), spec.name, spec.name
         self._training, self.parameters = training, sum(leaf.size for leaf in jax.tree.leaves(params))
         optim, freeze = optimizer.make(training.recipe, training.steps), ("embeddings",) if training.freeze else ()
+        freeze = ("encoder",) if model.adapters else freeze
         shardings, _ = step.state_shardings(model, optim, self.mesh, freeze)
         made = jax.jit(lambda p: step.new_state(p, optim, training.seed, freeze), out_shardings=shardings)
         self.state, self.planned, self.compiling = made(params), 0, 0.0
@@ -201,8 +204,17 @@ class Theirs:
         self.device = torch.device("cuda" if options.device == "gpu" else "cpu")
         self.model = auto.from_pretrained(folder, attn_implementation="sdpa").to(self.device)
         self.model.base_model.embeddings.requires_grad_(not training.freeze)
+        self.encoder = self.model.base_model
+        if training.lora:
+            import peft
+
+            rank, modules = training.lora
+            config = peft.LoraConfig("SEQ_CLS", r=rank, lora_alpha=2 * rank, target_modules=modules)
+            self.model = peft.get_peft_model(self.model, config)
         spared, decayed = [], []
         for name, parameter in self.model.named_parameters():
+            if training.lora and not parameter.requires_grad:
+                continue
             (spared if name.endswith("bias") or "LayerNorm" in name else decayed).append(parameter)
         self.optimizer = torch.optim.AdamW(
             [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": spared, "weight_decay": 0.0}],
@@ -210,7 +222,7 @@ class Theirs:
         )  # fmt: skip
         warmup = int(recipe.warmup * training.steps)
         self.schedule = transformers.get_linear_schedule_with_warmup(self.optimizer, warmup, training.steps)
-        self.whole, self.encoder = self.model, self.model.base_model
+        self.whole = self.model
         if options.compile:
             self.compile()
 

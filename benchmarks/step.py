@@ -136,11 +136,11 @@ def run(options: argparse.Namespace) -> dict:
     }
     needed = {f"{kind}/{side}" for kind, how in (cell.split("_", 1) for cell in cells) for side in ("torch", how)}
     parts = {name: part for name, part in every.items() if name in needed}
-    first = {name: _timed(part) for name, part in parts.items()}
+    first = {name: timed(part) for name, part in parts.items()}
     turns: dict[str, list[float]] = {name: [] for name in parts}
     for _ in range(options.repetitions):
         for name, part in parts.items():
-            turns[name].append(_timed(part)[0])
+            turns[name].append(timed(part)[0])
 
     seconds = {name: statistics.median(values) for name, values in turns.items()}
     batches = {"torch": in_order, "same": in_order, "as_run": packed, "whole": packed}
@@ -194,7 +194,8 @@ def run(options: argparse.Namespace) -> dict:
     }
 
 
-def _timed(part: Callable[[], Any]) -> tuple[float, Any]:
+def timed(part: Callable[[], Any]) -> tuple[float, Any]:
+    """Returns (seconds, what a part returned)."""
     began = time.perf_counter()
     found = part()
     return time.perf_counter() - began, found

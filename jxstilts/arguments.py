@@ -128,6 +128,8 @@ def _import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", help="folder, or hub id owner/name[@revision]")
     parser.add_argument("target")
     parser.add_argument("--force", action="store_true", help="replace the bundle that the target holds")
+    parser.add_argument("--adapter", help="a PEFT folder of LoRA for the model; it is named after the folder")
+    parser.add_argument("--merge", action="store_true", help="add the model's LoRA to its weights")
     parser.add_argument("--prefix", help='of an embedding model: text before each sentence, such as "query: "')
 
 
@@ -150,6 +152,8 @@ def _export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle")
     parser.add_argument("target")
     parser.add_argument("--head", help="name of the head to export; default: the only one")
+    parser.add_argument("--adapter", help="write this LoRA of the bundle, as PEFT's folder; --head goes with it")
+    parser.add_argument("--merge", action="store_true", help="add the bundle's LoRA to its weights")
     parser.add_argument("--encoder_only", action="store_true", help="leave all heads out")
 
 

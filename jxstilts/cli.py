@@ -206,7 +206,7 @@ def _new_bundle(options) -> None:
 
 def _import(options) -> None:
     from jxstilts.data import tokenizer
-    from jxstilts.models import bundle
+    from jxstilts.models import adapters, bundle, peft
     from jxstilts.models.checks import check_vocabulary
     from jxstilts.study.paths import model_path
 
@@ -214,11 +214,17 @@ def _import(options) -> None:
     loaded = bundle.load(model_path(options.source, "SRC"))
     if loaded.tokenizer_dir is not None:
         check_vocabulary(loaded.model.config, tokenizer.load(loaded.tokenizer_dir), options.source)
+    base = None
+    if options.adapter:
+        base = bundle.base(loaded)
+        loaded = peft.read(loaded, options.adapter, pathlib.Path(options.adapter).resolve().name)
+    if options.merge:
+        base, loaded = None, adapters.merged(loaded)
     if options.prefix is not None:
         loaded = dataclasses.replace(loaded, model=loaded.model.with_prefix(options.prefix))
     sha = bundle.save(
         options.target, loaded.model, loaded.params,
-        tokenizer_files=loaded.tokenizer_dir, provenance=loaded.meta["provenance"],
+        tokenizer_files=loaded.tokenizer_dir, provenance=loaded.meta["provenance"], base=base,
     )  # fmt: skip
     heads = ", ".join(f"{spec.name} ({spec.type})" for spec in loaded.model.head_specs) or "none"
     print(f"{options.target}: {loaded.model.family}, heads: {heads}, sha256 {sha}")
@@ -248,12 +254,17 @@ def _average(options) -> None:
 
 def _export(options) -> None:
     from jxstilts import mesh, runtime
-    from jxstilts.models import bundle, export
+    from jxstilts.models import adapters, bundle, export, peft
     from jxstilts.study.paths import model_path
 
     mesh.all_devices()
     runtime.make_folder(pathlib.Path(options.target).absolute().parent, "the folder of DST")
     loaded = bundle.load(model_path(options.bundle, "BUNDLE"))
+    if options.adapter:
+        peft.write(loaded, options.target, options.adapter, options.head)
+        print(f"{options.target}: the LoRA {options.adapter}, for its base")
+        return
+    loaded = adapters.merged(loaded) if options.merge else loaded
     left = export.to_huggingface(loaded, options.target, head=options.head, encoder_only=options.encoder_only)
     print(f"{options.target}; left out: {', '.join(left) or 'nothing'}")
 

@@ -164,8 +164,8 @@ def test_changed_tokenizer_is_named(spoiled):
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"format": 99}, "bundle format 99, this version reads 1; upgrade jxstilts"),
-        ({"format": 0}, "bundle format 0, this version reads 1; make the bundle again"),
+        ({"format": 99}, "bundle format 99, this version reads 1 and 2; upgrade jxstilts"),
+        ({"format": 0}, "bundle format 0, this version reads 1 and 2; make the bundle again"),
         ({"format": None}, "bundle format None"),
         ({"leaves": None}, "expected 'leaves' to be a dict, found None"),
         ({"family": "xlmx"}, r"bundle.json: config.model.family: unknown .*'xlmx'; did you mean 'xlmr'"),

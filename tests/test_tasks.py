@@ -26,7 +26,7 @@ def test_every_module_level_spec_is_found():
     assert tasks.names() == sorted(
         "anli anli_plus bucc2018 ccg commonsenseqa copa cosmosqa hellaswag lareqa mewslix mlqa mnli multichecklist "
         "panx pawsx qqp siqa snli squad_retrieval squad_v1 squad_v2 tatoeba text tydiqa tydiqa_retrieval udpos "
-        "wikipedia_pairs xcopa xcopa_gmt xnli xquad".split()
+        "wikipedia_pairs word_pairs xcopa xcopa_gmt xnli xquad".split()
     )
     assert set(tasks.INTERMEDIATE) <= set(tasks.names()) and len(tasks.INTERMEDIATE) == 9
     for name in tasks.names():

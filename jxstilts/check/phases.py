@@ -12,7 +12,7 @@ from jxstilts.models import bundle
 from jxstilts.models.model import HeadSpec, Model, published
 from jxstilts.study import starts
 from jxstilts.study.config import Study
-from jxstilts.train import frozen, inputs, selection, terms, vocabulary
+from jxstilts.train import adapting, frozen, inputs, selection, terms, vocabulary
 from jxstilts.train.mixture import Stream
 
 OPEN_LABELS = 512  # stands in for the size of an open label set (CCG) whose data is not at hand
@@ -40,6 +40,7 @@ def steps(study: Study) -> tuple[list[Step], list[str]]:
         if model is None:
             unknown.append(name)
             continue
+        phase = adapting.frozen(phase, model)
         if phase.freeze:
             frozen.check(model.abstract()[0], phase.freeze, f"config.phases.{name}.freeze")
         sizes, bounds = {}, {}
@@ -50,7 +51,7 @@ def steps(study: Study) -> tuple[list[Step], list[str]]:
             sizes[key], bounds[key] = shapes[same]
         data = repr([phase.tasks, phase.vocabulary, phase.freeze, phase.objectives, model])
         if data not in counted:
-            counted[data] = embeddings(study, name, model)
+            counted[data] = embeddings(study, name, phase, model)
         for program in programs(phase, model, sizes, counted[data][0]):
             first = found.get(program.key)
             if first is None:
@@ -108,9 +109,8 @@ def shape(study: Study, name: str, key: str, model: Model) -> tuple[BatchShape, 
     return BatchShape(fields, stream.batch_size, min(length, seen), choices), ""
 
 
-def embeddings(study: Study, name: str, model: Model) -> tuple[int, str]:
+def embeddings(study: Study, name: str, phase: Any, model: Model) -> tuple[int, str]:
     """Returns (the token embeddings that a phase trains, 0 = all; `Step.note`). Which occur, only its data tells."""
-    phase = study.phases[name]
     if vocabulary.why_whole(phase, model):
         return 0, ""
     lacks = next(filter(None, (missing(study, name, key) for key in phase.tasks)), "")
@@ -137,7 +137,8 @@ def model_of(study: Study, name: str) -> Model | None:
             labels = tuple(map(str, range(OPEN_LABELS)))
             own, kept = (*own, HeadSpec(head, task.form.head_type, labels)), (*kept, head)
     model = inputs.heads(dataclasses.replace(phase, keep_heads=kept), start, own, study.data_dir)
-    return terms.with_extra(model, terms.losses(phase))
+    model = terms.with_extra(model, terms.losses(phase))
+    return adapting.adapted(phase, model, start.adapters, f"config.phases.{name}")
 
 
 def _start(study: Study, name: str) -> Model | None:

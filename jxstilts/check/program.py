@@ -85,7 +85,8 @@ class Program:
         optimizer = repr(dataclasses.replace(self.optimizer, **rates))
         extra = tuple(dataclasses.replace(signal, name="") for _, signal in self.model.extra)
         specs = tuple(sorted(heads.values(), key=repr))
-        model = (self.model.family, self.model.config, self.model.compute, specs, extra)
+        adapters = (self.model.adapters, self.model.language)
+        model = (self.model.family, self.model.config, self.model.compute, specs, extra, adapters)
         return model, taken, optimizer, self.accumulation, self.freeze, self.skip_nonfinite, self.embeddings
 
     @property

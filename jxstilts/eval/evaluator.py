@@ -26,6 +26,7 @@ from jxstilts.eval.robustness import noisy
 from jxstilts.forms import Collector, Given, retrieval
 from jxstilts.forms.classification import STATES
 from jxstilts.forms.labels import match
+from jxstilts.models import adapters
 from jxstilts.models.checks import check_vocabulary
 from jxstilts.models.heads.states import StatesSpec
 from jxstilts.models.model import HeadSpec, Model, Params
@@ -113,6 +114,12 @@ class Evaluator:
         pass. `languages` is read in another thread, a little ahead. Results come in groups, when all rows of some
         languages have gone through the model; what comes to about STREAM batches is one group.
         """
+        if any(spec.language for _, spec in self.model.adapters) and not self.model.language:
+            for language, examples in languages:
+                own = self.speaking(language, task)
+                options = {"split": split, "thresholds": thresholds, "all_layers": all_layers}
+                yield from own.languages(task, [(language, examples)], head=head, **options)
+            return
         run = self._run(task, task.form, head, all_layers)
         items, thresholds = iter(languages), thresholds or {}
         with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(1) as behind:
@@ -127,6 +134,19 @@ class Evaluator:
                 yield from (future.result() for future in waiting)  # of the group before: scored meanwhile
                 waiting = futures
             yield from (future.result() for future in waiting)
+
+    def speaking(self, language: str, task: TaskSpec | None = None) -> "Evaluator":
+        """Returns the evaluator whose language adapters are those of a language; `languages` does so by itself.
+
+        Raises InputError where there are none of the language, and for a task whose inputs are in several at once.
+        """
+        if task is not None and (not task.form.has_head or task.form.in_batch or "-" in language):
+            raise InputError(
+                f"task {task.name!r} in {language}: its inputs are in several languages at once, and the model has an "
+                "adapter for each: `Evaluator.speaking(language).embed` reads sentences of one language"
+            )
+        model, params = adapters.for_language(self.model, self.params, language)
+        return dataclasses.replace(self, model=model, params=params)
 
     def details(self, task: TaskSpec, examples: Sequence[Mapping], *, head: str | None = None) -> list[dict[str, Any]]:
         """Returns what a head says of each example, with scores, in the order of the examples (`Form.detailed`).
@@ -210,6 +230,8 @@ class Evaluator:
         return found
 
     def _embed(self, sentences: Sequence[Mapping], options: Options, head: HeadSpec, count: int) -> np.ndarray:
+        if any(spec.language for _, spec in self.model.adapters) and not self.model.language:
+            raise InputError("embed: the model has language adapters: `speaking(language)` first")
         check_vocabulary(self.model.config, self.tokenizer)
         form, run = retrieval.FORM, dataclasses.replace(self, model=self.model.with_heads(head), options=options)
         given = {"source": list(sentences), "target": []}

@@ -25,7 +25,8 @@ def predict(model: Model, params: Params, head: str, batch: Batch, mesh: Mesh | 
     """
     own = model.head(head)
     spec, run = dataclasses.replace(own.spec, name=""), compiled(own.decodes)
-    params = {"encoder": params["encoder"], "heads": {"": params["heads"].get(head, {})}}
+    rooms = {room: params[room] for room in ("encoder", "adapters") if room in params}
+    params = {**rooms, "heads": {"": params["heads"].get(head, {})}}
     model, head = model.with_heads(spec), ""
     if mesh is not None:
         return run(model, head, replicated(mesh), params, put_whole(batch, mesh))

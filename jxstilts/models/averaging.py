@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jxstilts.checkpoint import leaves
 from jxstilts.data import tokenizer as tokenizers
 from jxstilts.models import bundle
+from jxstilts.models.layers import Compute
 from jxstilts.models.model import Params
 from jxstilts.runtime import InputError
 
@@ -70,6 +71,9 @@ def bundles(sources: Sequence[str | pathlib.Path], target: str | pathlib.Path) -
     """
     if len(sources) < 2:
         raise InputError(f"an average is of two models at least; got {len(sources)}")
+    for source in sources:
+        if bundle.model_of(source, Compute()).adapters:
+            raise InputError(f"{source} has adapters, whose mean is not that of the weights: merge them first (import)")
     first, used = bundle.load(sources[0]), []
     for source in sources[1:]:
         _check_alike(first, sources[0], source)

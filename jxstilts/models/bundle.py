@@ -5,6 +5,8 @@
     tokenizer/    the tokenizer's files, if there is one
 
 Parameters beside encoder and heads (params["extra"]) are read back as they are: bundle.json has their shapes, "extra".
+Adapters are named and described in "adapters". Where they were trained on another model's encoder, params/ is without
+it: "base" says where that model is, and "leaves" and "sha256" count its encoder, so that no other takes its place.
 The Hugging Face counterpart is `models/huggingface.py`; `load` and `read_meta` take either.
 """
 
@@ -23,8 +25,10 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from jxstilts import checkpoint, processes
+from jxstilts.config import build
 from jxstilts.mesh import param_shardings
 from jxstilts.models import huggingface
+from jxstilts.models.adapters import Adapter
 from jxstilts.models.checks import check_finite, check_labels, check_values
 from jxstilts.models.heads import HeadSpec
 from jxstilts.models.huggingface import Loaded
@@ -34,6 +38,7 @@ from jxstilts.models.tensor_files import check_tokenizer, copy_tokenizer, read_j
 from jxstilts.runtime import InputError, atomic_write, sha256_file, shown, versions
 
 FORMAT = 1
+FORMAT_APART = 2  # of a bundle with a base
 META = "bundle.json"
 KEYS = {
     "family": str, "config": dict, "heads": list, "provenance": dict, "sha256": str, "leaves": dict, "tokenizer": dict,
@@ -47,6 +52,7 @@ def save(
     *,
     tokenizer_files: pathlib.Path | None = None,
     provenance: dict | None = None,
+    base: "Base | None" = None,
 ) -> str:
     """Writes a bundle, in place of an older one if there is one. All processes call it together.
 
@@ -55,6 +61,7 @@ def save(
         params: of `model`, exactly; may be sharded.
         tokenizer_files: folder whose tokenizer is copied.
         provenance: where the parameters come from; anything that is JSON.
+        base: the model whose encoder `params` have; it is not written again.
     Returns: the SHA-256 of all parameters.
     Raises: InputError when `folder` holds something else than a bundle, or `params` are not the model's.
     """
@@ -77,13 +84,17 @@ def save(
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
     processes.meet("a bundle's folder")
-    parts = _digests(params)
-    checkpoint.save_params(partial / "params", params)
+    adapters = {name: dataclasses.asdict(spec) for name, spec in model.adapters}
+    own = {room: tree for room, tree in params.items() if base is None or room != "encoder"}
+    parts = _digests(own) | (base.leaves if base else {})
+    checkpoint.save_params(partial / "params", own)
     if first:
         meta = {
-            "format": FORMAT,
+            "format": FORMAT_APART if base else FORMAT,
             **huggingface.describe(model),
+            **({"adapters": adapters} if adapters else {}),
             **({"extra": _shapes(params["extra"])} if "extra" in params else {}),
+            **({"base": base.described(folder)} if base else {}),
             "provenance": {**(provenance or {}), "versions": versions()},
             "sha256": checkpoint.combined_digest(parts),
             "leaves": parts,
@@ -126,29 +137,90 @@ def load(
         _, axes = loaded.model.abstract()
         shardings = None if mesh is None else param_shardings(axes, loaded.params, mesh)[0]
         _place(loaded.params, shardings, compute.param_dtype)
-        return dataclasses.replace(loaded, meta=meta)
+        return dataclasses.replace(loaded, meta=meta, path=str(path))
 
     meta = read_meta(folder)
     model = huggingface.select_heads(_model(meta, folder, compute), heads, folder)
     abstract, axes = model.abstract()
-    asked = _as_stored(abstract, checkpoint.stored_shapes(folder / "params"))
     shardings = None if mesh is None else param_shardings(axes, abstract, mesh)[0]
+    asked = _as_stored(abstract, checkpoint.stored_shapes(folder / "params"))
     if mesh is not None:
         asked = jax.tree.map(lambda leaf, sharding: leaf.update(sharding=sharding), asked, shardings)
-    params = checkpoint.load_params(folder / "params", asked)
+    beside = {"encoder": _of_base(meta, folder, compute, mesh, verify)} if "base" in meta else {}
+    params = checkpoint.load_params(folder / "params", {room: asked[room] for room in asked if room not in beside})
     tokenizer_dir = folder / "tokenizer" if meta["tokenizer"] else None
     if verify:
-        wrong = [name for name, digest in _digests(params).items() if meta["leaves"].get(name) != digest]
-        wrong += [
-            f"tokenizer/{name}"
-            for name, digest in meta["tokenizer"].items()
-            if not (tokenizer_dir / name).is_file() or sha256_file(tokenizer_dir / name) != digest
-        ]
-        if wrong:
-            raise InputError(f"{folder} is damaged: not the values that were saved: {', '.join(wrong)}")
+        _verify(params, meta, folder)
     check_finite(params, folder)
     _place(params, shardings, compute.param_dtype)
-    return Loaded(model, params, tokenizer_dir, meta)
+    return Loaded(model, {**beside, **params}, tokenizer_dir, meta, str(folder))
+
+
+def _verify(params: Params, meta: dict, folder: pathlib.Path) -> None:
+    """Raises InputError where parameters or the tokenizer's files are not those that bundle.json records."""
+    wrong = [name for name, digest in _digests(params).items() if meta["leaves"].get(name) != digest]
+    wrong += [
+        f"tokenizer/{name}"
+        for name, digest in meta["tokenizer"].items()
+        if not (folder / "tokenizer" / name).is_file() or sha256_file(folder / "tokenizer" / name) != digest
+    ]
+    if wrong:
+        raise InputError(f"{folder} is damaged: not the values that were saved: {', '.join(wrong)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Base:
+    """The model that adapters were trained on. path: its bundle, Hugging Face folder or hub id.
+
+    leaves: the SHA-256 of each parameter of its encoder.
+    """
+
+    path: str
+    leaves: dict[str, str]
+
+    def described(self, folder: pathlib.Path) -> dict[str, str]:
+        """Returns what the bundle in `folder` says of it; "near": the path from there, so that both may be moved."""
+        local = pathlib.Path(self.path).exists()
+        near = os.path.relpath(pathlib.Path(self.path).absolute(), folder) if local else ""
+        path = str(pathlib.Path(self.path).absolute()) if local else self.path
+        return {"path": path, "near": near, "sha256": checkpoint.combined_digest(self.leaves)}
+
+
+def base(loaded: Loaded) -> Base:
+    """Returns the base of adapters for a model: itself, or that of its own adapters. It was loaded with `verify`."""
+    path = loaded.path
+    if "base" in loaded.meta:
+        path = _base_path(loaded.meta, pathlib.Path(loaded.path))
+    return Base(path, _encoder_leaves(loaded.meta))
+
+
+def _encoder_leaves(meta: dict) -> dict[str, str]:
+    return {name: digest for name, digest in meta.get("leaves", {}).items() if name.startswith("encoder/")}
+
+
+def _base_path(meta: dict, folder: pathlib.Path) -> str:
+    near = folder / meta["base"]["near"] if meta["base"]["near"] else None
+    return os.path.normpath(near) if near is not None and near.exists() else meta["base"]["path"]
+
+
+def _of_base(meta: dict, folder: pathlib.Path, compute: Compute, mesh: Mesh | None, verify: bool) -> Params:
+    """Reads the encoder that a bundle's adapters were trained on. Raises InputError where it is gone, or another."""
+    path = _base_path(meta, folder)
+    where = f"{folder / META}: its adapters were trained on {path}, whose encoder is not stored with them"
+    try:
+        if "base" in read_meta(path):
+            raise InputError("it has no encoder of its own either")
+        loaded = load(path, compute=compute, heads=(), mesh=mesh, verify=verify)
+    except InputError as error:
+        raise InputError(f'{where}: {error}; bring it back, or change "path" of "base" there') from error
+    found = _encoder_leaves(loaded.meta)
+    if (verify or found) and found != _encoder_leaves(meta):
+        sha = checkpoint.combined_digest(found)
+        raise InputError(
+            f"{where}: this is another encoder, of SHA-256 {sha[:12]}, theirs has {meta['base']['sha256'][:12]}; bring "
+            'that back, or change "path" of "base" there'
+        )
+    return loaded.params["encoder"]
 
 
 def read_meta(path: str | pathlib.Path) -> dict[str, Any]:
@@ -158,15 +230,19 @@ def read_meta(path: str | pathlib.Path) -> dict[str, Any]:
         return huggingface.inspect(path)[1]
     meta = read_json(folder / META)
     version = meta.get("format")
-    if version != FORMAT:
-        newer = isinstance(version, int) and version > FORMAT
+    if version not in (FORMAT, FORMAT_APART):
+        newer = isinstance(version, int) and version > FORMAT_APART
         raise InputError(
-            f"{folder / META}: bundle format {version!r:.60}, this version reads {FORMAT}; "
+            f"{folder / META}: bundle format {version!r:.60}, this version reads {FORMAT} and {FORMAT_APART}; "
             + ("upgrade jxstilts" if newer else "make the bundle again with this version (jxstilts import)")
         )
     for key, kind in KEYS.items():
         if not isinstance(meta.get(key), kind):
             raise InputError(f"{folder / META}: expected {key!r} to be a {kind.__name__}, found {meta.get(key)!r:.60}")
+    base = meta.get("base")
+    known = isinstance(base, dict) and all(isinstance(base.get(key), str) for key in ("path", "near", "sha256"))
+    if ("base" in meta or version == FORMAT_APART) and not known:
+        raise InputError(f"{folder / META}: base: expected path, near and sha256, found {base!r:.200}")
     _model(meta, folder, Compute())
     return meta
 
@@ -189,7 +265,8 @@ def _model(meta: dict, folder: pathlib.Path, compute: Compute) -> Model:
         check_values(meta["family"], meta["config"], "config: ")
         config = make_config(meta["family"], **meta["config"])
         extra = tuple(map(_branch, dict(meta.get("extra", {})).items()))
-        return Model(config, tuple(map(_head, meta["heads"])), compute, meta["family"], extra)
+        own = tuple((name, _adapter(name, given)) for name, given in dict(meta.get("adapters", {})).items())
+        return Model(config, tuple(map(_head, meta["heads"])), compute, meta["family"], extra, own)
     except (InputError, TypeError, KeyError, ValueError) as error:
         raise InputError(f"{folder / META}: {shown(str(error), 2000)}") from error
 
@@ -210,6 +287,13 @@ def _head(given: dict) -> HeadSpec:
         raise InputError(f"heads: {error}") from error
     check_labels(spec.labels, f"heads: {spec.name!r:.60}")
     return spec
+
+
+def _adapter(name: str, given: Any) -> Adapter:
+    """Returns the adapter that an entry of a bundle.json's "adapters" describes."""
+    if "/" in name or not name.isprintable() or not isinstance(given, dict):
+        raise InputError(f"adapters: not an adapter: {name!r:.60}: {given!r:.200}")
+    return build(Adapter, given, f"adapters.{name}")
 
 
 @dataclasses.dataclass(frozen=True)

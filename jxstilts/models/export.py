@@ -30,11 +30,17 @@ def to_huggingface(
         head: which head to write; needed only if there are several.
         encoder_only: write no head.
     Returns: paths of the parameters that this architecture has no place for, and that were left out.
-    Raises: InputError when the choice is not clear, or the head has no Hugging Face class.
+    Raises: InputError when the choice is not clear, the head has no Hugging Face class, or the model has adapters.
     """
     folder = pathlib.Path(folder).absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists; export writes to a new folder")
+    if loaded.model.adapters:
+        named = ", ".join(name for name, _ in loaded.model.adapters)
+        raise InputError(
+            f"the model has adapters ({named}), for which Hugging Face's classes have no place: add LoRA to the "
+            "weights (merge), or write one as PEFT's folder (adapter)"
+        )
     spec = None if encoder_only else _exported_head(loaded.model, head)
     model = dataclasses.replace(loaded.model, head_specs=() if spec is None else (spec,), extra=())
     names = names_of(model)

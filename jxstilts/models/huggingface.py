@@ -38,12 +38,13 @@ NAMED = 30  # tensors that one message names
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-    """A model with its parameters. `meta` is what a bundle records of it (see `models/bundle.py`)."""
+    """A model with its parameters. `meta` is what a bundle records of it (see `models/bundle.py`); `path`: its own."""
 
     model: Model
     params: Params
     tokenizer_dir: pathlib.Path | None = None
     meta: dict[str, Any] = dataclasses.field(default_factory=dict)
+    path: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -71,7 +71,10 @@ def perturbed(words: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
 
 
 class Dense(nn.Module):
-    """[..., D] -> [..., F], kernel [D, F]. Computed on flat [rows, D]: faster, on CPU above all going backward."""
+    """[..., D] -> [..., F], kernel [D, F]. Computed on flat [rows, D]: faster, on CPU above all going backward.
+
+    Where `models.adapters` has put them beside the kernel, the product of lora_a [D, r] and lora_b [r, F] is added.
+    """
 
     features: int
     axes: tuple[str, str]
@@ -85,11 +88,66 @@ class Dense(nn.Module):
     def __call__(self, x, key=None):
         init = nn.with_logical_partitioning(matrix(self, self.std), self.axes)
         kernel = self.param("kernel", init, (x.shape[-1], self.features), self.param_dtype)
-        out = drop(x, self.rate, key).astype(self.dtype).reshape(-1, x.shape[-1]) @ kernel.astype(self.dtype)
+        flat = drop(x, self.rate, key).astype(self.dtype).reshape(-1, x.shape[-1])
+        out = flat @ kernel.astype(self.dtype)
         if self.biased:
             bias_init = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[1:])
             out += self.param("bias", bias_init, (self.features,), self.param_dtype).astype(self.dtype)
+        if self.has_variable("params", "lora_a"):
+            thin = flat @ self.get_variable("params", "lora_a").astype(self.dtype)
+            out += thin @ self.get_variable("params", "lora_b").astype(self.dtype)
         return out.reshape(*x.shape[:-1], self.features)
+
+
+class Bottleneck(nn.Module):
+    """A place for adapters, y [..., D] -> y + U relu(D before(y)) of each one there, in their names' order.
+
+    Without one, as an encoder begins, it is nothing. See `models.adapters`.
+    """
+
+    dtype: str
+    param_dtype: str
+
+    @nn.compact
+    def __call__(self, y, before=lambda y: y):
+        for _, own in sorted(self.variables.get("params", {}).items()):
+            y = y + _squeezed(own, before(y).astype(self.dtype))
+        return y
+
+
+class Coupling(nn.Module):
+    """A place for invertible adapters, x [..., D] -> x after `couple` with each one there, in their names' order."""
+
+    @nn.compact
+    def __call__(self, x):
+        for _, own in sorted(self.variables.get("params", {}).items()):
+            x = couple(own, x)
+        return x
+
+
+def couple(own, x: jax.Array, back: bool = False) -> jax.Array:
+    """Additive coupling of the halves of x [..., D] (NICE, Dinh et al. 2015): x1 + F(x2), then x2 + G(that); or back.
+
+    own: "first", F, and "second", G: each U relu(D x).
+    """
+    half = x.shape[-1] // 2
+    one, two = x[..., :half], x[..., half:]
+    if back:
+        two = two - _squeezed(own["second"], one)
+        one = one - _squeezed(own["first"], two)
+    else:
+        one = one + _squeezed(own["first"], two)
+        two = two + _squeezed(own["second"], one)
+    return jnp.concatenate([one, two], -1)
+
+
+def _squeezed(own, x: jax.Array) -> jax.Array:
+    """[..., D] -> [..., F], U relu(D x) with biases, on flat rows as `Dense`."""
+    inner = x.reshape(-1, x.shape[-1])
+    for half in ("down", "up"):
+        inner = inner @ own[half]["kernel"].astype(x.dtype) + own[half]["bias"].astype(x.dtype)
+        inner = nn.relu(inner) if half == "down" else inner
+    return inner.reshape(*x.shape[:-1], inner.shape[-1])
 
 
 class LayerNorm(nn.Module):

@@ -1,6 +1,7 @@
 """A model: one family's encoder and named heads, as pure functions of a plain nested dict of parameters.
 
-params = {"encoder": {...}, "heads": {"mnli": {...}}}; where there are branches beside them, "extra": {NAME: {...}}, too
+params = {"encoder": {...}, "heads": {"mnli": {...}}}; where there are branches beside them, "extra": {NAME: {...}} and
+"adapters": {NAME: {...}}, too
 """
 
 import dataclasses
@@ -14,7 +15,8 @@ import jax.numpy as jnp
 
 from jxstilts import forms
 from jxstilts.checkpoint import leaves
-from jxstilts.models import heads
+from jxstilts.models import adapters, heads
+from jxstilts.models.adapters import Adapter
 from jxstilts.models.attention import SHOWN
 from jxstilts.models.families import ROOM
 from jxstilts.models.families.base import Family, missing
@@ -77,6 +79,7 @@ class Model:
     """Encoder + heads. Hashable, so it can be a static argument of jitted functions.
 
     extra: branches of parameters beside them, (name, anything hashable with `init(model, key)`); {} = no branch.
+    adapters: (name, `adapters.Adapter`). language: of language adapters, that of this language is on, no other.
     """
 
     config: Any
@@ -84,6 +87,8 @@ class Model:
     compute: Compute = dataclasses.field(default_factory=Compute)
     family: str = "xlmr"
     extra: tuple[tuple[str, Any], ...] = ()
+    adapters: tuple[tuple[str, Adapter], ...] = ()
+    language: str = ""
 
     def __post_init__(self):
         names = [spec.name for spec in self.head_specs]
@@ -97,7 +102,8 @@ class Model:
             raise InputError(suggest("head", name, specs))
         spec = specs[name]
         layout = family_module(self.family).heads(self.config).get(spec.type, heads.Layout())
-        return head_class(spec.type)(spec, self.config, self.compute, layout)
+        invertible = tuple(name for name, spec in self.on if spec.invertible)
+        return head_class(spec.type)(spec, self.config, self.compute, layout, invertible)
 
     @property
     def recipe(self) -> Recipe | None:
@@ -135,14 +141,25 @@ class Model:
         The family may read more of the batch.
         """
         rngs = {} if rng is None else {"dropout": rng}
-        return self.encoder(rng is not None, all_hidden).apply({"params": params["encoder"]}, batch, rngs=rngs)
+        return self.encoder(rng is not None, all_hidden).apply({"params": self.body(params)}, batch, rngs=rngs)
+
+    @property
+    def on(self) -> list[tuple[str, Adapter]]:
+        """The adapters that are on, in the order of a stack: that of a language comes first (MAD-X)."""
+        found = [(name, spec) for name, spec in self.adapters if spec.language in ("", self.language)]
+        return sorted(found, key=lambda each: not each[1].language)
+
+    def body(self, params: Params) -> Any:
+        """Returns the encoder's parameters, with those of the adapters that are on beside them."""
+        used = [(spec, params["adapters"][name]) for name, spec in self.on]
+        return adapters.beside(params["encoder"], used, self.config.layers) if used else params["encoder"]
 
     def attention(self, params: Params, batch: Batch) -> jax.Array:
         """tokens, segments, positions [B, T] -> the weights of every layer's attention, float32 [L, B, heads, T, T].
 
         Raises InputError for a family that does not show them (`models.attention.show`).
         """
-        _, kept = self.encoder().apply({"params": params["encoder"]}, batch, mutable=[SHOWN])
+        _, kept = self.encoder().apply({"params": self.body(params)}, batch, mutable=[SHOWN])
         shown = leaves(kept.get(SHOWN, {}))
         if not shown:
             raise InputError(f"the family {self.family!r} does not show its attention (models.attention.show)")
@@ -182,18 +199,25 @@ class Model:
         made = {name: branch.init(self, _named(own, name)) for name, branch in self.extra}
         return {name: branch for name, branch in made.items() if branch}
 
+    @functools.partial(jax.jit, static_argnums=0)
+    def _init_adapters(self, rng: jax.Array) -> dict[str, Any]:
+        own = jax.random.fold_in(rng, 2)
+        return {name: adapters.init(spec, self.bare, _named(own, name)) for name, spec in self.adapters}
+
     def init(self, rng: jax.Array) -> Params:
         """Random parameters: normal(init_std) matrices, zero biases, unit LayerNorms. Jittable."""
-        return nn.unbox({"encoder": self._bare._init_encoder(rng)}) | self.init_beside(rng)
+        return nn.unbox({"encoder": self.bare._init_encoder(rng)}) | self.init_beside(rng)
 
     def init_beside(self, rng: jax.Array) -> Params:
-        """The heads and extra branches of `init`, without the work for the encoder."""
-        extra = self._init_extra(rng) if self.extra else {}
-        return nn.unbox({"heads": self._init_heads(rng), **({"extra": extra} if extra else {})})
+        """The heads, extra branches and adapters of `init`, without the work for the encoder."""
+        beside = {"extra": self._init_extra(rng) if self.extra else {}}
+        beside["adapters"] = self._init_adapters(rng) if self.adapters else {}
+        return nn.unbox({"heads": self._init_heads(rng), **{room: tree for room, tree in beside.items() if tree}})
 
     @property
-    def _bare(self) -> "Model":
-        return dataclasses.replace(self, head_specs=(), extra=())
+    def bare(self) -> "Model":
+        """The encoder alone."""
+        return dataclasses.replace(self, head_specs=(), extra=(), adapters=(), language="")
 
     def abstract(self) -> tuple[Params, Params]:
         """Returns (ShapeDtypeStructs, logical axes) of the parameters; the axes are tuples of names per dimension."""
@@ -210,10 +234,11 @@ def _named(rng: jax.Array, name: str) -> jax.Array:
 
 @functools.lru_cache(maxsize=64)  # a phase asks five times
 def _abstract(model: Model) -> tuple[Params, Params]:
-    if model == model._bare:
+    if model == model.bare:
         return _shapes({"encoder": model._init_encoder, "heads": model._init_heads})
-    encoder, axes = _abstract(model._bare)  # whose trace is nearly all of the time, whatever stands beside it
+    encoder, axes = _abstract(model.bare)  # whose trace is nearly all of the time, whatever stands beside it
     made = {"heads": model._init_heads} | ({"extra": model._init_extra} if model.extra else {})
+    made |= {"adapters": model._init_adapters} if model.adapters else {}
     beside, own = ({name: tree for name, tree in trees.items() if tree or name == "heads"} for trees in _shapes(made))
     return {**encoder, **beside}, {**axes, **own}
 

@@ -92,7 +92,7 @@ def open_tensors(folder: pathlib.Path) -> dict[str, Tensor]:
     if weights is None:
         raise InputError(f"{folder}: holds no weights; expected one of {', '.join(WEIGHTS)}")
     if weights.suffix != ".json":
-        return _open_file(weights)
+        return open_file(weights)
     index = read_json(weights).get("weight_map")
     if not isinstance(index, dict) or not all(
         isinstance(file, str) and pathlib.PurePath(file).name == file for file in index.values()
@@ -103,7 +103,7 @@ def open_tensors(folder: pathlib.Path) -> dict[str, Tensor]:
         index = {_torch_name(name.replace("/", ".")): file for name, file in index.items()}
     found: dict[str, Tensor] = {}
     for file in sorted(set(index.values())):
-        tensors = _open_file(folder / file)
+        tensors = open_file(folder / file)
         twice = sorted(set(tensors) & set(found))
         if twice:
             raise InputError(
@@ -140,7 +140,8 @@ def copy_tokenizer(source: pathlib.Path, target: pathlib.Path) -> dict[str, str]
     return {file.name: sha256_file(shutil.copyfile(file, target / file.name)) for file in sorted(files)}
 
 
-def _open_file(path: pathlib.Path) -> dict[str, Tensor]:
+def open_file(path: pathlib.Path) -> dict[str, Tensor]:
+    """Returns {name: Tensor} of one file. Raises InputError where it is missing or damaged."""
     if not path.is_file():
         raise InputError(f"{path}: this file of the model is missing")
     openers = {".safetensors": _open_safetensors, ".msgpack": _open_flax}

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jxstilts.mesh import constrain_rows
 from jxstilts.models.attention import SHOWN, attend, drop, show
 from jxstilts.models.initial import matrix
-from jxstilts.models.layers import REMAT, Compute, Dense, LayerNorm, gelu, perturbed
+from jxstilts.models.layers import REMAT, Bottleneck, Compute, Coupling, Dense, LayerNorm, gelu, perturbed
 
 
 class Block(nn.Module):
@@ -48,12 +48,14 @@ class Block(nn.Module):
             backend=self.compute.attention, dropout=config.attention_dropout, dropout_key=key(),
         )  # fmt: skip
         y = dense(width, ("heads", "embed"), name="output")(y.reshape(x.shape))
-        y = drop(y, config.hidden_dropout, key())
+        y = Bottleneck(name="attention_adapter", **kinds)(drop(y, config.hidden_dropout, key()))
         x = x + y if config.prenorm else attention_norm(x + y)
 
         inner = mlp_norm(x) if config.prenorm else x
         y = gelu(dense(config.mlp, ("embed", "mlp"), name="mlp_in")(inner))
         y = drop(dense(width, ("mlp", "embed"), name="mlp_out")(y), config.hidden_dropout, key())
+        y = Bottleneck(name="mlp_adapter", **kinds)(y)
+        y = Bottleneck(name="normed_adapter", **kinds)(y, lambda y: y if config.prenorm else mlp_norm(x + y))
         x = constrain_rows(x + y if config.prenorm else mlp_norm(x + y))
         return x, (x if self.all_hidden else None)
 
@@ -81,7 +83,8 @@ class Embeddings(nn.Module):
         if not config.prenorm:
             x = LayerNorm(config.norm_eps, name="norm", **kinds)(x)
         key = self.make_rng("dropout") if self.train else None
-        return constrain_rows(drop(x.astype(self.compute.dtype), config.hidden_dropout, key))
+        x = drop(x.astype(self.compute.dtype), config.hidden_dropout, key)
+        return constrain_rows(Coupling(name="coupling")(x))
 
 
 class Encoder(nn.Module):

@@ -25,7 +25,7 @@ from jxstilts.eval import evaluator, results
 from jxstilts.models import bundle
 from jxstilts.models.model import Model
 from jxstilts.runtime import InputError
-from jxstilts.study import fresh, plan
+from jxstilts.study import fresh, plan, starts
 from jxstilts.study.config import Evaluation, Study, order
 from jxstilts.train import identity as identities
 from jxstilts.train import inputs, keeping, selection
@@ -59,6 +59,7 @@ def run(
     for name in (*study.phases, *study.evaluations):
         if pathlib.PurePath(name).name != name or name.startswith("."):
             raise InputError(f"config: {name!r} cannot be the name of a phase or an evaluation: it names a folder")
+    starts.check_adapters(study)
     workdir = runtime.make_folder(workdir, "--workdir")
     processes.same("the config", configs.fingerprint(study))
     with _seat(workdir, shard) as seat:

@@ -9,7 +9,7 @@ from jxstilts.models.layers import Compute
 from jxstilts.models.model import HeadSpec, Model, make_config, published
 from jxstilts.runtime import InputError
 from jxstilts.study.config import Study, order
-from jxstilts.train import inputs, keeping
+from jxstilts.train import adapting, inputs, keeping
 
 HUB_HEADS = (HeadSpec("mlm", "mlm"),)
 
@@ -35,6 +35,7 @@ def architecture(study: Study, name: str) -> tuple[str, Any] | None:
 
 def with_kept_heads(study: Study) -> Study:
     """Returns the study with the heads named that each phase takes over; None where its start is not known."""
+    check_adapters(study)
     resolved: dict[str, Any] = {}
     heads: dict[str, tuple[HeadSpec, ...] | None] = {}  # of each phase's end
     for name in order(study):
@@ -76,6 +77,23 @@ def _start_heads(init: str) -> tuple[HeadSpec, ...] | None:
     if pathlib.Path(init).expanduser().is_dir():
         return bundle.model_of(init, Compute()).head_specs
     return HUB_HEADS if published(init) else None
+
+
+def check_adapters(study: Study) -> None:
+    """Raises InputError for adapters that do not fit a phase's starting point, or its model where that is known."""
+    ends: dict[str, adapting.Named] = {}
+    for name in order(study):
+        phase, where = study.phases[name], f"config.phases.{name}.adapters"
+        start = ends.get(phase.init, ())
+        if phase.init not in study.phases and bundle.is_bundle(phase.init):
+            start = bundle.model_of(phase.init, study.compute).adapters
+        ends[name], _ = adapting.settle(phase.adapters, start, bool(phase.tasks), where)
+        known = architecture(study, name) if phase.adapters else None
+        if known:  # in shapes alone: is there a place for each?
+            try:
+                Model(known[1], (), study.compute, known[0], (), ends[name]).abstract()
+            except InputError as error:
+                raise InputError(f"{where}: {error}") from error
 
 
 def kept(phase: Any, model: Model, start: tuple[HeadSpec, ...], data_dir: str) -> Any:

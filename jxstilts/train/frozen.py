@@ -5,11 +5,11 @@ encoder/layers/*/kernel, extra/NAME. The encoder's own parts need no encoder/ be
 part has its layers in one array, so single layers cannot be frozen.
 """
 
-import fnmatch
 from collections.abc import Sequence
 from typing import Any
 
 from jxstilts.checkpoint import leaves, nested
+from jxstilts.models.patterns import matches, prefixes
 from jxstilts.runtime import InputError, suggest
 
 
@@ -17,8 +17,8 @@ def check(params: Any, freeze: Sequence[str], where: str = "freeze") -> None:
     """Raises InputError for a pattern that matches nothing, and where nothing is left to train."""
     paths = list(leaves(params))
     for pattern in freeze:
-        if not any(_matches(path, [pattern]) for path in paths):
-            known = {prefix for path in paths for prefix in _prefixes(path)}
+        if not any(matches(path, [pattern]) for path in paths):
+            known = {prefix for path in paths for prefix in prefixes(path)}
             shown = {name for name in known if name.count("/") < 2 and not name.startswith("encoder/")}
             raise InputError(f"{where}: {suggest('parameters', pattern, known if '*' in pattern else shown)}")
     if not leaves(split(params, freeze)[0]):
@@ -31,7 +31,7 @@ def split(params: Any, freeze: Sequence[str]) -> tuple[dict, dict]:
     A branch without arrays, as the head of an embedding model's recipe, stands in the first.
     """
     flat = leaves(params, is_leaf=lambda node: isinstance(node, dict) and not node)
-    named = {path for path, leaf in flat.items() if not isinstance(leaf, dict) and _matches(path, freeze)}
+    named = {path for path, leaf in flat.items() if not isinstance(leaf, dict) and matches(path, freeze)}
     trained = nested({path: leaf for path, leaf in flat.items() if path not in named})
     return trained, nested({path: leaf for path, leaf in flat.items() if path in named})
 
@@ -42,14 +42,3 @@ def merge(one: Any, other: Any) -> Any:
         return one
     both = {**other, **one}
     return {key: merge(one[key], other[key]) if key in one and key in other else both[key] for key in both}
-
-
-def _matches(path: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatch.fnmatchcase(prefix, pattern) for pattern in patterns for prefix in _prefixes(path))
-
-
-def _prefixes(path: str) -> set[str]:
-    """encoder/pooler/bias -> encoder, encoder/pooler, encoder/pooler/bias, pooler, pooler/bias."""
-    parts = path.split("/")
-    whole = {"/".join(parts[:count]) for count in range(1, len(parts) + 1)}
-    return whole | {prefix.removeprefix("encoder/") for prefix in whole if prefix != "encoder"}

@@ -1,5 +1,6 @@
 """What a phase takes over from the one before it: the encoder; heads only when they are asked for by name; and the
-parameters of further objectives where they are a part of the model (`objectives`, KEPT) and both have them.
+parameters of further objectives where they are a part of the model (`objectives`, KEPT) and both have them; and so the
+adapters.
 """
 
 import dataclasses
@@ -52,7 +53,8 @@ def take_over(
     params = {"encoder": _replace("encoder", shapes["encoder"], start["encoder"], shardings["encoder"])}
     params |= jax.jit(model.init_beside, out_shardings=places)(key)
     taken = [("heads", name) for name in sorted(keep_heads)]
-    taken += [("extra", name) for name in sorted(shapes.get("extra", {})) if name in start.get("extra", {})]
+    for room in ("extra", "adapters"):
+        taken += [(room, name) for name in sorted(shapes.get(room, {})) if name in start.get(room, {})]
     for room, name in taken:
         own, given = shapes[room][name], start[room][name]
         params[room][name] = _replace(f"{room}/{name}", own, given, shardings[room][name])
@@ -66,7 +68,8 @@ def take_over(
 
 
 def _groups(params: Params) -> list[str]:
-    return ["encoder", *(f"{room}/{name}" for room in ("heads", "extra") for name in sorted(params.get(room, {})))]
+    rooms = [room for room in ("heads", "extra", "adapters") if room in params]
+    return ["encoder", *(f"{room}/{name}" for room in rooms for name in sorted(params[room]))]
 
 
 def _replace(group: str, own: Any, given: Any, shardings: Any) -> Any:

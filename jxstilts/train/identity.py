@@ -20,7 +20,7 @@ from jxstilts.train import selection
 SUPERSEDED = ".superseded"
 # Keys that a phase's config has not always had, and what a phase did without them: there they are not recorded, so
 # that folders of before stay what they are.
-ADDED = {"freeze": [], "skip_nonfinite": 0, "objectives": {}}
+ADDED = {"freeze": [], "skip_nonfinite": 0, "objectives": {}, "adapters": {}}
 ADDED_TO_STREAM = {
     "query_length": 0,
     "lower_case": False,

@@ -21,7 +21,7 @@ from jxstilts.models import attention, bundle
 from jxstilts.models.model import Model
 from jxstilts.runtime import InputError
 from jxstilts.tasks import protocols
-from jxstilts.train import frozen, handover, inputs, keeping, mixture, terms, vocabulary
+from jxstilts.train import adapting, frozen, handover, inputs, keeping, mixture, terms, vocabulary
 from jxstilts.train.loop import Evaluator, Loop, Training
 from jxstilts.train.mixture import Sampling, Stream
 from jxstilts.train.optimizer import Optimizer
@@ -48,6 +48,7 @@ class Phase:
     freeze: tuple[str, ...] = setting(
         (), "parameters that stay as they are, by path or its beginning: embeddings, layers/*/bias, heads/NAME"
     )
+    adapters: dict[str, adapting.Entry] = setting(dict, "adapters by name; where there are any its encoder is frozen")
     dropout: float | None = setting(None, "dropout in place of the model's hidden and attention dropout", least=0)
     epochs: float = setting(
         0.0, "passes over the sampled tasks; 0 = as `steps`, or the recipe of the only task says", least=0
@@ -176,22 +177,25 @@ def run(
     Raises InputError for bad input, a loss that is not finite, a save that fails, and where disk or memory run out.
     """
     # 1. What this phase is, and what it starts from.
-    folder = place.folder
     if phase.tasks:
         tracking.peak_flops()  # measured once in a process, before the devices are given work
     phase = keeping.keep(phase, model, start.model.head_specs if start else (), place.data_dir)
     model = inputs.heads(phase, model, start.model.head_specs if start else (), place.data_dir)
     losses = terms.losses(phase)
-    model = terms.with_extra(model, losses)
-    params, taken = handover.take_over(model, start.params if start else None, phase.keep_heads, phase.seed, place.mesh)
+    model = adapting.adapted(
+        phase, terms.with_extra(model, losses), start.model.adapters if start else (), f"config.phases.{name}"
+    )
+    phase, first = adapting.frozen(phase, model), start and adapting.merged(phase, start.model, start.params)
+    params, taken = handover.take_over(model, first, phase.keep_heads, phase.seed, place.mesh)
     progress = tracking.Progress(name, phase.steps, place.quiet, later=place.later)
     for text in (f"{key}: {', '.join(value) or '-'}" for key, value in plain(taken).items()):
         progress.note(text)
     provenance = {"phase": name, "identity": own, "handover": plain(taken), "hardware": tracking.hardware(place.mesh)}
     if start:
         provenance["start"] = _origin(start.meta)
-    write = partial(_write, folder, model, tokenizer_dir, provenance)
-    finish = partial(_finish, folder, write, own)
+    base = bundle.base(start) if start and model.adapters and first is start.params else None
+    write = partial(_write, place.folder, model, tokenizer_dir, provenance, base)
+    finish = partial(_finish, place.folder, write, own)
     if not phase.tasks:
         return finish(params, {"steps": 0, "best": None})
 
@@ -220,7 +224,8 @@ def run(
         loop.checkpoints.close()
     processes.meet("the end of a phase")
     if processes.first():
-        shutil.rmtree(folder / "checkpoints")  # several times the model's size, and of no use once the phase is done
+        # several times the model's size, and of no use once the phase is done
+        shutil.rmtree(place.folder / "checkpoints")
     return record
 
 
@@ -230,21 +235,23 @@ def _origin(meta: dict) -> dict:
     return {"sha256": meta["sha256"]} | {key: meta["provenance"][key] for key in kept if key in meta["provenance"]}
 
 
-def _write(folder, model, tokenizer_dir, provenance, params, kind, record) -> str:
+def _write(folder, model, tokenizer_dir, provenance, base, params, kind, record) -> str:
     """Writes one bundle of the phase and returns its SHA-256.
 
-    Of the objectives' parameters it has those that are a part of the model.
+    Of the objectives' parameters it has those that are a part of the model. base: of adapters, whose
+    encoder the bundle is without.
     """
     kept = tuple((name, signal) for name, signal in model.extra if signal.KEPT)
     model, extra = dataclasses.replace(model, extra=kept), params.get("extra", {})
     left_out = sorted(set(extra) - set(dict(kept)))
     if extra:
         rest = {name: branch for name, branch in extra.items() if name not in left_out}
-        params = {**params, "extra": rest} if rest else {room: params[room] for room in ("encoder", "heads")}
+        params = {room: tree for room, tree in params.items() if room != "extra"} | ({"extra": rest} if rest else {})
         provenance = {**provenance, "left_out": [f"extra/{name}" for name in left_out]}
     if kind != BEST:
         provenance = {**provenance, "selection": kind}
-    return bundle.save(folder / kind, model, params, tokenizer_files=tokenizer_dir, provenance={**provenance, **record})
+    provenance = {**provenance, **record}
+    return bundle.save(folder / kind, model, params, tokenizer_files=tokenizer_dir, provenance=provenance, base=base)
 
 
 def _finish(folder, write, own, params, record) -> dict:

@@ -93,12 +93,13 @@ def kind(type: str) -> type["HeadBase"]:
 
 @dataclasses.dataclass(frozen=True)
 class HeadBase:
-    """What the heads share. config: of the encoder."""
+    """What the heads share. config: of the encoder. invertible: names of the adapters that change its embeddings."""
 
     spec: HeadSpec
     config: Any
     compute: Compute
     layout: Layout
+    invertible: tuple[str, ...] = ()
     spec_class: ClassVar[type[HeadSpec]] = HeadSpec
     decodes: ClassVar[bool] = False  # does `predict` say a text token by token?
     reads_attention: ClassVar[bool] = False  # does `predict` read the weights of attention, not the hidden states?

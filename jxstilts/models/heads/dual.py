@@ -17,6 +17,21 @@ from jxstilts.runtime import InputError
 SCALE = 100.0
 
 
+def contrast(queries, candidates, real, count: int, scale) -> tuple[jax.Array, jax.Array]:
+    """Returns (sum of the cross-entropies of each query's own candidate, how many come first).
+
+    queries, candidates: [B, D]; row r is compared with the rows r, r + B/n, r + 2 B/n, ..., n = `count` of them, which
+    divides B. real: [B], 0 for rows that take no part. scale: of the products.
+    """
+    blocks = lambda rows: rows.reshape(count, len(rows) // count, *rows.shape[1:])  # noqa: E731
+    real = blocks(real)
+    scores = jnp.einsum("nbd,mbd->bnm", blocks(queries), blocks(candidates), precision=jax.lax.Precision.HIGHEST)
+    logits = jnp.where(real.T[:, None, :] > 0, scores * scale, jnp.finfo(jnp.float32).min)
+    right = jnp.broadcast_to(jnp.arange(count), logits.shape[:2])
+    hits = (logits.argmax(-1) == right) * real.T
+    return (cross_entropy(logits, right) * real.T).sum(), hits.sum()
+
+
 @dataclasses.dataclass(frozen=True)
 class DualSpec(HeadSpec):
     """negatives: the candidates in a query's softmax, its own among them.
@@ -57,15 +72,10 @@ class Head(HeadBase):
                 f"negatives_per_step={count} does not divide the {rows} rows of a micro-batch; lower `accumulation`, "
                 "or make batch_size a multiple of negatives_per_step times accumulation"
             )
-        found = self.vectors(params, hidden, batch).reshape(count, rows // count, 2, -1)
-        real = batch["weights"][:, 1].reshape(count, rows // count)
-        scores = jnp.einsum("nbd,mbd->bnm", found[:, :, 0], found[:, :, 1], precision=jax.lax.Precision.HIGHEST)
-        logits = scores * params["heads"][self.spec.name]["scale"]
-        logits = jnp.where(real.T[:, None, :] > 0, logits, jnp.finfo(jnp.float32).min)
-        right = jnp.broadcast_to(jnp.arange(count), logits.shape[:2])
-        losses = cross_entropy(logits, right) * real.T
-        hits = (logits.argmax(-1) == right) * real.T
-        return {"loss": (losses.sum(), real.sum()), "accuracy": (hits.sum(), real.sum())}
+        found, real = self.vectors(params, hidden, batch), batch["weights"][:, 1]
+        scale = params["heads"][self.spec.name]["scale"]
+        loss, hits = contrast(found[:, 0], found[:, 1], real, count, scale)
+        return {"loss": (loss, real.sum()), "accuracy": (hits, real.sum())}
 
     def predict(self, params, hidden, batch) -> dict:
         """-> embeddings [B, S, 1, D] float32."""

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jxstilts.models import words
 from jxstilts.models.heads import HeadBase
-from jxstilts.models.layers import Dense, LayerNorm, gelu
+from jxstilts.models.layers import Dense, LayerNorm, couple, gelu
 
 
 class Layers(nn.Module):
@@ -47,6 +47,8 @@ class Head(HeadBase):
         """hidden [B, T, D], mlm_positions [B, K] -> [B, K, D], and the words [V, D] and their bias [V]."""
         picked = jnp.take_along_axis(hidden, batch["mlm_positions"][:, :, None], axis=1)
         x, bias = self.apply(params, picked)
+        for name in reversed(self.invertible):
+            x = couple(params["adapters"][name]["embeddings"]["coupling"], x, back=True)
         return x, params["encoder"]["embeddings"]["tokens"].astype(x.dtype), bias.astype(x.dtype)
 
     def logits(self, params, hidden, batch, rng=None) -> jax.Array:

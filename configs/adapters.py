@@ -1,0 +1,72 @@
+"""LoRA and Pfeiffer's adapters against full training, on inference and parts of speech, zero-shot in every language.
+
+    jxstilts world DIR
+    jxstilts run --config=configs/adapters.py --config.data_dir=DIR --workdir=W                   # the micro encoder
+    jxstilts run --config=configs/adapters.py:encoder=ENCODER,rows=1600 --config.data_dir=DATA --workdir=W
+
+Every arm trains on the same batches of English, for as many steps; an arm's rate is `rate` times its own factor.
+
+Arguments:
+    encoder=PATH   a bundle, Hugging Face folder or hub id in place of the micro encoder
+    arms=A+B       some of ARMS; default: all
+    seeds=3        their number
+    rows=0         training rows of each task, 0 = all
+    limit=0        evaluated rows of each task and language, 0 = all
+    rate=1e-3      of full training
+    languages=en+de+ru+tr
+"""
+
+import itertools
+import pathlib
+
+import jxstilts
+from jxstilts.config import complete, parse_arg
+from jxstilts.models import bundle
+from jxstilts.models.layers import Compute
+from jxstilts.study import Study
+from jxstilts.study.paths import model_path
+
+MICRO = pathlib.Path(jxstilts.__file__).parent / "miniworld" / "micro"
+# arm: its adapter, and its learning rate as a multiple of full training's
+ARMS = {
+    "full": ({}, 1.0),
+    "lora": ({"matrices": ("layers/*/kernel",), "rank": 8, "alpha": 16.0}, 4.0),
+    "pfeiffer": ({"kind": "pfeiffer", "reduction": 4}, 4.0),
+}
+TASKS = {  # target: the task that is trained, its stream, the split that is evaluated
+    "xnli": ("mnli", {"max_length": 64}, "dev"),
+    "udpos": ("udpos", {"max_length": 96}, "test"),
+}
+
+
+def get_config(arg: str | None = None):
+    arg = parse_arg(
+        arg, encoder=str(MICRO), arms="+".join(ARMS), seeds=3, rows=0, limit=0, rate=1e-3, languages="en+de+ru+tr"
+    )
+    start = model_path(arg.encoder, "encoder")
+    known = bundle.model_of(start, Compute())
+    phases, evaluations = {}, {}
+    for seed, arm, target in itertools.product(range(arg.seeds), arg.arms.split("+"), TASKS):
+        (adapter, factor), (task, stream, split) = ARMS[arm], TASKS[target]
+        name = f"{target}-{arm}-seed{seed}"
+        phases[name] = {
+            "init": start, "seed": seed, "epochs": 1.0, "select": {"metric": ""},
+            "tasks": {task: {**stream, "batch_size": 16, "buckets": 3, "limit": arg.rows}},
+            "optimizer": {"learning_rate": arg.rate * factor, "warmup": 0.1, "weight_decay": 0.01},
+            "adapters": {"own": adapter} if adapter else {},
+        }  # fmt: skip
+        what = {"tasks": (target,), "languages": tuple(arg.languages.split("+")), "split": split, "limit": arg.limit}
+        evaluations[name] = {
+            "phase": name, "model": arm, "intermediate": "none", "target": target,
+            "what": {**what, "options": {"max_length": stream["max_length"]}},
+        }  # fmt: skip
+    return complete(
+        Study,
+        {
+            "study": "adapters",
+            "data_dir": "",
+            "model": {"family": known.family},
+            "phases": phases,
+            "evaluations": evaluations,
+        },
+    )
