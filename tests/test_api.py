@@ -160,11 +160,12 @@ def test_states_and_attention(model):
     """Hidden states are those of one row alone, and the weights are those by which a layer mixes its values."""
     rows = ["the dog runs", ("what is near", "who does not sleep"), "a cat"]
     states, weights = model.hidden(rows, max_length=16), model.attention(rows, max_length=16)
+    encode = jax.jit(lambda params, batch: model.model.encode(params, batch, all_hidden=True))
     for row, state, weight in zip(rows, states, weights, strict=True):
         tokens = model.tokenizer.convert_tokens_to_ids(state["tokens"])
-        batch = {"tokens": np.array([tokens]), "segments": np.ones((1, len(tokens)), int)}
-        batch["positions"] = np.arange(len(tokens))[None]
-        expected = model.model.encode(model.params, batch, all_hidden=True)[:, 0]
+        place = np.arange(16)[None]
+        batch = {"tokens": np.array([tokens + [1] * (16 - len(tokens))]), "positions": place}
+        expected = encode(model.params, {**batch, "segments": (place < len(tokens)) * 1})[:, 0, : len(tokens)]
         np.testing.assert_allclose(state["hidden"], expected, atol=1e-5)
         shown = weight["attention"]
         assert weight["tokens"] == state["tokens"] and shown.shape == (2, 4, len(tokens), len(tokens)), row
