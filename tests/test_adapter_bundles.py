@@ -156,6 +156,7 @@ SMALL = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_study_with_language_adapters(world, tmp_path, compile_cache, capsys):
     """The config of docs/adapters.md, small: MAD-X, with German's adapter exchanged at evaluation; and broken off."""
     file = tmp_path / "madx.py"

@@ -107,7 +107,7 @@ def test_truncated_safetensors_are_refused(folder, count):
 @fuzz.shares(20, 2000)
 def test_index_of_shards(folder, count):
     (folder / "model.safetensors").rename(folder / "model-1.safetensors")
-    names = tensor_files._open_file(folder / "model-1.safetensors")
+    names = tensor_files.open_file(folder / "model-1.safetensors")
     content = json.dumps({"weight_map": dict.fromkeys(names, "model-1.safetensors")}).encode()
     file = folder / "model.safetensors.index.json"
 

@@ -96,7 +96,7 @@ def spoil(folder: pathlib.Path) -> None:
 def test_a_damaged_checkpoint_is_not_gone_on_from(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     for number in (1, 2, 3):
-        checkpoints.save(number, state(number), {"best": number}, keep=1)
+        checkpoints.save(number, state(number), {"best": number}, keep={1})
     checkpoints.close()
     spoil(tmp_path / "3/state")
     (tmp_path / "2/meta/metadata").write_text('{"meta": 1}')
@@ -256,7 +256,7 @@ def test_trouble_is_told_in_one_line(error, text):
 
 
 def test_the_command_line_tells_it_and_ends_with_2(monkeypatch, capsys):
-    monkeypatch.setattr(cli, "_tasks", lambda options: (_ for _ in ()).throw(MemoryError))
+    monkeypatch.setitem(cli.COMMANDS, "tasks", lambda options: (_ for _ in ()).throw(MemoryError))
     assert cli.main(["tasks"]) == 2
     assert capsys.readouterr().err.startswith("jxstilts: error: out of this machine's memory: take a smaller batch")
 

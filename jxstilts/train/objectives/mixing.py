@@ -10,7 +10,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from jxstilts.config import setting
-from jxstilts.models.heads import cross_entropy
+from jxstilts.models.heads import classification, cross_entropy
 from jxstilts.runtime import InputError
 from jxstilts.train.objectives import base
 
@@ -43,7 +43,7 @@ class Objective(base.Objective):
         if len(batches) == 1:
             return jnp.zeros(()), jnp.zeros(()), {}
         head = model.head(self.head)
-        if head.spec.type != "classification" or self.high not in batches or len(batches) != 2:
+        if not isinstance(head, classification.Head) or self.high not in batches or len(batches) != 2:
             raise InputError(
                 f"mixing: head {self.head!r} is of type {head.spec.type}, the streams are "
                 f"{', '.join(sorted(batches))}, high={self.high!r}: it mixes two streams, one of them `high`, for a "
