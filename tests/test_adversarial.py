@@ -76,7 +76,7 @@ def slopes(function, x, gradient, ways):
     return float((ends[0] - ends[1]) / (2 * ways)), float(length)
 
 
-@pytest.mark.parametrize("form", ["reversal", "uniform", "wasserstein"])
+@pytest.mark.parametrize("form", ["reversal", pytest.param("uniform", marks=pytest.mark.slow), "wasserstein"])
 def test_gradients_against_finite_differences(form):
     """The discriminator's own go down its loss; the encoder's are those of what it hears, times the strength."""
     more = {"clip": 1.0} if form == "wasserstein" else {"languages": ("en", "de", "sw")}
@@ -184,7 +184,7 @@ def expected():
     return run(make_mesh({}, jax.devices()[:1]), losses(**BOTH), batches())
 
 
-@pytest.mark.parametrize("way", ["eight devices, accumulated", "packed"])
+@pytest.mark.parametrize("way", ["eight devices, accumulated", pytest.param("packed", marks=pytest.mark.slow)])
 def test_a_batch_gives_the_same_numbers(way, one_device):
     if way == "packed":
         found = run(one_device, losses(**BOTH), batches(packed=True))

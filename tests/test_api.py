@@ -182,6 +182,7 @@ def test_states_and_attention(model):
         model.hidden(rows, [3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["modernbert", "mt5"])
 def test_every_family_shows_its_attention(family):
     made = Model(make_config(family, "tiny", vocab_size=50, init_std=0.5), family=family)

@@ -74,6 +74,7 @@ def run(mesh, accumulation):
     return np.array(found)
 
 
+@pytest.mark.slow
 def test_devices_and_accumulation_change_nothing(one_device):
     plain = run(one_device, 1)
     np.testing.assert_allclose(run(make_mesh({"data": 4, "fsdp": 2}), 2), plain, rtol=1e-4)

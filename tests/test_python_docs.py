@@ -83,6 +83,7 @@ def test_the_recipes_run(places, capsys):
     assert "4" in changed.split()  # 2 epochs of 32 rows, 16 a step
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(places, monkeypatch, capsys):
     notebook = json.loads((DOCS / "notebook.ipynb").read_text())
     assert notebook["nbformat"] == 4 and {cell["cell_type"] for cell in notebook["cells"]} == {"markdown", "code"}

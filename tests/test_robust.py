@@ -131,7 +131,9 @@ def test_radius_0_is_plain_training_to_the_bit(one_device):
     assert plain.tolist() == same.tolist() and digests(one["params"]) == digests(other["params"])
 
 
-@pytest.mark.parametrize(("mode", "aggregation"), [("adversarial", "attention"), ("noise", "")])
+@pytest.mark.parametrize(
+    ("mode", "aggregation"), [pytest.param("adversarial", "attention", marks=pytest.mark.slow), ("noise", "")]
+)
 def test_speed_changes_no_number(mode, aggregation, one_device):
     spec = dataclasses.replace(SPEC, aggregation=aggregation)
     given = {"mode": mode, "radius": 0.3, "spec": spec}
