@@ -13,7 +13,7 @@ from golden.batches import HERE
 from test_adapters import LORA, MADX, moved
 
 import jxstilts
-from jxstilts import checkpoint, cli, config, runtime, study
+from jxstilts import api, checkpoint, cli, config, runtime, study
 from jxstilts.checkpoint import digests, leaves
 from jxstilts.mesh import make_mesh
 from jxstilts.models import adapters, bundle, export, peft
@@ -217,3 +217,9 @@ def test_the_language_of_the_input_decides(world):
     expected = Evaluator(*alone, own.tokenizer).embed(rows, [-1])
     np.testing.assert_array_equal(found["de"], expected)
     assert own.speaking("de").model == own.speaking("en").model  # they share what is compiled
+    ready = api.Ready(bundle.Loaded(model, params, MICRO / "tokenizer", base.meta), make_mesh({}, jax.devices()[:1]))
+    texts = [row["text"] for row in rows]
+    for ask in (ready.embed, ready.hidden):  # a program says it
+        with pytest.raises(InputError, match=r"from jxstilts.api language="):
+            ask(texts)
+    np.testing.assert_allclose(ready.embed(texts, layer=-1, language="de"), expected[0], atol=1e-5)

@@ -49,6 +49,11 @@ def batches(packed=False):
 # Gradients
 
 
+def stream(hidden, batch):
+    """What an objective sees of a stream, all of whose states are `hidden`."""
+    return types.SimpleNamespace(state=lambda layer: hidden, batch=batch)
+
+
 def examples(options, strength=0.6):
     """Returns (objective, own parameters, loss(own, hidden of both streams) without the encoder)."""
     signal = objectives.make("adversarial", {"depth": 2, "width": 5, "dropout": 0.0, **options}, "domain")
@@ -61,7 +66,7 @@ def examples(options, strength=0.6):
     }
 
     def loss(own, hidden):
-        given = {name: types.SimpleNamespace(hidden=hidden[name], batch=batch) for name, batch in prepared.items()}
+        given = {name: stream(hidden[name], batch) for name, batch in prepared.items()}
         params = {"extra": {"domain": own}}
         total, weight, _ = signal.loss(None, params, given, None, jnp.float32(strength))
         return total / weight
@@ -219,10 +224,7 @@ def test_strength_0_equals_plain_training(one_device):
 def test_several_updates_by_hand():
     """As many steps of Adam on the states that the step keeps, each clipped; without its streams nothing changes."""
     signal, own, hidden, _ = examples({**CRITIC, "updates": 3})
-    given = {
-        name: types.SimpleNamespace(hidden=hidden[name], batch=signal.prepare(batch, None, CONTEXT))
-        for name, batch in batches().items()
-    }
+    given = {name: stream(hidden[name], signal.prepare(batch, None, CONTEXT)) for name, batch in batches().items()}
     kept, tree = {"domain": signal.kept(None, given)}, {"extra": {"domain": own}}
     several, adam = signal.optimizer(ADAMW, 10), optimizer.make(ADAMW, 30)
 

@@ -40,7 +40,7 @@ def test_loss_against_numpy():
     states = jax.jit(lambda own, rows: model.encode(own, rows, all_hidden=True))(params, batch)
     for layer, count in ((1, 4), (-1, 0)):
         own = contrastive.Objective(name="words", layer=layer, temperature=0.1, negatives=count)
-        forward = types.SimpleNamespace(batch=own.prepare(batch, None, CONTEXT), all_hidden=states)
+        forward = types.SimpleNamespace(batch=own.prepare(batch, None, CONTEXT), state=states.__getitem__)
         total, weight, logs = own.loss(model, params, {"words": forward}, None, None)
         found = vectors(states, batch)[layer]
         found /= np.maximum(np.linalg.norm(found, axis=-1, keepdims=True), 1e-9)

@@ -55,12 +55,17 @@ class Ready:
         """The heads by name; `labels` of one are the names that it predicts, in the order of its logits."""
         return {spec.name: spec for spec in self.model.head_specs}
 
-    def evaluator(self, **options: Any) -> Evaluator:
-        """Returns what evaluates this model on the benchmark's tasks. options: fields of `eval.evaluator.Options`."""
+    def evaluator(self, *, language: str | None = None, **options: Any) -> Evaluator:
+        """Returns what evaluates this model on the benchmark's tasks.
+
+        language: of the inputs, where the model has language adapters; the benchmark's tasks say theirs.
+        options: fields of `eval.evaluator.Options`.
+        """
         with own.plainly("options.", "options: "):
             made = configs.build(Options, options, "options")
             configs.at_least("options", made)
-            return Evaluator(self.model, self.params, self.tokenizer, made, self.mesh)
+            found = Evaluator(self.model, self.params, self.tokenizer, made, self.mesh)
+        return found if language is None else found.speaking(language)
 
     def predict(
         self, rows: Iterable[Any], head: str | None = None, *, columns: Mapping[str, str] | None = None, **options: Any
@@ -78,7 +83,8 @@ class Ready:
             head: the name of one; needed where several could be meant.
             columns: {the form's key: the rows' own name for it}.
             options: fields of `eval.evaluator.Options`: max_length, tokens_per_batch, n_best, ... They change speed and
-                what is cut off, and nothing else: any batch gives the same numbers.
+                what is cut off, and nothing else: any batch gives the same numbers. And `language`, that of the rows,
+                where the model has language adapters.
         Raises InputError that names the row, or the option.
         """
         spec = self.head(head)

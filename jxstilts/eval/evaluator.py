@@ -114,7 +114,7 @@ class Evaluator:
         pass. `languages` is read in another thread, a little ahead. Results come in groups, when all rows of some
         languages have gone through the model; what comes to about STREAM batches is one group.
         """
-        if any(spec.language for _, spec in self.model.adapters) and not self.model.language:
+        if self._silent:
             for language, examples in languages:
                 own = self.speaking(language, task)
                 options = {"split": split, "thresholds": thresholds, "all_layers": all_layers}
@@ -134,6 +134,18 @@ class Evaluator:
                 yield from (future.result() for future in waiting)  # of the group before: scored meanwhile
                 waiting = futures
             yield from (future.result() for future in waiting)
+
+    @property
+    def _silent(self) -> bool:
+        """Has the model language adapters, none of which is on?"""
+        return any(spec.language for _, spec in self.model.adapters) and not self.model.language
+
+    def _check(self) -> None:
+        """Raises InputError for a tokenizer that is not the model's, and where no language is chosen."""
+        check_vocabulary(self.model.config, self.tokenizer)
+        if self._silent:
+            how = "`speaking(language)`; from jxstilts.api language=..."
+            raise InputError(f"the model has language adapters: say which language its inputs are in ({how})")
 
     def speaking(self, language: str, task: TaskSpec | None = None) -> "Evaluator":
         """Returns the evaluator whose language adapters are those of a language; `languages` does so by itself.
@@ -158,7 +170,7 @@ class Evaluator:
         return collector.finish()
 
     def _run(self, task: TaskSpec, form: Any, head: str | None, all_layers: bool) -> "_Run":
-        check_vocabulary(self.model.config, self.tokenizer)
+        self._check()
         if not form.scored:
             raise InputError(f"task {task.name!r} is of the form {form.name!r}, which has no evaluation")
         plain, layers, model = reads_plain(self.model, task, head), (), self.model
@@ -217,7 +229,7 @@ class Evaluator:
             if not -count <= layer < count:
                 raise InputError(f"layer={layer}: there are {count}, 0 to {count - 1}")
         spec = StatesSpec("states", "states", layers=tuple(layer % count for layer in layers), attention=attention)
-        check_vocabulary(self.model.config, self.tokenizer)
+        self._check()
         options = self.options.fit(STATES, self.model)
         features = prepare.features(STATES, examples, self.tokenizer, self.model.template, options, None)
         run = dataclasses.replace(self, model=self.model.with_heads(spec), options=options)
@@ -230,9 +242,7 @@ class Evaluator:
         return found
 
     def _embed(self, sentences: Sequence[Mapping], options: Options, head: HeadSpec, count: int) -> np.ndarray:
-        if any(spec.language for _, spec in self.model.adapters) and not self.model.language:
-            raise InputError("embed: the model has language adapters: `speaking(language)` first")
-        check_vocabulary(self.model.config, self.tokenizer)
+        self._check()
         form, run = retrieval.FORM, dataclasses.replace(self, model=self.model.with_heads(head), options=options)
         given = {"source": list(sentences), "target": []}
         features = prepare.features(form, given, self.tokenizer, self.model.template, options, self.cache_dir)

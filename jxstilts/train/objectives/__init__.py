@@ -5,7 +5,7 @@ subclass defines what it needs:
 
     HEAD        the type of the head it trains ("mlm"); base.OWN: the head of the stream's task; None: no head. With a
                 head, a field `head` holds the head's name.
-    ALL_HIDDEN  True: it reads all hidden states, not the last alone (`reads_all`, where its head decides)
+    reads_all(model) -> True: it reads all hidden states, not the last alone
     READS_LANGUAGE  True: its streams' batches hold `language` [B, S], of each example its language's place in
                 `tasks.languages.LANGUAGES`
     KEPT        True: its parameters are a part of the model: bundles keep them, and a later phase with an objective of

@@ -103,8 +103,8 @@ class Objective(base.Objective):
                 "clip or penalty, without which a critic has no bound"
             )
 
-    @property
-    def ALL_HIDDEN(self) -> bool:
+    def reads_all(self, model):
+        """Where it reads another hidden state than the last."""
         return self.layer != -1
 
     @property
@@ -211,8 +211,7 @@ class Objective(base.Objective):
         """-> {stream: features [B, S, D] float32, labels, weights [B, S], and counts [B, classes] of the batch}"""
         found = {}
         for name, forward in batches.items():
-            hidden = forward.hidden if self.layer == -1 else forward.all_hidden[self.layer]
-            batch = forward.batch
+            batch, hidden = forward.batch, forward.state(self.layer)
             found[name] = {
                 "features": segment_means(hidden, batch), "labels": self._labels(batch), "weights": batch["weights"],
             }  # fmt: skip

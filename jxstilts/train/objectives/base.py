@@ -55,8 +55,12 @@ class Forward:
     @property
     def all_hidden(self) -> jax.Array:
         """All hidden states, [L + 1, B, T, D], 0 the embeddings; for an objective that `reads_all`."""
-        assert self._every, "an objective that reads all_hidden declares ALL_HIDDEN = True"
+        assert self._every, "an objective that reads all_hidden says so in reads_all"
         return self._encoded
+
+    def state(self, layer: int) -> jax.Array:
+        """One hidden state, [B, T, D], 0 the embeddings, -1 the last; for another than -1 see `all_hidden`."""
+        return self.hidden if layer == -1 else self.all_hidden[layer]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,14 +72,13 @@ class Objective:
 
     name: str = dataclasses.field(default="", kw_only=True)
     HEAD: ClassVar[str | None] = None
-    ALL_HIDDEN: ClassVar[bool] = False
     KEPT: ClassVar[bool] = False
     WHOLE_VOCABULARY: ClassVar[bool] = True
     READS_LANGUAGE: ClassVar[bool] = False
 
     def reads_all(self, model: Model) -> bool:
-        """Does it read all hidden states?"""
-        return self.ALL_HIDDEN
+        """Does it read all hidden states, not the last alone?"""
+        return False
 
     def own(self, params: Params) -> Any:
         """Returns the objective's own parameters."""

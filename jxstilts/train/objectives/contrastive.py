@@ -22,7 +22,6 @@ class Objective(base.Objective):
     So the loss does not depend on how the batch is cut.
     """
 
-    ALL_HIDDEN = True
     WHOLE_VOCABULARY = False
     layer: int = setting(-1, "hidden state that is read, 0 = embeddings, -1 = last")
     temperature: float = setting(0.05, "cosines are divided by it before the softmax", least=0)
@@ -32,6 +31,10 @@ class Objective(base.Objective):
         if not self.temperature > 0 or self.negatives < 0:
             raise InputError(f"temperature={self.temperature}, negatives={self.negatives}: above 0, and 0 or more")
 
+    def reads_all(self, model):
+        """Where it reads another hidden state than the last."""
+        return self.layer != -1
+
     def prepare(self, batch, rng, context):
         """Adds `inner` [B, T] bool: the tokens that are no special ones."""
         return {**batch, "inner": ~jnp.isin(batch["tokens"], jnp.asarray(context.special_ids))}
@@ -39,13 +42,13 @@ class Objective(base.Objective):
     def loss(self, model, params, batches, rng, progress):
         """A pair a row, its first segment and its second; logs: accuracy, and the mean cosine of the pairs."""
         (forward,) = batches.values()
-        batch, states = forward.batch, forward.all_hidden
-        if not -len(states) <= self.layer < len(states):
-            raise InputError(f"{self.name}: layer={self.layer}: the model has hidden states 0 to {len(states) - 1}")
+        batch, layers = forward.batch, model.config.layers
+        if not -layers - 1 <= self.layer <= layers:
+            raise InputError(f"{self.name}: layer={self.layer}: the model has hidden states 0 to {layers}")
         if batch["weights"].shape[1] != 2:
             raise InputError(f"{self.name}: the objective 'contrastive' is for pairs, such as the task word_pairs")
         members = (segment_members(batch) & batch["inner"][:, None, :]).astype(jnp.float32)
-        sums = jnp.einsum("bst,btd->bsd", members, states[self.layer].astype(jnp.float32))
+        sums = jnp.einsum("bst,btd->bsd", members, forward.state(self.layer).astype(jnp.float32))
         found = sums / jnp.sqrt(jnp.maximum(jnp.square(sums).sum(-1, keepdims=True), 1e-24))
         real = batch["weights"][:, 1] * (members.sum(-1) > 0).all(-1)
         count = self.negatives or len(real)
