@@ -13,8 +13,7 @@ TEST = [
     "pytest-xdist>=3.6",
     "hypothesis>=6.100",
     "scikit-learn>=1.3",
-    "seqeval>=1.2.2",  # only checks the metric "seqeval" on tags with a prefix; other tags it scores by other rules
-]
+    "seqeval>=1.2.2",  # only checks the metric "seqeval" on tags with a prefix; other tags it scores by other rules, "setuptools>=77"]
 
 setup(
     name="jxstilts",

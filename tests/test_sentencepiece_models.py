@@ -80,7 +80,8 @@ PIECES = st.lists(st.tuples(LETTERS, st.floats(-12, -1, width=16), st.sampled_fr
 
 def edited(chosen: dict, extra: list) -> bytes:
     """A model with pieces of all types and other settings, as no trainer makes it."""
-    rest = {"▁": (-3.0, pieces.NORMAL), "a": (-4.0, pieces.NORMAL)} | {text: rest for text, *rest in extra}
+    usual = {"▁": (-3.0, pieces.NORMAL), "a": (-4.0, pieces.NORMAL), "d": (-5.0, pieces.NORMAL)}  # d: not in LETTERS
+    rest = usual | {text: rest for text, *rest in extra}
     listed = [("<pad>", 0.0, pieces.CONTROL), *((text, *rest) for text, rest in rest.items())]
     if chosen["bytes"]:
         listed[2:2] = [(f"<0x{byte:02X}>", 0.0, pieces.BYTE) for byte in range(256)]
