@@ -13,7 +13,9 @@ TEST = [
     "pytest-xdist>=3.6",
     "hypothesis>=6.100",
     "scikit-learn>=1.3",
-    "seqeval>=1.2.2",  # only checks the metric "seqeval" on tags with a prefix; other tags it scores by other rules, "setuptools>=77"]
+    "seqeval>=1.2.2",  # only checks the metric "seqeval" on tags with a prefix; other tags it scores by other rules
+    "setuptools>=77",  # tests/test_install.py builds a wheel without a network
+]
 
 setup(
     name="jxstilts",
