@@ -77,6 +77,16 @@ def test_questions_about_one_paragraph_are_a_group():
     assert items.of(result, examples).groups.tolist() == ["q0", "q0", "q0", "q4", "q4"]
 
 
+def test_cases_of_several_questions_are_no_group():
+    gold = {"id": "", "context": "one", "question": "?", "answers": [{"text": "one", "start": 0}]}
+    examples = [{**gold, "id": f"animal/{case}/{i}"} for case in range(2) for i in range(2)]
+    metric = metrics.get("multichecklist", "en")
+    state = metric.update(dict.fromkeys(("animal/0/0", "animal/0/1", "animal/1/0"), "one"), examples)
+    kept = items.of(types.SimpleNamespace(values=state, metrics=metric.compute(state)), examples)
+    assert kept.groups is None and kept.ids.tolist() == ["animal/0", "animal/1"]
+    assert kept.columns["failed_animal"].tolist() == [0, 1]
+
+
 def test_files_are_whole_equal_and_hold_nothing_pickled(tmp_path):
     result, examples = scored("xquad")
     for name in ("a", "b"):

@@ -28,8 +28,8 @@ class Kept:
     """The items of one task in one language.
 
     ids [n]: sorted. columns: {name: [n]}, from whose sums the metric's values follow (`score`). groups [n]: equal for
-    questions about one paragraph: the id of the first of them; None for other tasks. sparse: an item that is not
-    there counts 0 in every column (mined pairs: a sentence without any).
+    questions about one paragraph: the id of the first of them; None where items are no such questions. sparse: an item
+    that is not there counts 0 in every column (mined pairs: a sentence without any).
     """
 
     ids: np.ndarray
@@ -51,7 +51,8 @@ def of(result: Any, examples: Any) -> Kept:
     if isinstance(examples, list) and "context" in examples[0]:
         first: dict[str, str] = {}
         of_id = {example["id"]: first.setdefault(example["context"], example["id"]) for example in examples}
-        groups = np.array([of_id[identifier] for identifier in ids])
+        if of_id.keys() >= set(ids):  # else an item is several examples, a case of a test, and no paragraph's alone
+            groups = np.array([of_id[identifier] for identifier in ids])
     columns = {name: np.array([column[i] for i in ids], np.float64) for name, column in values.items()}
     return Kept(np.array(ids), columns, groups, sparse)
 
