@@ -2,9 +2,10 @@
 
     jxstilts world DIR
     jxstilts run --config=configs/adapters.py --config.data_dir=DIR --workdir=W                   # the micro encoder
-    jxstilts run --config=configs/adapters.py:encoder=ENCODER,rows=1600 --config.data_dir=DATA --workdir=W
+    jxstilts run --config=configs/adapters.py:encoder=ENCODER,rows=1600,rate=1e-4,pos_rate=5e-4 ...   # a real one
 
-Every arm trains on the same batches of English, for as many steps; an arm's rate is `rate` times its own factor.
+Every arm trains on the same batches of English, for as many steps; an arm's rate is its task's times its own factor.
+Heads of pairs read the mean of the tokens, and dropout is off.
 
 Arguments:
     encoder=PATH   a bundle, Hugging Face folder or hub id in place of the micro encoder
@@ -12,8 +13,9 @@ Arguments:
     seeds=3        their number
     rows=0         training rows of each task, 0 = all
     limit=0        evaluated rows of each task and language, 0 = all
-    rate=1e-3      of full training
-    languages=en+de+ru+tr
+    rate=1e-3      of full training on inference
+    pos_rate=1e-3  of full training on parts of speech
+    languages=en+es+ru+tr
 """
 
 import itertools
@@ -34,15 +36,17 @@ ARMS = {
     "pfeiffer": ({"kind": "pfeiffer", "reduction": 4}, 4.0),
 }
 TASKS = {  # target: the task that is trained, its stream, the split that is evaluated
-    "xnli": ("mnli", {"max_length": 64}, "dev"),
+    "xnli": ("mnli", {"max_length": 64, "pooling": "mean", "packed": False}, "dev"),
     "udpos": ("udpos", {"max_length": 96}, "test"),
 }
 
 
 def get_config(arg: str | None = None):
     arg = parse_arg(
-        arg, encoder=str(MICRO), arms="+".join(ARMS), seeds=3, rows=0, limit=0, rate=1e-3, languages="en+de+ru+tr"
-    )
+        arg, encoder=str(MICRO), arms="+".join(ARMS), seeds=3, rows=0, limit=0, rate=1e-3, pos_rate=1e-3,
+        languages="en+es+ru+tr",
+    )  # fmt: skip
+    rates = {"xnli": arg.rate, "udpos": arg.pos_rate}
     start = model_path(arg.encoder, "encoder")
     known = bundle.model_of(start, Compute())
     phases, evaluations = {}, {}
@@ -52,8 +56,8 @@ def get_config(arg: str | None = None):
         phases[name] = {
             "init": start, "seed": seed, "epochs": 1.0, "select": {"metric": ""},
             "tasks": {task: {**stream, "batch_size": 16, "buckets": 3, "limit": arg.rows}},
-            "optimizer": {"learning_rate": arg.rate * factor, "warmup": 0.1, "weight_decay": 0.01},
-            "adapters": {"own": adapter} if adapter else {},
+            "optimizer": {"learning_rate": rates[target] * factor, "warmup": 0.1, "weight_decay": 0.01},
+            "adapters": {"own": adapter} if adapter else {}, "dropout": 0.0,
         }  # fmt: skip
         what = {"tasks": (target,), "languages": tuple(arg.languages.split("+")), "split": split, "limit": arg.limit}
         evaluations[name] = {
