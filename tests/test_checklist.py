@@ -90,9 +90,9 @@ def test_a_case_passes_only_if_all_its_examples_do():
     examples = [{"id": name, "answers": [{"text": text, "start": 0}]} for name, text in gold.items()]
     metric = metrics.get("multichecklist", "en")
     found = metric.compute(metric.update(gold, examples))
-    assert found == {"passed": 100, "error_animal": 0, "error_comparison": 0}
+    assert found == {"passed": 100, "error_animal": 0, "error_comparison": 0, "examples_right": 100}
     found = metric.compute(metric.update(gold | {"animal/0/1": "a cow", "animal/1/0": "cat."}, examples))
-    assert found == {"passed": 75, "error_animal": 50, "error_comparison": 0}
+    assert found == {"passed": 75, "error_animal": 50, "error_comparison": 0, "examples_right": 75}
     del gold["comparison/0/0"]
     state = metric.update(gold, examples)
     assert metric.compute(state)["error_comparison"] == 100 and metric.interval(state)["passed"][0] >= 0

@@ -38,7 +38,8 @@ def clean(text: str, language: str) -> str:
 class MultiCheckList(SumMetric):
     """Share of cases that pass, the mean over the tests: "passed". "error_TEST": the share that fails, of each test.
 
-    The unit is a case; the id of an example is TEST/CASE/EXAMPLE.
+    "examples_right" is the share of examples that are answered right, which is of this package: it tells models apart
+    of which no case passes. The unit is a case; the id of an example is TEST/CASE/EXAMPLE.
     """
 
     name = "multichecklist"
@@ -46,33 +47,35 @@ class MultiCheckList(SumMetric):
 
     def update(self, predictions: Mapping[str, str], examples: Sequence[dict]) -> State:
         """Scores {example id: answer text} against span examples; one without an answer fails its case."""
-        failed: dict[str, bool] = {}
+        rights: dict[str, list[bool]] = {}
         for example in examples:
             case, _, _ = example["id"].rpartition("/")
             if not case or not example.get("answers"):
                 raise InputError(f"metric {self.name!r}: {example['id']!r} is no example of a case, with its answer")
             found = predictions.get(example["id"])
             right = found is not None and self._alike(found, example["answers"][0]["text"])
-            failed[case] = failed.get(case, False) or not right
-        tests = list(dict.fromkeys(case.partition("/")[0] for case in failed))
-        return self._state((case, self._columns(case.partition("/")[0], bad, tests)) for case, bad in failed.items())
+            rights.setdefault(case, []).append(right)
+        tests = list(dict.fromkeys(case.partition("/")[0] for case in rights))
+        return self._state((case, self._columns(case.partition("/")[0], own, tests)) for case, own in rights.items())
 
     def _alike(self, found: str, gold: str) -> bool:
         return clean(found, self.language) == clean(gold, self.language)
 
     @staticmethod
-    def _columns(own: str, bad: bool, tests: Sequence[str]) -> dict[str, float]:
-        """Two columns a test: is the case of it, and did it fail?"""
-        return {
-            f"{kind}_{test}": float(test == own and (bad or kind == "cases")) for test in tests
-            for kind in ("cases", "failed")
-        }  # fmt: skip
+    def _columns(own: str, rights: Sequence[bool], tests: Sequence[str]) -> dict[str, float]:
+        """Two columns a test: is the case of it, and did it fail? And its examples, and those that are right."""
+        columns = {"examples": float(len(rights)), "right": float(sum(rights))}
+        for test in tests:
+            columns[f"cases_{test}"] = float(test == own)
+            columns[f"failed_{test}"] = float(test == own and not all(rights))
+        return columns
 
     def score(self, sums: Mapping[str, Any], n: Any) -> dict[str, Any]:
         """Returns the values; of draws in which a test has no case, its error is 0."""
         tests = [name.removeprefix("cases_") for name in sums if name.startswith("cases_")]
         errors = {f"error_{test}": 100 * ratio(sums[f"failed_{test}"], sums[f"cases_{test}"]) for test in tests}
-        return {"passed": 100 - np.mean(list(errors.values()), axis=0), **errors}
+        right = 100 * ratio(sums["right"], sums["examples"])
+        return {"passed": 100 - np.mean(list(errors.values()), axis=0), **errors, "examples_right": right}
 
     def major(self, values: Mapping[str, float]) -> float:
         """Returns the share of cases that pass."""
