@@ -31,7 +31,10 @@ def get_config(task):
 """
 
 
-@pytest.mark.parametrize(("task", "metric"), [("mnli", "accuracy"), ("tydiqa", "f1")])
+@pytest.mark.parametrize(
+    ("task", "metric"),
+    [pytest.param("mnli", "accuracy", marks=pytest.mark.slow), ("tydiqa", "f1")],  # test_overfit has the real MNLI
+)
 def test_a_tiny_model_fits(world, tmp_path, task, metric):
     (tmp_path / "overfit.py").write_text(OVERFIT)
     plan = study.from_config(config.load([f"--config={tmp_path}/overfit.py:{task}", f"--config.data_dir={world}"]))

@@ -84,7 +84,7 @@ def rows(corpus, tmp_path_factory):
 
 
 # Of a kind that another task here, or in test_multitask, is of, too.
-SLOW = ("squad_v2", "anli", "anli_plus", "snli", "squad_v1", "cosmosqa", "hellaswag", "commonsenseqa", "ccg")
+SLOW = ("qqp", "squad_v2", "anli", "anli_plus", "snli", "squad_v1", "cosmosqa", "hellaswag", "commonsenseqa", "ccg")
 
 
 @pytest.mark.parametrize("task", [pytest.param(t, marks=[pytest.mark.slow] if t in SLOW else []) for t in CASES])
