@@ -1,8 +1,8 @@
-"""LoRA and Pfeiffer's adapters against full training, on inference and parts of speech, zero-shot in every language.
+"""LoRA and Pfeiffer's adapters against full training on inference, parts of speech and entities, zero-shot.
 
     jxstilts world DIR
     jxstilts run --config=configs/adapters.py --config.data_dir=DIR --workdir=W                   # the micro encoder
-    jxstilts run --config=configs/adapters.py:encoder=ENCODER,rows=1600,rate=1e-4,pos_rate=5e-4 ...   # a real one
+    jxstilts run --config=configs/adapters.py:encoder=ENCODER,rows=1600,xnli=1e-4,udpos=5e-4,panx=2e-4 ...
 
 Every arm trains on the same batches of English, for as many steps; an arm's rate is its task's times its own factor.
 Heads of pairs read the mean of the tokens, and dropout is off.
@@ -10,11 +10,11 @@ Heads of pairs read the mean of the tokens, and dropout is off.
 Arguments:
     encoder=PATH   a bundle, Hugging Face folder or hub id in place of the micro encoder
     arms=A+B       some of ARMS; default: all
+    tasks=A+B      some of TASKS; default: all
     seeds=3        their number
     rows=0         training rows of each task, 0 = all
     limit=0        evaluated rows of each task and language, 0 = all
-    rate=1e-3      of full training on inference
-    pos_rate=1e-3  of full training on parts of speech
+    xnli=1e-3      learning rate of full training on inference; udpos=..., panx=... that on the others
     languages=en+es+ru+tr
 """
 
@@ -22,7 +22,7 @@ import itertools
 import pathlib
 
 import jxstilts
-from jxstilts.config import complete, parse_arg
+from jxstilts.config import complete, names, parse_arg
 from jxstilts.models import bundle
 from jxstilts.models.layers import Compute
 from jxstilts.study import Study
@@ -38,25 +38,26 @@ ARMS = {
 TASKS = {  # target: the task that is trained, its stream, the split that is evaluated
     "xnli": ("mnli", {"max_length": 64, "pooling": "mean", "packed": False}, "dev"),
     "udpos": ("udpos", {"max_length": 96}, "test"),
+    "panx": ("panx", {"max_length": 64}, "dev"),
 }
 
 
 def get_config(arg: str | None = None):
     arg = parse_arg(
-        arg, encoder=str(MICRO), arms="+".join(ARMS), seeds=3, rows=0, limit=0, rate=1e-3, pos_rate=1e-3,
-        languages="en+es+ru+tr",
+        arg, encoder=str(MICRO), arms="+".join(ARMS), seeds=3, tasks="+".join(TASKS), rows=0, limit=0,
+        languages="en+es+ru+tr", **dict.fromkeys(TASKS, 1e-3),
     )  # fmt: skip
-    rates = {"xnli": arg.rate, "udpos": arg.pos_rate}
     start = model_path(arg.encoder, "encoder")
     known = bundle.model_of(start, Compute())
+    arms, targets = names(arg.arms, ARMS, "arms"), names(arg.tasks, TASKS, "tasks")
     phases, evaluations = {}, {}
-    for seed, arm, target in itertools.product(range(arg.seeds), arg.arms.split("+"), TASKS):
+    for seed, arm, target in itertools.product(range(arg.seeds), arms, targets):
         (adapter, factor), (task, stream, split) = ARMS[arm], TASKS[target]
         name = f"{target}-{arm}-seed{seed}"
         phases[name] = {
             "init": start, "seed": seed, "epochs": 1.0, "select": {"metric": ""},
             "tasks": {task: {**stream, "batch_size": 16, "buckets": 3, "limit": arg.rows}},
-            "optimizer": {"learning_rate": rates[target] * factor, "warmup": 0.1, "weight_decay": 0.01},
+            "optimizer": {"learning_rate": vars(arg)[target] * factor, "warmup": 0.1, "weight_decay": 0.01},
             "adapters": {"own": adapter} if adapter else {}, "dropout": 0.0,
         }  # fmt: skip
         what = {"tasks": (target,), "languages": tuple(arg.languages.split("+")), "split": split, "limit": arg.limit}

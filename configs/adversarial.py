@@ -19,7 +19,7 @@ import itertools
 import pathlib
 
 import jxstilts
-from jxstilts.config import complete, parse_arg
+from jxstilts.config import complete, names, parse_arg
 from jxstilts.models import bundle
 from jxstilts.study import Study
 from jxstilts.study.paths import model_path
@@ -47,7 +47,7 @@ def get_config(arg: str | None = None):
     arg.encoder = model_path(arg.encoder, "encoder")
     meta = bundle.read_meta(arg.encoder)
     phases, evaluations = {}, {}
-    for seed, arm in itertools.product(range(arg.seeds), arg.arms.replace("_", " ").split("+")):
+    for seed, arm in itertools.product(range(arg.seeds), names(arg.arms.replace("_", " "), ARMS, "arms")):
         name = f"{arm.replace(' ', '_').replace('.', '_')}-seed{seed}"
         phases[name] = _phase(arg, ARMS[arm], seed)
         for task, what in (

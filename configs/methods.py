@@ -19,7 +19,7 @@ Arguments:
 import pathlib
 
 import jxstilts
-from jxstilts.config import complete, parse_arg
+from jxstilts.config import complete, names, parse_arg
 from jxstilts.models import bundle
 from jxstilts.study import Study
 from jxstilts.study.grid import Grid, expand
@@ -44,7 +44,7 @@ def get_config(arg: str | None = None):
     arg.encoder = model_path(arg.encoder, "encoder")
     meta = bundle.read_meta(arg.encoder)
     phases, evaluations = {}, {}
-    for arm in arg.arms.split("+"):
+    for arm in names(arg.arms, ARMS, "arms"):
         made = expand(_grid(arm, arg))
         phases |= made[0]
         evaluations |= made[1]

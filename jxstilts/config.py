@@ -15,7 +15,7 @@ import sys
 import traceback
 import types
 import typing
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 from jxstilts.overrides import Given, items, mapping, read
@@ -85,6 +85,15 @@ def parse_arg(arg: str | None, **defaults: Any) -> types.SimpleNamespace:
         except InputError as error:
             raise InputError(f"config argument {item!r}: {key} takes a {kind.__name__}") from error
     return types.SimpleNamespace(**defaults | given)
+
+
+def names(text: str, known: Iterable[str], what: str) -> list[str]:
+    """Returns the parts of "a+b", each one of `known`. Raises InputError, which begins with `what`, for another."""
+    known = list(known)
+    for name in (found := text.split("+")):
+        if name not in known:
+            raise InputError(f"{what}={text}: {suggest('name', name, known)}")
+    return found
 
 
 def load(argv: Sequence[str]) -> dict[str, Any]:

@@ -181,3 +181,9 @@ def test_what_is_unset_can_be_set_on_the_command_line(tmp_path):
     assert read_("rate=1e-3").rate == 1e-3
     with pytest.raises(InputError, match="rate"):
         read_("rate=fast")
+
+
+def test_names_are_of_those_that_are_known():
+    assert config.names("b+a", ("a", "b"), "arms") == ["b", "a"]
+    with pytest.raises(InputError, match=r"arms=a\+full_: .*'full_'.*full"):
+        config.names("a+full_", {"a": 1, "full": 2}, "arms")
