@@ -24,9 +24,10 @@ setup(
     long_description=(HERE / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=[*find_packages(include=["jxstilts", "jxstilts.*"]), "jxstilts.configs"],
-    package_dir={"jxstilts.configs": "configs"},  # --config=configs/X.py is found there where there is no checkout
-    package_data={"jxstilts.miniworld": ["micro/**/*"]},
+    packages=[*find_packages(include=["jxstilts", "jxstilts.*"]), "jxstilts.configs", "jxstilts.docs"],
+    # where there is no checkout, --config=configs/X.py is found there, and the pages docs/X.md that messages name
+    package_dir={"jxstilts.configs": "configs", "jxstilts.docs": "docs"},
+    package_data={"jxstilts.miniworld": ["micro/**/*"], "jxstilts.docs": ["*.md", "*.ipynb", "*.svg", "real_study/*"]},
     python_requires=">=3.11",
     install_requires=[
         "jax>=0.10.2,<0.13",

@@ -1,6 +1,7 @@
 """The commands and their options, as argparse reads them. Nothing heavy is imported: `--help` is quick."""
 
 import argparse
+import pathlib
 import sys
 
 from jxstilts import __version__
@@ -34,9 +35,18 @@ HELP = {
 }
 
 
+def docs() -> pathlib.Path:
+    """Returns the folder of the pages that messages name (docs/*.md): in an installation, or in a checkout."""
+    package = pathlib.Path(__file__).parent
+    return next((path for path in (package / "docs", package.parent / "docs") if path.is_dir()), package / "docs")
+
+
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of the whole command line; `command` is the name of the command that was given."""
-    whole = argparse.ArgumentParser(prog="jxstilts", description=sys.modules["jxstilts"].__doc__)
+    whole = argparse.ArgumentParser(
+        prog="jxstilts", description=sys.modules["jxstilts"].__doc__, epilog=f"The pages docs/*.md lie in\n  {docs()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,  # a path is not to be wrapped
+    )  # fmt: skip
     whole.add_argument("--version", action="version", version=f"jxstilts {__version__}")
     commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in HELP.items():

@@ -1,6 +1,7 @@
 """What an installation has: the wheel, the interpreter, the entry points, completion in a shell."""
 
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ def wheel(tmp_path_factory):
     """The names in a wheel that is built from a copy of the sources."""
     pytest.importorskip("setuptools")
     folder = tmp_path_factory.mktemp("wheel")
-    for name in ("jxstilts", "configs"):
+    for name in ("jxstilts", "configs", "docs"):
         shutil.copytree(ROOT / name, folder / "source" / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder / "source")
@@ -41,7 +42,23 @@ def test_a_wheel_holds_all_that_commands_read(wheel):
     package = {path.relative_to(ROOT).as_posix() for path in (ROOT / "jxstilts").rglob("*") if path.is_file()}
     package = {name for name in package if "__pycache__" not in name}
     assert "jxstilts/miniworld/micro/bundle.json" in package and "jxstilts/new/study.py" in package
-    assert configs | package <= names
+    pages = {f"jxstilts/{path.relative_to(ROOT)}" for path in (ROOT / "docs").rglob("*") if path.is_file()}
+    assert "jxstilts/docs/notebook.ipynb" in pages
+    assert configs | package | pages <= names
+
+
+def test_every_page_that_the_program_names_is_there(capsys):
+    """The help says where the pages are."""
+    named = {
+        name
+        for folder in ("jxstilts", "configs")
+        for path in (ROOT / folder).rglob("*.py")
+        for name in re.findall(r"(?<![\w./])docs/(\w+\.md)", path.read_text())
+    }
+    assert len(named) > 9 and all((arguments.docs() / name).is_file() for name in named)
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    assert f"docs/*.md lie in\n  {arguments.docs()}\n" in capsys.readouterr().out
 
 
 def test_its_configs_are_found_from_any_folder(tmp_path, monkeypatch):

@@ -1,12 +1,14 @@
 """Rows of a program's own, and its own metric, as a task."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from jxstilts import forms
+from jxstilts import forms, tasks
 from jxstilts.eval import metrics
 from jxstilts.eval.metrics import Metric
+from jxstilts.forms.texts import OURS, Plain
 from jxstilts.runtime import InputError, shown_list
 from jxstilts.tasks import TaskSpec
 
@@ -25,6 +27,8 @@ def examples(
         gold: every row needs it. Without it gold is kept where rows have it.
     Raises InputError that names the row, counted from 0, and says what is allowed.
     """
+    if not form.rows:
+        raise InputError(f"the form {form.name!r} takes no rows of a program's own as {name}; see docs/python.md")
     if isinstance(rows, str | Mapping) or not isinstance(rows, Iterable):
         raise InputError(f"{name}: expected a list of rows, got {rows!r:.60}; a row is {form.rows}")
     found = []
@@ -95,6 +99,20 @@ def task(form: forms.Form, labels: Sequence[str], found: Sequence[Mapping], metr
             raise InputError(f"metric={metric!r:.60}: expected a name, a Metric or a function of predictions and gold")
         metrics.get(metric)  # raises where nothing is named so
     return TaskSpec(name=TASK, type=form.name, **fields | ({} if metric is None else {"metric": metric}))
+
+
+def text_task(name: str | None, length: int) -> TaskSpec:
+    """Returns the task NAME_text, of which the name may be given without its end; None: a text as it stands.
+
+    length: tokens of what is said then. Raises InputError for an unknown task, and one without a text form.
+    """
+    if name is None:
+        plain = task(forms.get("text"), (), (), None)
+        return dataclasses.replace(plain, type="text_to_text", text=Plain(length, OURS), origin=plain)
+    found = tasks.get(name)
+    if found.text is None:
+        raise InputError(f"task={name!r}: the task has no text form (docs/mt5.md)")
+    return found if found.origin is not None else tasks.get(f"{name}{tasks.AS_TEXT}")
 
 
 class Function(Metric):

@@ -14,6 +14,7 @@ from jxstilts import forms
 from jxstilts import mesh as meshes
 from jxstilts.api import own
 from jxstilts.data import tokenizer as tokenizers
+from jxstilts.data.candidates import Candidates
 from jxstilts.eval.evaluator import Evaluator, Options
 from jxstilts.forms.classification import STATES
 from jxstilts.models import bundle, export
@@ -68,8 +69,9 @@ class Ready:
         return found if language is None else found.speaking(language)
 
     def predict(
-        self, rows: Iterable[Any], head: str | None = None, *, columns: Mapping[str, str] | None = None, **options: Any
-    ) -> list[dict[str, Any]]:
+        self, rows: Iterable[Any], head: str | None = None, *, columns: Mapping[str, str] | None = None,
+        task: str | None = None, candidates: Iterable[str] | None = None, **options: Any,
+    ) -> list[dict[str, Any]]:  # fmt: skip
         """Returns what a head says of each row, in order.
 
         What a row is, the head's form says: a text or a pair (a, b); a list of words; (question, context);
@@ -79,23 +81,57 @@ class Ready:
             tagging: words, tags, scores (of each word; None where it was cut off), logits float32 [words, labels]
             questions: text, score, start, end (characters of the context), no_answer (how much better it scores to
                 give none), answers [{text, score, probability, start, end}, ...], the best first
+            text_to_text: said, what the decoder says, without a score; with `task` what that is read as: label,
+                or words and tags, or text, each None where nothing can be read; without `task`: text
+            candidates given: candidates [{text, place, score}, ...], the `n_best` best ones first; score: the cosine
         Args:
             head: the name of one; needed where several could be meant.
             columns: {the form's key: the rows' own name for it}.
+            task: of a text_to_text head, the task whose text form rows take (docs/mt5.md); rows are then those of the
+                task's own form. None: a row is a text that is read as it stands; max_answer_length tokens are said.
+            candidates: texts that are ranked for each row, a query. A dual encoder's head makes the vectors; of a model
+                without one `embed` does.
             options: fields of `eval.evaluator.Options`: max_length, tokens_per_batch, n_best, ... They change speed and
                 what is cut off, and nothing else: any batch gives the same numbers. And `language`, that of the rows,
                 where the model has language adapters.
         Raises InputError that names the row, or the option.
         """
-        spec = self.head(head)
-        form = form_of(spec)
+        if candidates is not None:
+            return self._ranked(rows, candidates, head, options)
+        spec, evaluator = self.head(head), self.evaluator(**whole_sentences(options))
+        said = own.text_task(task, evaluator.options.max_answer_length) if spec.type == "text_to_text" else None
+        if said is None and task is not None:
+            raise InputError(f"task={task!r}: the head {spec.name!r} is of the form {spec.type!r}, which reads no task")
+        form = form_of(spec) if said is None else said.form
         found = own.examples(form, rows, "predict", columns=columns)
         if not found:
             return []
         found = [{key: value for key, value in example.items() if key != form.gold} for example in found]
         found = [{**example, "id": str(place)} for place, example in enumerate(found)]
-        task = own.task(form, spec.labels, found, None)
-        return self.evaluator(**whole_sentences(options)).details(task, found, head=spec.name)
+        return evaluator.details(said or own.task(form, spec.labels, found, None), found, head=spec.name)
+
+    def _ranked(self, rows: Iterable[str], candidates: Iterable[str], head: str | None, options: dict) -> list[dict]:
+        """Ranks candidates for queries, by the vectors of a dual encoder's head or the model's own."""
+        duals = {spec.name: spec for spec in self.model.head_specs if spec.type == "dual"}
+        if head is not None and head not in duals:
+            raise InputError(
+                suggest("head of vectors", head, duals) if duals else f"head={head!r}: there is no dual one"
+            )
+        if head is None and len(duals) > 1:
+            raise InputError(f"the model's heads of vectors: {', '.join(duals)}; give head=, the name of one")
+        queries, pool = _sentences(rows), _sentences(candidates)
+        if not pool:
+            raise InputError("candidates: there are none to rank")
+        if not queries:
+            return []
+        evaluator = self.evaluator(**{"max_length": self.model.config.max_length, **options})
+        asked = evaluator.options
+        if not duals and asked.layer is None and asked.recipe(self.model) is None:
+            evaluator = dataclasses.replace(evaluator, options=dataclasses.replace(asked, layer=-1))
+        form = forms.get("embedding")
+        task = own.task(form, (), queries, None)
+        found = {"query": queries, "candidate": Candidates(pool)}
+        return evaluator.details(task, found, head=head or next(iter(duals), None))
 
     def embed(self, texts: Iterable[str], *, layer: int | None = None, **options: Any) -> np.ndarray:
         """Returns a vector for each text, float32 [N, D].
@@ -140,12 +176,17 @@ class Ready:
     def head(self, name: str | None = None) -> HeadSpec:
         """Returns a head whose predictions have scores: the one of this name, or the only one. Raises InputError."""
         known = forms.names()
-        able = {s.name: s for s in self.model.head_specs if s.type in known and form_of(s).has_scores}
+        able = {
+            spec.name: spec
+            for spec in self.model.head_specs
+            if spec.type in known and form_of(spec).has_scores and form_of(spec).head_type == spec.type
+        }
         if name is not None and name not in able:
             raise InputError(suggest("head", name, able))
         if name is None and len(able) != 1:
             have = ", ".join(f"{spec.name} ({spec.type})" for spec in self.model.head_specs) or "none"
-            what = "give head=, the name of one" if able else "none gives predictions; fine-tune the model first"
+            none = "none gives predictions; fine-tune the model first, or give candidates= to rank"
+            what = "give head=, the name of one" if able else none
             raise InputError(f"the model's heads: {have}; {what}")
         return next(iter(able.values())) if name is None else able[name]
 

@@ -80,8 +80,8 @@ def finetune(
         folder holds what was done.
     """
     spec = forms.get(form)
-    if not spec.has_scores:
-        able = [name for name in forms.names() if forms.get(name).has_scores]
+    if not spec.takes_rows:
+        able = [name for name in forms.names() if forms.get(name).takes_rows]
         raise InputError(f"form={form!r}: rows are taken of {', '.join(able)}")
     data = _data(spec, train, dev, labels, columns)
     with contextlib.ExitStack() as stack, own.plainly(*PREFIXES):

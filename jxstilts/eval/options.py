@@ -23,7 +23,12 @@ class Options(Reading):
 
     protocol: str = setting("authors", "whose lengths, layers and rules are the defaults", allowed=protocols.PROTOCOLS)
     max_answer_length: int = setting(30, "span: tokens of an answer, at most", least=1)
-    n_best: int = setting(20, "span: beginnings, and ends, that an answer is looked for among", least=1)
+    n_best: int = setting(
+        20,
+        "span: beginnings, and ends, that an answer is looked for among; embedding: candidates that "
+        "jxstilts.api gives of a query",
+        least=1,
+    )
     tokens_per_batch: int = setting(0, "rows times their length; 0 = as suits the device", least=0)
     layer: int | None = setting(
         None, "retrieval: the hidden state that is pooled, 0 = embeddings, -1 = last; None = recipe or protocol"

@@ -34,9 +34,9 @@ class Search:
         """See `retrieval.mine`."""
         return retrieval.mine(source, target, mesh=self.mesh)
 
-    def ranked(self, queries: np.ndarray, pool: np.ndarray, k: int) -> np.ndarray:
-        """queries [N, D], pool [M, D] of length 1 -> int [N, min(k, M)], the places of the best by cosine."""
-        return ranked(retrieval.normalise(queries), pool, k, mesh=self.mesh)[1]
+    def ranked(self, queries: np.ndarray, pool: np.ndarray, k: int) -> retrieval.Neighbours:
+        """queries [N, D], pool [M, D] of length 1 -> the best by cosine: scores, places in the pool [N, min(k, M)]."""
+        return ranked(retrieval.normalise(queries), pool, k, mesh=self.mesh)
 
 
 def ranked(

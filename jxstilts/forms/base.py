@@ -184,6 +184,11 @@ class Form(abc.ABC):
         """Are there predictions with scores?"""
         return "scores" in vars(type(self))
 
+    @property
+    def takes_rows(self) -> bool:
+        """Are there rows of a program's own, with gold to train on and predictions with scores?"""
+        return bool(self.rows) and self.has_scores
+
     def detailed(self) -> "Form":
         """Returns the form whose collector gives a dict for each example, in order: the prediction, with scores.
 

@@ -30,7 +30,7 @@ class Ranked(base.Collector):
 
     def finish(self):
         given = self.given
-        places = given.search.ranked(self.vectors, self.pool, DEPTH)
+        _, places = given.search.ranked(self.vectors, self.pool, DEPTH)
         names = given.examples["candidate"].ids()
         queries = given.examples["query"]
         return {
@@ -39,6 +39,26 @@ class Ranked(base.Collector):
 
     def notes(self):
         return {"pool": len(self.pool)}
+
+
+class Scores(Ranked):
+    """The vector of each query -> {"candidates": [{"text", "place", "score"}, ...]}, the best `n_best` first.
+
+    place: in the pool, from 0. score: the cosine.
+    """
+
+    def finish(self):
+        pool, search = self.given.examples["candidate"], self.given.search
+        scores, places = search.ranked(self.vectors, self.pool, self.given.options.n_best)
+        return [
+            {
+                "candidates": [
+                    {"text": pool[place]["text"], "place": place, "score": score}
+                    for place, score in zip(*row, strict=True)
+                ]
+            }
+            for row in zip(places.tolist(), scores.tolist(), strict=True)
+        ]
 
 
 class Embedding(base.Form):
@@ -55,6 +75,7 @@ class Embedding(base.Form):
     typical = (95, 2)
     reads_plain = True
     in_batch = True
+    scores = Scores
 
     def check(self, spec, examples):
         if not isinstance(examples, Mapping) or not {"query", "candidate"} <= examples.keys():

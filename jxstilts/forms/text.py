@@ -4,7 +4,7 @@ import numpy as np
 
 from jxstilts.data.features import Features
 from jxstilts.data.tokenizer import encode
-from jxstilts.forms import base
+from jxstilts.forms import base, checks
 from jxstilts.runtime import InputError
 
 
@@ -16,6 +16,10 @@ class Text(base.Form):
     scored = False
     has_head = False
     running_text = True
+    rows = 'a text or {"text": ...}'
+
+    def example(self, row):
+        return {"text": checks.got({"text": row} if isinstance(row, str) else checks.keyed(row, "text"), "text", str)}
 
     def tokenize(self, examples, tokenizer, template, reading, labels=(), *, joined=False, paired=False) -> Features:
         """joined: consecutive lines fill features up to max_length (RoBERTa's FULL-SENTENCES).

@@ -20,12 +20,16 @@ class Said(base.Collector):
     def add(self, index, array):
         self.tokens[index] = array
 
-    def finish(self):
-        spec, examples, text = self.given.spec, self.given.examples, self.given.spec.text
-        tokenizer = self.given.tokenizer
+    def read(self) -> list[Any]:
+        """Returns the prediction that each text says, None where it says none; `said` are the texts."""
+        spec, examples, tokenizer = self.given.spec, self.given.examples, self.given.tokenizer
         self.said = [decode(tokenizer, tokens) for tokens in self.tokens]
         labels = spec.origin.labels
-        found = [text.read(said, example, labels) for said, example in zip(self.said, examples, strict=True)]
+        return [spec.text.read(said, example, labels) for said, example in zip(self.said, examples, strict=True)]
+
+    def finish(self):
+        examples, text = self.given.examples, self.given.spec.text
+        found = self.read()
         self.unread = sum(one is None for one in found)
         found = [text.wrong(example) if one is None else one for one, example in zip(found, examples, strict=True)]
         if isinstance(found[0], int):
@@ -47,6 +51,20 @@ class Said(base.Collector):
         return found
 
 
+class Told(Said):
+    """The tokens that were said of each example -> {"said": the text, ...}, with what it is read as (`TextForm.told`).
+
+    The decoder gives tokens and no score.
+    """
+
+    def finish(self):
+        spec, found = self.given.spec, self.read()
+        return [
+            {"said": said, **spec.text.told(one, example, spec.origin.labels)}
+            for said, one, example in zip(self.said, found, self.given.examples, strict=True)
+        ]
+
+
 def decode(tokenizer: Any, tokens: np.ndarray) -> str:
     """Returns the text of tokens up to the end of the text, without special ones."""
     ends = np.flatnonzero(tokens == tokenizer.eos_token_id)
@@ -64,17 +82,21 @@ class TextToText(base.Form):
     shared_head = "text_to_text"
     alone = True
     typical = (64, 1)
+    scores = Told
 
     def __init__(self, spec: Any = None):
         self.spec = spec
         if spec is not None:
             own = spec.origin.form
-            self.keys, self.gold, self.suffix = own.keys, own.gold, own.suffix
+            self.keys, self.gold, self.suffix, self.rows = own.keys, own.gold, own.suffix, own.rows
 
     def of(self, spec):
         if spec.text is None or spec.origin is None:
             raise InputError(f"task {spec.name!r}: the type 'text_to_text' is that of a text form (TaskSpec.text)")
         return type(self)(spec)
+
+    def example(self, row):
+        return self.spec.origin.form.example(row)
 
     def check_gold(self, spec, example, where):
         spec.origin.form.check_gold(spec.origin, example, where)

@@ -13,6 +13,8 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from jxstilts.runtime import InputError
+
 OURS = "ours"
 GLUE = "google-research/text-to-text-transfer-transformer, preprocessors.glue"
 MT5 = "google-research/multilingual-t5, preprocessors"
@@ -42,6 +44,10 @@ class TextForm(abc.ABC):
     def read(self, said: str, example: Mapping, labels: Sequence[str]) -> Any:
         """Returns the prediction that a text says, as the task's own form has it; None where it says none."""
 
+    def told(self, found: Any, example: Mapping, labels: Sequence[str]) -> dict[str, Any]:
+        """Returns what `read` found as `jxstilts.api` gives it: the keys of the own form's results, None for none."""
+        return {"prediction": found}
+
     @abc.abstractmethod
     def wrong(self, example: Mapping) -> Any:
         """Returns the prediction that stands for a text which says none: one that is wrong whatever the gold is."""
@@ -53,6 +59,26 @@ class TextForm(abc.ABC):
     def as_said(self, said: Sequence[str], examples: Sequence[Mapping]) -> tuple[Any, Any] | None:
         """Returns (predictions, examples) that the task's metric scores beside its own; None: there are none."""
         return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Plain(TextForm):
+    """A text as it stands, and what is said of it."""
+
+    def input(self, example, labels):
+        return example["text"]
+
+    def target(self, example, labels):
+        raise InputError("a plain text has no target to learn")
+
+    def read(self, said, example, labels):
+        return said
+
+    def told(self, found, example, labels):
+        return {"text": found}
+
+    def wrong(self, example):
+        return ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +97,9 @@ class Classes(TextForm):
 
     def read(self, said, example, labels):
         return self.words.index(said) if said in self.words else None
+
+    def told(self, found, example, labels):
+        return {"label": None if found is None else labels[found]}
 
     def wrong(self, example):
         return -1
@@ -94,6 +123,9 @@ class Choices(TextForm):
         known = [f"choice{number + 1}" for number in range(len(example["choices"]))]
         return known.index(said) if said in known else None
 
+    def told(self, found, example, labels):
+        return {"label": found, "text": None if found is None else example["choices"][found]}
+
     def wrong(self, example):
         return -1
 
@@ -112,6 +144,9 @@ class Tags(TextForm):
         tags = said.split()
         known = not labels or set(tags) <= set(labels)
         return tags if known and len(tags) == len(example["words"]) else None
+
+    def told(self, found, example, labels):
+        return {"words": list(example["words"]), "tags": found}
 
     def wrong(self, example):
         """O: no entity, and no tag of another set."""
@@ -147,6 +182,9 @@ class Entities(TextForm):
             if own and f"B-{kind}" in labels and (begin := next(free, None)) is not None:
                 tags[begin : begin + len(own)] = [f"B-{kind}", *[f"I-{kind}"] * (len(own) - 1)]
         return tags
+
+    def told(self, found, example, labels):
+        return {"words": list(example["words"]), "tags": found}
 
     def wrong(self, example):
         """O: no entity, and no tag of another set."""
@@ -210,6 +248,9 @@ class Answers(TextForm):
         if said == self.none:
             return {"text": "", "no_answer": 1.0}
         return {"text": unpadded(said, example["context"]), "no_answer": -1.0} if said else None
+
+    def told(self, found, example, labels):
+        return {"text": found["text"] if isinstance(found, dict) else found}
 
     def wrong(self, example):
         return {"text": "", "no_answer": -1.0} if self.none else ""

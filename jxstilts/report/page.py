@@ -18,7 +18,7 @@ from jxstilts.runtime import atomic_write
 CSS = """
 :root { color-scheme: light dark; --ink: #1a1a1a; --paper: #fff; --faint: #595959; --line: #c8c8c8; --band: #f3f4f6;
   --shade: rgb(0 0 0 / .3); }
-@media (prefers-color-scheme: dark) {
+@media screen and (prefers-color-scheme: dark) {
   :root { --ink: #e8e8e8; --paper: #16181c; --faint: #a8a8a8; --line: #44474d; --band: #1f2228;
     --shade: rgb(255 255 255 / .35); }
 }
@@ -66,7 +66,9 @@ td.w:last-child { min-width: 14rem; }
   .notes::details-content { content-visibility: visible; block-size: auto; } .notes summary { display: none; }
   table { font-size: 7pt; } th, td { padding: .1rem .25rem; }
   tbody th:first-child, thead th:first-child { position: static; }
-  tr, .panel { break-inside: avoid; } h2 { break-after: avoid; } thead { display: table-header-group; }
+  tr, .panel, figcaption { break-inside: avoid; } thead { display: table-header-group; }
+  h2, figcaption, caption, thead, .group { break-after: avoid; } tbody tr:first-child { break-before: avoid; }
+  .panels { display: block; } .panel { display: inline-block; vertical-align: top; margin: 0 .4rem .4rem 0; }
 }
 """
 
