@@ -32,8 +32,8 @@ PAIRS = [("the cat", "a dog"), ("the dog does not sleep near the house", "who"),
 def loaded(folder, family, tokenizer, heads, **changes):
     made = Model(make_config(family, "tiny", vocab_size=len(tokenizer), init_std=0.3, **changes), heads, family=family)
     tokenizers.save(tokenizer, folder / "tokenizer")
-    bundle.save(folder / "model", made, jax.jit(made.init)(jax.random.key(3)), tokenizer_files=folder / "tokenizer")
-    return api.load(folder / "model", make_mesh({}, jax.devices()[:1]))
+    params = jax.jit(made.init)(jax.random.key(3))
+    return api.Ready(bundle.Loaded(made, params, folder / "tokenizer", {}), make_mesh({}, jax.devices()[:1]))
 
 
 @pytest.fixture(scope="module")

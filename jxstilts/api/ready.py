@@ -99,7 +99,7 @@ class Ready:
         if candidates is not None:
             return self._ranked(rows, candidates, head, options)
         spec, evaluator = self.head(head), self.evaluator(**whole_sentences(options))
-        said = own.text_task(task, evaluator.options.max_answer_length) if spec.type == "text_to_text" else None
+        said = own.text_task(task, evaluator.options.max_answer_length) if form_of(spec).as_text else None
         if said is None and task is not None:
             raise InputError(f"task={task!r}: the head {spec.name!r} is of the form {spec.type!r}, which reads no task")
         form = form_of(spec) if said is None else said.form

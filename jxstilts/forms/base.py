@@ -131,6 +131,7 @@ class Form(abc.ABC):
     in_batch: ClassVar[bool] = (
         False  # are the examples of a batch compared? Then it is random, and a row has one of them
     )
+    as_text: ClassVar[bool] = False  # is an example written, and what is said read, by a task's text form?
     suffix: ClassVar[str] = ".json"  # of a benchmark's file; other tasks have JSON objects
     rows: ClassVar[str] = ""  # what a row of a program's own is, in words; "": there are none
     # What makes a dict with scores of each example, and the array that it takes ("" = `output`). A form that is derived

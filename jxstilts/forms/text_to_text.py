@@ -81,6 +81,7 @@ class TextToText(base.Form):
     output = "tokens"
     shared_head = "text_to_text"
     alone = True
+    as_text = True
     typical = (64, 1)
     scores = Told
 
