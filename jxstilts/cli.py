@@ -120,10 +120,8 @@ def _new(options) -> None:
 
 
 def _evaluate(options) -> None:
-    from jxstilts import mesh, runtime, tracking
+    from jxstilts import api, mesh, runtime, tracking
     from jxstilts.eval import benchmarks, evaluator, results
-    from jxstilts.models import bundle
-    from jxstilts.models.layers import Compute
     from jxstilts.study.paths import model_path
 
     options.model = model_path(options.model, "--model")
@@ -156,7 +154,7 @@ def _evaluate(options) -> None:
             tracking.keep_command(out, options.argv)
             results.keep_strata(options.data_dir, out)
             print(f"devices: {tracking.hardware(devices)}", flush=True)
-        loaded = bundle.load(options.model, compute=Compute(dtype=options.dtype), mesh=devices)
+        loaded = api.load(options.model, devices, dtype=options.dtype).loaded
         labels = {
             "study": "evaluate", "phase": "", "model": options.model, "intermediate": "", "target": "", "seed": 0,
             "checkpoint_sha256": loaded.meta["sha256"],
