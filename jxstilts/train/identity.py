@@ -16,11 +16,12 @@ from jxstilts.config import differences, fingerprint, plain
 from jxstilts.data import tokenizer as tokenizers
 from jxstilts.tasks.digests import digests
 from jxstilts.train import selection
+from jxstilts.train.probing import Probe
 
 SUPERSEDED = ".superseded"
 # Keys that a phase's config has not always had, and what a phase did without them: there they are not recorded, so
 # that folders of before stay what they are.
-ADDED = {"freeze": [], "skip_nonfinite": 0, "objectives": {}, "adapters": {}}
+ADDED = {"freeze": [], "skip_nonfinite": 0, "objectives": {}, "adapters": {}, "probe": plain(Probe())}
 ADDED_TO_STREAM = {
     "query_length": 0,
     "lower_case": False,
@@ -81,7 +82,7 @@ def _without(settings: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str,
 
 
 def data(phase: Any, data_dir: str, kept: pathlib.Path) -> dict[str, str]:
-    """Returns {file: SHA-256} of the files that a phase trains on and is selected by; see `tasks.digests`."""
+    """Returns {file: SHA-256} of the files that a phase trains on, is selected by and probes; see `tasks.digests`."""
     found: dict[str, str] = {}
     for stream in phase.tasks.values():
         wanted = [("train", language) for language in stream.languages]
@@ -95,6 +96,8 @@ def data(phase: Any, data_dir: str, kept: pathlib.Path) -> dict[str, str]:
         for stream in selection.oracle(phase).tasks.values():
             for language in phase.select.oracle_languages:
                 found |= digests(stream.task, data_dir, "dev", language, stream.source, kept)
+    for language in phase.probe.languages if phase.probe.every else ():
+        found |= digests(phase.probe.task, data_dir, phase.probe.split, language, "auto", kept)
     return dict(sorted(found.items()))
 
 
