@@ -14,7 +14,8 @@ from jxstilts.data import tokenizer as tokenizers
 from jxstilts.eval import evaluator, probes
 from jxstilts.models import bundle
 from jxstilts.runtime import InputError
-from jxstilts.train import probing
+from jxstilts.train import identity, probing
+from jxstilts.train.phase import Phase
 
 MICRO = pathlib.Path(miniworld.__file__).parent / "micro"
 
@@ -93,14 +94,13 @@ def plan(world, compile_cache, tmp_path):
 
 
 def test_a_phase_with_probes_trains_as_without_and_goes_on_alike(plan, world, tmp_path, capsys):
-    """Stopped before the step of a probe, and at it: the probe is made when the phase goes on."""
+    """Stopped at the step of a probe, which is made when the phase goes on."""
     one = jax.devices()[:1]
     study.run(plan(), tmp_path / "plain", devices=one)
     study.run(plan(*PROBE), tmp_path / "whole", devices=one)
     assert "one: step 3: probe language/3 " in capsys.readouterr().err
-    for step in (1, 2):
-        with pytest.raises(runtime.Interrupted):
-            study.run(plan(*PROBE), tmp_path / "broken", lambda now, step=step: now >= step, devices=one)
+    with pytest.raises(runtime.Interrupted):
+        study.run(plan(*PROBE), tmp_path / "broken", lambda step: step == 2, devices=one)
     study.run(plan(*PROBE), tmp_path / "broken", devices=one)
     paths = {name: tmp_path / name / "phases/one" for name in ("plain", "whole", "broken")}
     records = {name: json.loads((path / "DONE").read_text()) for name, path in paths.items()}
@@ -138,6 +138,13 @@ def test_a_phase_with_probes_trains_as_without_and_goes_on_alike(plan, world, tm
 def test_probes_that_cannot_be_made_are_refused(plan, keys, message):
     with pytest.raises(InputError, match=message):
         plan(*keys)
+
+
+def test_a_phase_without_probes_is_what_it_was():
+    """Whatever the other keys say: a folder of before is recognised."""
+    plain = identity.settings(Phase())
+    assert "probe" not in plain and identity.settings(Phase(probe=probing.Probe(limit=5))) == plain
+    assert identity.settings(Phase(probe=probing.Probe(every=5)))["probe"]["every"] == 5
 
 
 def test_a_language_adapter_and_probes_of_several_languages():

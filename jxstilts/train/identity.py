@@ -16,12 +16,11 @@ from jxstilts.config import differences, fingerprint, plain
 from jxstilts.data import tokenizer as tokenizers
 from jxstilts.tasks.digests import digests
 from jxstilts.train import selection
-from jxstilts.train.probing import Probe
 
 SUPERSEDED = ".superseded"
 # Keys that a phase's config has not always had, and what a phase did without them: there they are not recorded, so
 # that folders of before stay what they are.
-ADDED = {"freeze": [], "skip_nonfinite": 0, "objectives": {}, "adapters": {}, "probe": plain(Probe())}
+ADDED = {"freeze": [], "skip_nonfinite": 0, "objectives": {}, "adapters": {}}
 ADDED_TO_STREAM = {
     "query_length": 0,
     "lower_case": False,
@@ -63,6 +62,8 @@ def without_added(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a phase's settings without the keys of ADDED that change nothing."""
     kept = _without(settings, ADDED)
     kept.pop("vocabulary", None)  # the result is the same
+    if not kept.get("probe", {}).get("every"):  # its other keys say nothing
+        kept.pop("probe", None)
     if "tasks" in kept:
         kept["tasks"] = {name: _without(stream, ADDED_TO_STREAM) for name, stream in kept["tasks"].items()}
     if "optimizer" in kept:
