@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jxstilts import runtime, tasks, tracking
+from jxstilts import runtime, tracking
 from jxstilts.data import tokenizer
 from jxstilts.eval import probes
 from jxstilts.eval.evaluator import Evaluator
@@ -56,12 +56,13 @@ def table(options: argparse.Namespace) -> str:
     for arm in study.arms:
         columns = cells.setdefault(arm.intermediate, {})
         for run in study.of(arm, retrieval[0]):
-            pairs = pairs or _pairs(run, options)
+            pairs = pairs or probes.pairs("tatoeba", options.data_dir, run.target.split, run.rows, options.limit)
             row = next(iter(next(iter(run.rows.values())).values()))
             phase = pathlib.Path(options.workdir) / "phases" / row["phase"]
             states = _states(phase / "best", pairs)
             kept.append({"arm": arm.intermediate, "seed": run.seed, "states": states})
-            values = {**_said(phase), **states[options.state], **_beside(study, run, options.state, len(states))}
+            probed = {name: states[options.state][name] for name in ("language", "cka")}
+            values = {**_said(phase), **probed, **_beside(study, run, options.state, len(states))}
             for name, value in values.items():
                 columns.setdefault(name, []).append(value)
     if options.out:
@@ -71,13 +72,6 @@ def table(options: argparse.Namespace) -> str:
     for arm, columns in cells.items():
         lines.append([arm, *(_shown(columns[name]) if name in columns else "-" for name in names)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _pairs(run: Run, options: argparse.Namespace) -> dict[str, dict]:
-    """Returns the sentences of each of the run's languages and the same in English."""
-    found = {code: tasks.load("tatoeba", options.data_dir, run.target.split, code) for code in run.rows}
-    count = min(options.limit or sys.maxsize, *(len(pair["source"]) for pair in found.values()))
-    return {code: {side: pair[side][:count] for side in ("source", "target")} for code, pair in found.items()}
 
 
 def _states(path: pathlib.Path, pairs: dict[str, dict]) -> list[dict[str, float]]:

@@ -13,6 +13,7 @@ Arguments:
     seeds=3        their number
     steps=120
     rows=0         of each language in XNLI, on which the encoders are evaluated, too
+    probe=0        steps between two probes of 100 sentences of each language while it trains; 0 = none
 """
 
 import itertools
@@ -43,7 +44,7 @@ STRENGTHS = "+".join(name for name in ARMS if name.startswith("strength"))
 
 
 def get_config(arg: str | None = None):
-    arg = parse_arg(arg, encoder=str(MICRO), arms=STRENGTHS, seeds=3, steps=120, rows=0)
+    arg = parse_arg(arg, encoder=str(MICRO), arms=STRENGTHS, seeds=3, steps=120, rows=0, probe=0)
     arg.encoder = model_path(arg.encoder, "encoder")
     meta = bundle.read_meta(arg.encoder)
     phases, evaluations = {}, {}
@@ -89,5 +90,6 @@ def _phase(arg, options: dict, seed: int) -> dict:
         "steps": arg.steps,
         "optimizer": {"learning_rate": 1e-3, "warmup": 0.1},
         "select": {"metric": ""},
+        "probe": {"every": arg.probe, "languages": LANGUAGES[1:], "limit": 100},
         "seed": seed,
     }  # fmt: skip

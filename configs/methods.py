@@ -13,14 +13,17 @@ Arguments:
     seeds=3        their number
     epochs=1.0
     rows=200       of each language that is evaluated; 0 = all
-    encoder=PATH   a bundle in place of the micro encoder
+    encoder=PATH   a bundle in place of the micro encoder; PATH+PATH: several, each a model by its folder's name
+    languages=A+B  in which they are evaluated, of LANGUAGES; default: all
 """
 
+import itertools
 import pathlib
 
 import jxstilts
 from jxstilts.config import complete, names, parse_arg
 from jxstilts.models import bundle
+from jxstilts.runtime import InputError
 from jxstilts.study import Study
 from jxstilts.study.grid import Grid, expand
 from jxstilts.study.paths import model_path
@@ -40,12 +43,20 @@ TARGETS = {"udpos": "udpos", "mnli": "xnli"}
 
 
 def get_config(arg: str | None = None):
-    arg = parse_arg(arg, task="udpos", arms="+".join(ARMS), seeds=3, epochs=1.0, rows=200, encoder=str(MICRO))
-    arg.encoder = model_path(arg.encoder, "encoder")
-    meta = bundle.read_meta(arg.encoder)
+    arg = parse_arg(
+        arg, task="udpos", arms="+".join(ARMS), seeds=3, epochs=1.0, rows=200, encoder=str(MICRO),
+        languages="+".join(LANGUAGES),
+    )  # fmt: skip
+    given = arg.encoder.split("+")
+    encoders = {pathlib.Path(path).name: model_path(path, "encoder") for path in given}
+    if len(encoders) < len(given):
+        raise InputError(f"encoder={arg.encoder}: their folders' names have to differ")
+    first = next(iter(encoders.values()))
+    meta = bundle.read_meta(first)
     phases, evaluations = {}, {}
-    for arm in names(arg.arms, ARMS, "arms"):
-        made = expand(_grid(arm, arg))
+    for arm, (own, encoder) in itertools.product(names(arg.arms, ARMS, "arms"), encoders.items()):
+        name = arm if len(encoders) == 1 else own if arm == CONTROL else f"{own} {arm}"
+        made = expand(_grid(name, arm, encoder, arg))
         phases |= made[0]
         evaluations |= made[1]
     return complete(
@@ -54,23 +65,24 @@ def get_config(arg: str | None = None):
             "study": "methods",
             "data_dir": "",
             "model": {"family": meta["family"], **meta["config"]},
-            "tokenizer": {"path": str(pathlib.Path(arg.encoder) / "tokenizer")},
+            "tokenizer": {"path": str(pathlib.Path(first) / "tokenizer")},
             "phases": phases,
             "evaluations": evaluations,
         },
     )
 
 
-def _grid(arm: str, arg) -> Grid:
+def _grid(name: str, arm: str, encoder: str, arg) -> Grid:
     stream = {"batch_size": 32, "max_length": 32, "buckets": 1, **ARMS[arm]}
     select = {"metric": "major", "rows": 100, "every": 16, "average": 3}
-    if arm == CONTROL:
-        select |= {"oracle_task": TARGETS[arg.task], "oracle_languages": LANGUAGES[1:]}
+    languages, beside = tuple(names(arg.languages, LANGUAGES, "languages")), name == CONTROL
+    if beside:
+        select |= {"oracle_task": TARGETS[arg.task], "oracle_languages": languages[1:]}
     return Grid(
-        models={arm: arg.encoder},
-        targets={TARGETS[arg.task]: {"languages": LANGUAGES, "split": "test", "limit": arg.rows,
+        models={name: encoder},
+        targets={TARGETS[arg.task]: {"languages": languages, "split": "test", "limit": arg.rows,
                                      "options": {"max_length": 64}}},
-        selections=("best", "last", "average", "oracle") if arm == CONTROL else ("best",),
+        selections=("best", "last", "average", "oracle") if beside else ("best",),
         seeds=tuple(range(arg.seeds)),
         phase={"epochs": arg.epochs, "optimizer": {"learning_rate": 1e-3, "warmup": 0.1}, "save_every": 10_000},
         training={arg.task: {"tasks": {arg.task: stream}, "select": select}},

@@ -24,6 +24,7 @@ HELP = {
     "import": "a Hugging Face folder or hub id -> a bundle",
     "trim": TRIM,
     "average": "the mean of several models' parameters -> a bundle",
+    "translate_embeddings": "token embeddings of a language that a model has not seen, from word pairs -> a bundle",
     "export": "a bundle -> a folder that Hugging Face's AutoModelFor... loads",
     "score": "score a folder of predictions in XTREME's layout by the official rules",
     "report": "print the tables of a study folder and write its report: a page, tables, figures; or compare two",
@@ -158,6 +159,14 @@ def _average(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace the bundle that the target holds")
 
 
+def _translate_embeddings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="a bundle, a Hugging Face folder or a hub id")
+    parser.add_argument("target")
+    parser.add_argument("--pairs", required=True, help="a file of word TAB translation into a language that it knows")
+    parser.add_argument("--keep", default="", help="comma-separated files of text whose pieces stay as they are")
+    parser.add_argument("--force", action="store_true", help="replace the bundle that the target holds")
+
+
 def _export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle")
     parser.add_argument("target")
@@ -208,6 +217,6 @@ def _processes(parser: argparse.ArgumentParser) -> None:
 
 OPTIONS = {
     "run": _run, "plan": _plan, "check": _check, "config": _config, "new": _new, "evaluate": _evaluate,
-    "import": _import, "trim": _trim, "average": _average, "export": _export, "score": _score, "report": _report,
-    "world": _world, "completion": _completion,
+    "import": _import, "trim": _trim, "average": _average, "translate_embeddings": _translate_embeddings,
+    "export": _export, "score": _score, "report": _report, "world": _world, "completion": _completion,
 }  # fmt: skip

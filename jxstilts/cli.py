@@ -250,6 +250,14 @@ def _average(options) -> None:
     print(f"{options.target}: the mean of {len(sources)} models, sha256 {averaging.bundles(sources, options.target)}")
 
 
+def _translate_embeddings(options) -> None:
+    from jxstilts.models import translating
+    from jxstilts.study.paths import model_path
+
+    _new_bundle(options)
+    translating.translate(model_path(options.model, "MODEL"), options.target, options.pairs, _names(options.keep))
+
+
 def _export(options) -> None:
     from jxstilts import mesh, runtime
     from jxstilts.models import adapters, bundle, export, peft
@@ -356,6 +364,7 @@ def _completion(options) -> None:
 
 COMMANDS = {
     "run": _run, "plan": _plan, "check": _check, "config": _config, "new": _new, "evaluate": _evaluate,
-    "import": _import, "trim": _trim, "average": _average, "export": _export, "score": _score, "report": _report,
-    "world": _world, "tasks": _tasks, "languages": _languages, "models": _models, "completion": _completion,
+    "import": _import, "trim": _trim, "average": _average, "translate_embeddings": _translate_embeddings,
+    "export": _export, "score": _score, "report": _report, "world": _world, "tasks": _tasks, "languages": _languages,
+    "models": _models, "completion": _completion,
 }  # fmt: skip

@@ -6,6 +6,7 @@ import pathlib
 import pytest
 
 from jxstilts import config, miniworld, study
+from jxstilts.runtime import InputError
 
 MICRO = pathlib.Path(miniworld.__file__).parent / "micro"
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
@@ -33,3 +34,15 @@ def test_the_study_on_real_text_has_its_cells(more, arms):
     assert {cells[cell] for cell in cells if cell[2] not in ("tatoeba", "bucc2018")} == {3}
     frozen = {phase.freeze for name, phase in found.phases.items() if name.startswith("micro-") and phase.tasks}
     assert frozen == {("embeddings",)} and {found.phases[f"random-udpos-s{seed}"].freeze for seed in range(3)} == {()}
+
+
+def test_several_encoders_are_models_by_their_folders_names(tmp_path):
+    path = CONFIGS[0].with_name("methods.py")
+    (tmp_path / "other").symlink_to(MICRO)
+    given = f"--config={path}:arms=control,seeds=1,languages=en+el,encoder={MICRO}+"
+    found = study.from_config(config.load([f"{given}{tmp_path}/other"]), to_run=False)
+    assert {(one.model, one.what.languages) for one in found.evaluations.values()} == {
+        ("micro", ("en", "el")), ("other", ("en", "el"))
+    }  # fmt: skip
+    with pytest.raises(InputError, match="their folders' names have to differ"):
+        config.load([f"{given}{MICRO}"])

@@ -5,6 +5,7 @@ import html.parser
 import io
 import json
 import re
+import types
 
 import folders
 import pytest
@@ -56,6 +57,10 @@ def whole(tmp_path_factory):
     rows = folders.study(folder, {"none": 0, "mnli": 0.12}, tasks, seeds=2, n=60, layers=4)
     for name, task in (("mnli", "mnli"), ("none-xnli-s0", "mnli"), ("hellaswag", "hellaswag")):
         folders.phase(folder, name, task, done=name != "hellaswag")
+    with (folder / "phases/mnli/metrics.jsonl").open("a") as file:
+        for step in (20, 40):
+            values = {f"{name}/{state}": step + state for state in (2, 10) for name in ("language", "cka", "tatoeba")}
+            file.write(json.dumps({"step": step, "kind": "probe", **values}) + "\n")
     done = folder / "phases/none-xnli-s0/DONE"
     done.write_text(done.read_text().replace("a" * 64, "none0" + "0" * 40))  # the checkpoint of its rows
     put(folder, *rows)
@@ -80,8 +85,10 @@ def test_the_page_needs_nothing_else(whole):
 def test_every_table_has_a_caption_and_every_figure_a_name(whole):
     _, found = whole
     assert found.tags.count("caption") == found.tags.count("table") >= 12
-    assert found.tags.count("figcaption") == found.tags.count("figure") == 7
-    assert found.tags.count("svg") == 1 + 3 * 2 + 1 + 4  # heat map; languages of 3 tasks by 2 arms; layers; curves
+    assert found.tags.count("figcaption") == found.tags.count("figure") == 8
+    assert (
+        found.tags.count("svg") == 1 + 3 * 2 + 1 + 4 + 3
+    )  # heat map; languages of 3 tasks by 2 arms; layers; curves; probes
     headings = (
         "Results, Comparisons with the baseline, Transfer, Languages, Tasks in one language, How models were selected"
     )
@@ -125,13 +132,23 @@ def test_wide_tables_say_that_they_scroll():
     assert "scrolls sideways" in sheet.html(Table("t", "c", ["who"], [["none"]]))
 
 
+def test_probes_of_the_last_hidden_state(whole, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures, "_lines", lambda axes, lines, x, y: drawn.append((lines, y)))
+    found = figures.probes(types.SimpleNamespace(phases=phases.load(whole[0].parent)))
+    for _, draw in found.panels:
+        draw(None)
+    names = ["accuracy of a fresh probe, %", "CKA of translations", "tatoeba, accuracy, %"]
+    assert drawn == [({"mnli": ([20, 40], [30, 50])}, name) for name in names]
+
+
 def test_files_beside_the_page(whole):
     root, _ = whole
-    for name in ("heatmap", "languages-xnli-dev", "layers", "learning-loss", "learning-dev"):
+    for name in ("heatmap", "languages-xnli-dev", "layers", "learning-loss", "learning-dev", "learning-probes"):
         assert (root / f"figures/{name}.png").read_bytes().startswith(b"\x89PNG")
         assert "</svg>" in (root / f"figures/{name}.svg").read_text()
     pictures = re.findall(r"!\[[^]]+\]\(([^)]+)\)", (root / "report.md").read_text(encoding="utf-8"))
-    assert len(pictures) == 7 and all((root / picture).is_file() for picture in pictures)
+    assert len(pictures) == 8 and all((root / picture).is_file() for picture in pictures)
     rows = list(csv.DictReader(io.StringIO((root / "tables/comparisons.csv").read_text(encoding="utf-8"))))
     assert {row["task"] for row in rows} == {"xnli", "xquad", "tatoeba", "mean"}
     assert all(float(row["low"]) <= float(row["difference"]) <= float(row["high"]) for row in rows)

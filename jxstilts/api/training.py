@@ -29,7 +29,7 @@ STREAM = ("tasks", own.TASK)
 KINDS = ((phase.Phase, ()), (Stream, STREAM), (Optimizer, ("optimizer",)), (phase.Select, ("select",)))
 FIXED = (
     "init", "tasks", "protocol", "sampling", "optimizer", "select", "task", "objective", "languages", "source",
-    "holdout", "mode", "amount", "name", "metric", "rows", "head",
+    "holdout", "mode", "amount", "name", "metric", "rows", "head", "probe",
 )  # fmt: skip
 ALL_ROWS = 10**9
 PREFIXES = (

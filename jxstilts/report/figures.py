@@ -107,7 +107,7 @@ def _inline(svg: str, prefix: str, label: str) -> str:
 
 def figures(it: Study) -> list[Figure]:
     """Returns the figures that the results allow, in the order of the page."""
-    found = [heat_map(it), *(languages(it, *column) for column in columns_of(it)), layers(it), *curves(it)]
+    found = [heat_map(it), *(languages(it, *column) for column in columns_of(it)), layers(it), *curves(it), probes(it)]
     return [figure for figure in found if figure and figure.panels]
 
 
@@ -275,6 +275,26 @@ def curves(it: Study) -> list[Figure]:
         what = "training loss" if kind == "train" else "English dev value by which checkpoints are chosen"
         found.append(Figure(title, f"Learning curves: {what}", panels, (3.6, 3.1), 3))
     return found
+
+
+def probes(it: Study) -> Figure:
+    """What phases' probes tell of the last hidden state, a panel for each value and set of training tasks."""
+    labels = {"language": "accuracy of a fresh probe, %", "cka": "CKA of translations"}
+    groups: dict[tuple[str, str], dict[str, tuple[list, list]]] = {}
+    for phase in it.phases:
+        steps, keys = [row["step"] for row in phase.probes], phase.probes[-1] if phase.probes else {}
+        places = [key.rpartition("/") for key in keys if "/" in key]
+        last = max((int(state) for _, _, state in places), default=None)
+        for value, _, state in places:
+            if int(state) == last:
+                points = steps, [row[f"{value}/{state}"] for row in phase.probes]
+                groups.setdefault((phase.tasks, value), {})[phase.name] = points
+    panels = []
+    for (tasks, value), lines in groups.items():
+        names = "step", labels.get(value, f"{value}, accuracy, %")
+        title = _short(f"trained on {tasks}" if len(lines) > 1 else next(iter(lines)))
+        panels.append((title, lambda axes, m=lines, names=names: _lines(axes, m, *names)))
+    return Figure("learning-probes", "What the last hidden state tells of languages", panels, (3.6, 3.1), 3)
 
 
 def _short(title: str) -> str:

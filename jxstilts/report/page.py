@@ -144,7 +144,7 @@ def sections(it: Study, drawn: dict[str, Figure], draws: int) -> list[tuple[str,
         add("collapsed", "Collapsed runs", contents.fallen(it))
     missing = "No retrieval task was scored by hidden state (layer=all)."
     add("layers", "Retrieval by hidden state", drawn.get("layers"), table.layers(folder) if folder.curves else missing)
-    learned = [drawn.get(name) for name in ("learning-loss", "learning-dev")]
+    learned = [drawn.get(name) for name in ("learning-loss", "learning-dev", "learning-probes")]
     add("learning", "Learning curves", *(learned if any(learned) else ["There is no learning curve in this folder."]))
     if it.phases:
         add("selection", "How models were selected", selection_table(it.phases))

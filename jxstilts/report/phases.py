@@ -20,8 +20,8 @@ SHORT = 10  # characters of a hash
 class Phase:
     """One phase folder.
 
-    config: its phase's config. record: DONE, None while it is not. train, dev: rows of metrics.jsonl. made_with: the
-    versions, and the hardware where it was recorded.
+    config: its phase's config. record: DONE, None while it is not. train, dev, probes: rows of metrics.jsonl.
+    made_with: the versions, and the hardware where it was recorded.
     """
 
     name: str
@@ -30,6 +30,7 @@ class Phase:
     record: dict[str, Any] | None
     train: list[dict]
     dev: list[dict]
+    probes: list[dict]
     versions: dict[str, str]
     hardware: str
 
@@ -128,8 +129,7 @@ def load(workdir: pathlib.Path) -> list[Phase]:
                 config.get("phase", {}),
                 config.get("start"),
                 record,
-                [row for row in rows if row["kind"] == "train"],
-                [row for row in rows if row["kind"] == "dev"],
+                *([row for row in rows if row["kind"] == kind] for kind in ("train", "dev", "probe")),
                 bundle.get("versions", {}),
                 hardware,
             )

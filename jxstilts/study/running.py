@@ -238,7 +238,12 @@ class _Worker:
             oracle = selection.oracle(phase)
             target = dev_evaluator(oracle, study.data_dir, tokenizer_dir, self.cache_dir, self.mesh)
             check = partial(_with_oracle, check, target)
-        phases.run(name, phase, model, start, tokenizer_dir, place, own, check, stop)
+        probe = None
+        if phase.probe.every:
+            from jxstilts.eval import probes  # SciPy's optimizer, which a study without probes does not wait for
+
+            probe = probes.during(phase.probe, study.data_dir, tokenizer_dir, self.cache_dir, self.mesh)
+        phases.run(name, phase, model, start, tokenizer_dir, place, own, check, stop, probe)
 
     def _claim(self, name: str, phase: Any, config: Any, sha: str | None, tokenizer_dir: pathlib.Path):
         """Returns (a phase's identity, after making its folder its own; whether it is done)."""

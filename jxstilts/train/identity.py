@@ -62,6 +62,8 @@ def without_added(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a phase's settings without the keys of ADDED that change nothing."""
     kept = _without(settings, ADDED)
     kept.pop("vocabulary", None)  # the result is the same
+    if not kept.get("probe", {}).get("every"):  # its other keys say nothing
+        kept.pop("probe", None)
     if "tasks" in kept:
         kept["tasks"] = {name: _without(stream, ADDED_TO_STREAM) for name, stream in kept["tasks"].items()}
     if "optimizer" in kept:
@@ -81,7 +83,7 @@ def _without(settings: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str,
 
 
 def data(phase: Any, data_dir: str, kept: pathlib.Path) -> dict[str, str]:
-    """Returns {file: SHA-256} of the files that a phase trains on and is selected by; see `tasks.digests`."""
+    """Returns {file: SHA-256} of the files that a phase trains on, is selected by and probes; see `tasks.digests`."""
     found: dict[str, str] = {}
     for stream in phase.tasks.values():
         wanted = [("train", language) for language in stream.languages]
@@ -95,6 +97,8 @@ def data(phase: Any, data_dir: str, kept: pathlib.Path) -> dict[str, str]:
         for stream in selection.oracle(phase).tasks.values():
             for language in phase.select.oracle_languages:
                 found |= digests(stream.task, data_dir, "dev", language, stream.source, kept)
+    for language in phase.probe.languages if phase.probe.every else ():
+        found |= digests(phase.probe.task, data_dir, phase.probe.split, language, "auto", kept)
     return dict(sorted(found.items()))
 
 

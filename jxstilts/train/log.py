@@ -108,6 +108,14 @@ class Log:
         codes = dict.fromkeys(code for each in streams for code in self.phase.select.languages or each.own_languages)
         self.progress.note(f"step {now}: {names(codes)} dev {text}  (best {best['value']:.2f} at step {best['step']})")
 
+    def probe(self, now: int, values: dict[str, float]) -> None:
+        """Takes the probes after a step, {"NAME/STATE": value}; of the last hidden state it says them."""
+        if self.writer:
+            self.writer.write(now, values, prefix="probe")
+        last = max(int(key.rpartition("/")[2]) for key in values)
+        shown = [f"{key} {value:.2f}" for key, value in values.items() if key.endswith(f"/{last}")]
+        self.progress.note(f"step {now}: probe {'  '.join(shown)}")
+
     def paused(self, work: Callable[..., Any], *args: Any) -> Any:
         """Does something whose time does not count as training."""
         began = time.perf_counter()

@@ -84,7 +84,8 @@ class Loop:
         )  # parameters are not copied
         self.state: State = {"params": params, **beside(params)}
         self.meta: dict = {
-            "best": None, "bad": 0, "evaluated": 0, "iterator": None, "skipped": 0, "oracle": None, "marks": [],
+            "best": None, "bad": 0, "evaluated": 0, "probed": 0, "iterator": None, "skipped": 0, "oracle": None,
+            "marks": [],
         }  # fmt: skip
         self.begun: int | None = None  # the step of the checkpoint that it goes on from
         self.checkpoints = Checkpoints(training.place.folder / "checkpoints")
@@ -93,11 +94,12 @@ class Loop:
             progress.note(f"going on from step {self.begun}")
         self.now = self.begun or 0
 
-    def run(self, evaluate: Evaluator | None, stop: Callable[[int], bool]) -> Params:
+    def run(self, evaluate: Evaluator | None, stop: Callable[[int], bool], probe: Evaluator | None = None) -> Params:
         """Goes on to the end and returns the best parameters, whole; those of the last step where nothing chooses.
 
-        Its order matters: evaluate(step), save(state, iterator), next(batch), step. Saving after `next` would lose a
-        batch, and a stop is honoured before the evaluation, which a resumed run then makes up for.
+        Its order matters: evaluate(step), probe(step), save(state, iterator), next(batch), step. Saving after `next`
+        would lose a batch, and a stop is honoured before the evaluation and the probe, which a resumed run then makes
+        up for.
         Raises `runtime.Interrupted` when `stop` asked for it, InputError for a loss that is not finite and a save that
         fails.
         """
@@ -121,6 +123,8 @@ class Loop:
                 if at_mark and self.meta["evaluated"] != self.now and not stopping:
                     improved = self._mark(evaluate, log)
                 finished = self.now == steps or self.meta["bad"] >= phase.select.patience
+                if phase.probe.due(self.now, finished) and self.meta["probed"] != self.now and not stopping:
+                    self._probe(probe, log)
                 due = self.now > 0 and self.now % phase.save_every == 0
                 if self.now != self.begun and (stopping or finished or improved or due):
                     self._save(iterator, log)
@@ -168,6 +172,12 @@ class Loop:
             meta["best"] = {"step": self.now, "metric": select.metric, "value": value}
         log.evaluation(self.now, values, meta["best"])
         return improved or ahead
+
+    def _probe(self, probe: Evaluator, log: Log) -> None:
+        self.meta["probed"] = self.now
+        log.flush()
+        found = log.paused(probe, self.training.model, self.table.params(self.state))
+        log.probe(self.now, processes.meet("a probe", found)[0])
 
     def _save(self, iterator: pipeline.Batches, log: Log) -> None:
         log.flush()

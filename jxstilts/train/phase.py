@@ -21,7 +21,7 @@ from jxstilts.models import attention, bundle
 from jxstilts.models.model import Model
 from jxstilts.runtime import InputError
 from jxstilts.tasks import protocols
-from jxstilts.train import adapting, frozen, handover, inputs, keeping, mixture, terms, vocabulary
+from jxstilts.train import adapting, frozen, handover, inputs, keeping, mixture, probing, terms, vocabulary
 from jxstilts.train.loop import Evaluator, Loop, Training
 from jxstilts.train.mixture import Sampling, Stream
 from jxstilts.train.optimizer import Optimizer
@@ -59,6 +59,7 @@ class Phase:
     )
     optimizer: Optimizer = setting(Optimizer, "how it learns")
     select: Select = setting(Select, "which of its checkpoints is its best")
+    probe: probing.Probe = setting(probing.Probe, "what it tells of its hidden states while it trains")
     save_every: int = setting(500, "steps between two checkpoints, from which it goes on when interrupted", least=1)
     log_every: int = setting(20, "steps between two rows of metrics.jsonl", least=1)
     skip_nonfinite: int = setting(
@@ -92,6 +93,7 @@ class Phase:
     def resolve(self, where: str) -> "Phase":
         """Returns the phase with every default filled in; `where` is its config path for messages."""
         if not self.tasks:
+            probing.check(self.probe, False, f"{where}.probe")
             return dataclasses.replace(self, select=self.select.resolve({}))
         streams = mixture.resolve(self.tasks, self.protocol, f"{where}.tasks")
         recipes = [
@@ -115,6 +117,7 @@ class Phase:
                     raise InputError(f"{where}.optimizer.{field}: give it; {why} in the protocol {self.protocol!r}")
                 rates[field] = values.pop()
         optimizer = dataclasses.replace(self.optimizer, **rates)
+        probing.check(self.probe, True, f"{where}.probe")
         further, select = terms.resolve(self.objectives, streams, optimizer, where), self.select.resolve(streams)
         return dataclasses.replace(
             self, tasks=streams, epochs=float(epochs), optimizer=optimizer, objectives=further, select=select
@@ -165,6 +168,7 @@ def run(
     own: dict,
     evaluate: Evaluator | None = None,
     stop: Callable[[int], bool] = lambda step: False,
+    probe: Evaluator | None = None,
 ) -> dict:
     """Trains one phase to its end and returns its DONE record (best step and value, steps, checkpoint_sha256).
 
@@ -174,6 +178,7 @@ def run(
         own: the phase's `identity`, to which the folder belongs.
         evaluate: (model, params) -> {metric: value}; needed when phase.select.metric is set.
         stop: asked before every step; True saves and raises `runtime.Interrupted`.
+        probe: as `evaluate`, of hidden states; needed when phase.probe.every is set.
     Raises InputError for bad input, a loss that is not finite, a save that fails, and where disk or memory run out.
     """
     # 1. What this phase is, and what it starts from.
@@ -185,6 +190,7 @@ def run(
     model = adapting.adapted(
         phase, terms.with_extra(model, losses), start.model.adapters if start else (), f"config.phases.{name}"
     )
+    probing.check_adapters(phase.probe, model.language, f"config.phases.{name}.probe")
     phase, first = adapting.frozen(phase, model), start and adapting.merged(phase, start.model, start.params)
     params, taken = handover.take_over(model, first, phase.keep_heads, phase.seed, place.mesh)
     progress = tracking.Progress(name, phase.steps, place.quiet, later=place.later)
@@ -215,7 +221,7 @@ def run(
 
     # 3. The best checkpoint becomes the bundle that the next phase starts from.
     try:
-        best = loop.run(evaluate, stop)
+        best = loop.run(evaluate, stop, probe)
         record = {"steps": loop.now, "best": loop.meta["best"]}
         also = {kind: {**which, "checkpoint_sha256": write(params, kind, which)} for kind, params, which in loop.also()}
         record = finish(best, {**record, "also": also} if also else record)
