@@ -3,7 +3,8 @@
     python -m benchmarks.methods W [CONTROL [A+B]]
 
 A seed's value of an arm is compared with that of the control with the same seed: the same rows in the same order. The
-mean over languages is without English; A+B: over these languages alone. Bundles that one phase keeps are arms of their own, by their models' names.
+mean over languages is without English; A+B: over these languages alone. Bundles that one phase keeps are arms of their
+own, by their models' names.
 """
 
 import sys
