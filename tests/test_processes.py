@@ -234,6 +234,7 @@ def test_four_processes_come_to_the_results_of_one(place, tmp_path):
         codes, out = ended(running)
         assert codes == [0] * count, "\n".join(out)
     same(tmp_path / "four", tmp_path / "alone")
-    stored = [np.load(path) for name in ("four", "alone") for path in (tmp_path / name).glob("cache/features/pools/*.npy")]
+    pools = "cache/features/pools/*.npy"
+    stored = [np.load(path) for name in ("four", "alone") for path in (tmp_path / name).glob(pools)]
     assert len(stored) == 2 and len(stored[0]) >= 32 and ("lareqa", "de", "map20") in values(tmp_path / "four")
     np.testing.assert_allclose(*stored, atol=1e-3)  # half precision
