@@ -138,6 +138,7 @@ def test_the_configs_take_over_mlm_heads_only(path):
     """A target task begins with a new head, as in the study, also after an intermediate phase on the same data."""
     found = starts.with_kept_heads(study.from_config(config.load([f"--config={path}"]), to_run=False))
     kept = {head for phase in found.phases.values() for head in phase.keep_heads}
-    assert kept <= {"mlm", "text_to_text"}  # of mT5 there is one head, whatever is said
+    # of mT5 there is one head, whatever is said; the few rows of few_shot go on with the target task that English began
+    assert kept <= {"mlm", "text_to_text"} | ({"nli"} if path.stem == "few_shot" else set())
     assert all(any(stream.objective == "mlm" for stream in phase.tasks.values())
                for phase in found.phases.values() if "mlm" in phase.keep_heads)  # fmt: skip
