@@ -20,7 +20,7 @@ Arguments:
 import pathlib
 
 import jxstilts
-from jxstilts.config import complete, parse_arg
+from jxstilts.config import complete, names, parse_arg
 from jxstilts.models import bundle
 from jxstilts.study import Study
 from jxstilts.study.paths import model_path
@@ -36,7 +36,13 @@ def get_config(arg: str | None = None):
     arg = parse_arg(arg, encoder=str(MICRO), few="de+ru+hi+tr", seeds=3, steps=60, rows=300)
     arg.encoder = model_path(arg.encoder, "encoder")
     meta = bundle.read_meta(arg.encoder)
-    few = {**STREAM, "languages": tuple(arg.few.split("+")), "mode": "mixed", "amount": 1.0, "sort_window": 1}
+    few = {
+        **STREAM,
+        "languages": tuple(names(arg.few, LANGUAGES[1:], "few")),
+        "mode": "mixed",
+        "amount": 1.0,
+        "sort_window": 1,
+    }
     usual = {"optimizer": {"learning_rate": 1e-3, "warmup": 0.1}, "select": {"metric": ""}}
     phases, evaluations = {}, {}
     for seed in range(arg.seeds):

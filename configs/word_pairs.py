@@ -21,7 +21,7 @@ import itertools
 import pathlib
 
 import jxstilts
-from jxstilts.config import complete, parse_arg
+from jxstilts.config import complete, names, parse_arg
 from jxstilts.models import bundle
 from jxstilts.study import Study
 from jxstilts.study.paths import model_path
@@ -37,7 +37,8 @@ def get_config(arg: str | None = None):
     meta = bundle.read_meta(arg.encoder)
     phases = {UNTRAINED: {"init": arg.encoder}}
     arms = {UNTRAINED: UNTRAINED}  # phase: arm
-    for state, seed in itertools.product(map(int, arg.states.split("+")), range(arg.seeds)):
+    states = names(arg.states, map(str, range(1, meta["config"]["layers"] + 1)), "states")
+    for state, seed in itertools.product(map(int, states), range(arg.seeds)):
         stream = {
             "objective": "contrastive", "languages": LANGUAGES, "batch_size": 32, "max_length": 16, "buckets": 1,
             "packed": False, "sort_window": 1, "options": {"layer": state},
